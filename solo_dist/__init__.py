@@ -1,0 +1,6 @@
+"""solo_dist: SOLOv2 instance segmentation in TensorFlow 2, from one small GPU or a CPU up to many machines.
+
+Importing this package is cheap and does not import TensorFlow.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,35 @@
+"""Fixtures shared by all tests: where real pictures and golden vectors are found."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with real pictures and masks; the tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("SOLO_DIST_DATA", SHARED / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real pictures not found at {folder}; set SOLO_DIST_DATA to a folder with coco128/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, np.ndarray]]:
+    """Loads a golden vector of the official implementation by name, for example golden("nms_50")."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        for folder in (ROOT / "tests" / "golden", SHARED / "golden"):
+            path = folder / f"{name}.npz"
+            if path.exists():
+                with np.load(path, allow_pickle=False) as arrays:
+                    return {key: arrays[key] for key in arrays.files}
+        pytest.skip(f"golden vector {name}.npz is in neither tests/golden nor ../shared/golden")
+
+    return load
