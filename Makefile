@@ -1,0 +1,61 @@
+# make demo | test | lint | format: each first sets up a virtual environment, once, in $(VENV).
+#
+#   PYTHON=/path/to/python3.11   the Python to make it with; otherwise the newest of 3.12, 3.11 and 3.10 that runs
+#   VENV=.venv                   where it is
+#   PYTEST_ARGS="-k targets"     more arguments for pytest
+
+VENV ?= .venv
+PYTHON ?=
+PYTEST_ARGS ?=
+DEMO ?= runs/shapes_tiny
+
+RUN := $(VENV)/bin/python
+REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
+CODE := solo_dist configs tools launch tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help:
+	@echo "make demo     makes a small data set, trains on it, evaluates and draws: $(DEMO)"
+	@echo "make test     runs the tests"
+	@echo "make lint     checks format, style and types"
+	@echo "make format   formats the code"
+	@echo "make clean    removes $(VENV) and caches; data and runs stay"
+
+$(RUN):
+	@tools/make_venv.sh "$(VENV)" "$(PYTHON)"
+
+# The stamps say that the environment has what the requirements asked for when they last changed.
+$(VENV)/.stamp_demo: $(RUN) $(REQUIREMENTS)
+	$(RUN) -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.stamp_dev: $(RUN) $(REQUIREMENTS)
+	$(RUN) -m pip install --quiet -c constraints.txt -e '.[test,dev]'
+	@touch $@
+
+demo: $(VENV)/.stamp_demo
+	$(RUN) -m solo_dist.train --config=configs/shapes_tiny.py --workdir=$(DEMO) --strategy=one_device
+	$(RUN) -m solo_dist.evaluate --config=configs/shapes_tiny.py --workdir=$(DEMO)
+	$(RUN) -m solo_dist.predict --config=configs/shapes_tiny.py --workdir=$(DEMO) \
+	    --images='data/shapes_tiny/validation/images/*' --max_images=8 --output=$(DEMO)/overlays
+	@echo
+	@echo "Pictures:    $(DEMO)/overlays"
+	@echo "Metrics:     $(DEMO)/metrics.jsonl"
+	@echo "TensorBoard: $(VENV)/bin/tensorboard --logdir $(DEMO)/tensorboard"
+
+test: $(VENV)/.stamp_dev
+	$(RUN) -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.stamp_dev
+	$(RUN) -m ruff format --check $(CODE)
+	$(RUN) -m ruff check $(CODE)
+	$(RUN) -m mypy
+
+format: $(VENV)/.stamp_dev
+	$(RUN) -m ruff format $(CODE)
+	$(RUN) -m ruff check --fix $(CODE)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,0 +1,1 @@
+"""Command-line tools around the trainer: thin scripts, run as `python -m tools.NAME`."""
