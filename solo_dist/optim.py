@@ -1,0 +1,164 @@
+"""Optimizers with the official semantics, the learning-rate schedule, clipping and the moving average of weights.
+
+Written for `tf.distribute`: `Optimizer.apply` runs in cross-replica context on gradients that are already summed over
+replicas, with one fused TensorFlow kernel a variable. Differences from Keras' optimizers that matter for SOLOv2:
+SGD applies the learning rate outside the momentum, as PyTorch does (golden quirk 18), its weight decay is part of the
+gradient, and clipping acts on the gradient of the global batch.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from solo_dist.config import OptimizerConfig
+
+_ADAM_BETA1, _ADAM_BETA2, _ADAM_EPSILON = 0.9, 0.999, 1e-8
+
+
+def peak_learning_rate(config: OptimizerConfig, global_batch: int) -> float:
+    """The learning rate after the warm-up, scaled linearly with the global batch where the recipe asks for it."""
+    if config.reference_batch:
+        return config.learning_rate * global_batch / config.reference_batch
+    return config.learning_rate
+
+
+def learning_rate_at(step: tf.Tensor, config: OptimizerConfig, peak: float, total_steps: int) -> tf.Tensor:
+    """Learning rate of the update that follows `step` finished ones: linear warm-up, then step, cosine or constant.
+
+    Args:
+      step: int64 scalar.
+    Returns:
+      float32 scalar.
+    """
+    now = tf.cast(step, tf.float32)
+    if config.schedule == "step":
+        passed = tf.reduce_sum(tf.cast(now >= tf.constant(config.milestones or (math.inf,), tf.float32), tf.float32))
+        rate = peak * config.decay_factor**passed
+    elif config.schedule == "cosine":
+        span = max(1, total_steps - config.warmup_steps)
+        done = tf.clip_by_value((now - config.warmup_steps) / span, 0.0, 1.0)
+        rate = peak * 0.5 * (1.0 + tf.cos(math.pi * done))
+    else:
+        rate = tf.constant(peak, tf.float32)
+    if config.warmup_steps:
+        done = tf.minimum(now / config.warmup_steps, 1.0)
+        rate *= config.warmup_factor + (1.0 - config.warmup_factor) * done
+    return rate
+
+
+class Optimizer:
+    """SGD with momentum or AdamW over named variables, with its slots as plain variables.
+
+    Create it under the strategy's scope, after the model is built.
+
+    Args:
+      variables: trainable variables by name.
+      config: the recipe's optimizer section.
+      peak: learning rate after warm-up.
+      total_steps: length of the schedule.
+      rate_scales: factor on the learning rate by variable name; 1 where absent.
+    """
+
+    def __init__(
+        self,
+        variables: Mapping[str, tf.Variable],
+        config: OptimizerConfig,
+        peak: float,
+        total_steps: int,
+        rate_scales: Mapping[str, float] | None = None,
+    ):
+        self.config, self.peak, self.total_steps = config, peak, total_steps
+        self._variables = dict(variables)
+        self._rate_scales = dict(rate_scales or {})
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        kinds = ("momentum",) if config.name == "sgd" else ("first_moment", "second_moment")
+        self._slots = {kind: self._zeros_like_variables(kind) for kind in kinds}
+        self.averages = self._copies_of_variables() if config.ema_decay else {}
+
+    def _zeros_like_variables(self, kind: str) -> dict[str, tf.Variable]:
+        return {
+            name: tf.Variable(tf.zeros(variable.shape, tf.float32), trainable=False, name=kind)
+            for name, variable in self._variables.items()
+        }
+
+    def _copies_of_variables(self) -> dict[str, tf.Variable]:
+        return {
+            name: tf.Variable(variable.read_value(), trainable=False, name="average")
+            for name, variable in self._variables.items()
+        }
+
+    def state(self) -> dict[str, tf.Variable]:
+        """Every variable of the optimizer by a name that stays the same from run to run."""
+        named = {"optimizer/step": self.step}
+        for kind, slots in self._slots.items():
+            named |= {f"optimizer/{kind}/{name}": slot for name, slot in slots.items()}
+        return named | {f"average/{name}": average for name, average in self.averages.items()}
+
+    def learning_rate(self) -> tf.Tensor:
+        """Learning rate of the next update, float32 scalar."""
+        return learning_rate_at(self.step, self.config, self.peak, self.total_steps)
+
+    def apply(self, gradients: Sequence[tf.Tensor], norm: tf.Tensor) -> None:
+        """Makes one update. Call it in cross-replica context.
+
+        Args:
+          gradients: one a variable, in their order, the gradient of the global batch on every replica.
+          norm: their global norm, for clipping.
+        """
+        strategy = tf.distribute.get_strategy()
+        rate = self.learning_rate()
+        clip = self.config.clip_norm
+        factor = tf.minimum(1.0, clip / tf.maximum(norm, 1e-12)) if clip else tf.constant(1.0)
+        update = self._sgd if self.config.name == "sgd" else self._adamw
+        count = tf.cast(self.step + 1, tf.float32)
+        for (name, variable), gradient in zip(self._variables.items(), gradients, strict=True):
+            slots = tuple(slots[name] for slots in self._slots.values())
+            average = (self.averages[name],) if self.averages else ()
+            scaled_rate = rate * self._rate_scales.get(name, 1.0)
+            decay = self._decay_of(variable)
+            strategy.extended.update(
+                variable,
+                lambda v, g, r, f, c, *rest, decay=decay: self._update_one(update, v, g, r, f, c, decay, rest),
+                args=(gradient, scaled_rate, factor, count, *slots, *average),
+                group=True,
+            )
+        self.step.assign_add(1)
+
+    def _update_one(self, update: Any, variable: Any, gradient, rate, factor, count, decay: float, rest: tuple) -> None:
+        slots = rest[:-1] if self.averages else rest
+        update(variable, gradient * factor, rate, count, decay, *slots)
+        if self.averages:
+            # A short memory at first, so that the average does not start from the random weights.
+            keep = tf.minimum(self.config.ema_decay, count / (count + 10.0))
+            rest[-1].assign_sub((1.0 - keep) * (rest[-1] - variable))
+
+    def _decay_of(self, variable: tf.Variable) -> float:
+        spared = not self.config.decay_norms_and_biases and len(variable.shape) <= 1
+        return 0.0 if spared else self.config.weight_decay
+
+    def _sgd(self, variable, gradient, rate, count, decay: float, momentum) -> None:
+        """v <- m v + (g + decay w); w <- w - rate v, as torch.optim.SGD."""
+        if decay:
+            gradient += decay * variable
+        tf.raw_ops.ResourceApplyMomentum(
+            var=variable.handle, accum=momentum.handle, lr=rate, grad=gradient, momentum=self.config.momentum
+        )
+
+    def _adamw(self, variable, gradient, rate, count, decay: float, first, second) -> None:
+        """Adam with decoupled weight decay, w <- w (1 - rate decay) before the update (Loshchilov and Hutter, 2019)."""
+        if decay:
+            variable.assign_sub(rate * decay * variable)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=first.handle,
+            v=second.handle,
+            beta1_power=tf.pow(_ADAM_BETA1, count),
+            beta2_power=tf.pow(_ADAM_BETA2, count),
+            lr=rate,
+            beta1=_ADAM_BETA1,
+            beta2=_ADAM_BETA2,
+            epsilon=_ADAM_EPSILON,
+            grad=gradient,
+        )
