@@ -96,9 +96,13 @@ class Optimizer:
             named |= {f"optimizer/{kind}/{name}": slot for name, slot in slots.items()}
         return named | {f"average/{name}": average for name, average in self.averages.items()}
 
-    def learning_rate(self) -> tf.Tensor:
-        """Learning rate of the next update, float32 scalar."""
-        return learning_rate_at(self.step, self.config, self.peak, self.total_steps)
+    def learning_rate(self, step: tf.Tensor) -> tf.Tensor:
+        """Learning rate of the update that follows `step` finished ones, float32 scalar."""
+        return learning_rate_at(step, self.config, self.peak, self.total_steps)
+
+    def skip(self) -> None:
+        """Lets a step pass without an update; the schedule goes on."""
+        self.step.assign_add(1)
 
     def apply(self, gradients: Sequence[tf.Tensor], norm: tf.Tensor) -> None:
         """Makes one update. Call it in cross-replica context.
@@ -108,7 +112,7 @@ class Optimizer:
           norm: their global norm, for clipping.
         """
         strategy = tf.distribute.get_strategy()
-        rate = self.learning_rate()
+        rate = self.learning_rate(self.step)
         clip = self.config.clip_norm
         factor = tf.minimum(1.0, clip / tf.maximum(norm, 1e-12)) if clip else tf.constant(1.0)
         update = self._sgd if self.config.name == "sgd" else self._adamw

@@ -1,0 +1,1 @@
+"""Metric writers, the progress line and pictures."""
