@@ -1,0 +1,197 @@
+"""The loss of SOLOv2: focal loss over the category grid, dice loss over the masks of the positives only.
+
+Both parts are sums divided by *global* counts (over replicas, workers and accumulated micro-batches) that the caller
+passes in, so that adding the results of all micro-batches gives the loss of the whole batch.
+
+The mask part is written for time and memory. Only positives get a mask: their kernels are gathered and multiplied with
+the mask features, one [K, E] x [E, h*w] product an image, in chunks of positives. The dice loss of a chunk and its
+gradient are computed together while the chunk's masks are at hand, so that the backward pass has nothing to recompute
+and nothing of size [K, h*w] is kept; chunks that hold only padding are not computed at all.
+
+Source: SOLOv2 (Wang et al. 2020), sections 3.2 and 3.3, and the behaviour of the official code. Shape legend: config.py.
+"""
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from solo_dist.config import GridConfig, LossConfig
+
+POSITIVES_PER_CHUNK = 64
+DICE_EPSILON = 1e-3
+
+Batch = Mapping[str, tf.Tensor]
+
+
+def count_positives(batch: Batch) -> dict[str, tf.Tensor]:
+    """What the loss is normalised by, of one batch; sum it over everything that makes up one optimizer step.
+
+    Returns:
+      positives: float32 scalar, instance-cell pairs that get a mask. positive_cells: float32 scalar, distinct cells.
+    """
+    return {
+        "positives": tf.reduce_sum(tf.cast(batch["positive_cell"] >= 0, tf.float32)),
+        "positive_cells": tf.reduce_sum(tf.cast(batch["category_grid"] >= 0, tf.float32)),
+    }
+
+
+def solov2_loss(
+    outputs: Mapping[str, tf.Tensor],
+    batch: Batch,
+    normalizers: Mapping[str, tf.Tensor],
+    loss: LossConfig,
+    grid: GridConfig,
+) -> dict[str, tf.Tensor]:
+    """This batch's share of the loss, in float32 whatever the precision of the outputs.
+
+    Args:
+      outputs: category_logits [B,N,C], kernels [B,N,E], mask_features [B,h,w,E] or, separate for each level, [B,h,w,L*E].
+      batch: category_grid, positive_cell, positive_instance, and masks bit-packed [B,M,h,w/8].
+      normalizers: `count_positives` summed over all batches of the optimizer step.
+      loss: weights of the two parts and the focal parameters.
+      grid: the levels, to find each cell's mask features where these are separate.
+    Returns:
+      Scalars category and mask, each with its weight, and total. Without any positive, mask is 0 and so are its gradients.
+    """
+    focal = focal_loss_sum(outputs["category_logits"], batch["category_grid"], loss.focal_alpha, loss.focal_gamma)
+    dice = mask_dice_sum(
+        outputs["mask_features"],
+        outputs["kernels"],
+        batch["positive_cell"],
+        batch["positive_instance"],
+        batch["masks"],
+        grid,
+    )
+    # Quirk 11: the focal sum is divided by the distinct positive cells + 1, dice is a mean over all positives.
+    category = loss.category_weight * focal / (normalizers["positive_cells"] + 1.0)
+    mask = loss.mask_weight * dice / tf.maximum(normalizers["positives"], 1.0)
+    return {"total": category + mask, "category": category, "mask": mask}
+
+
+def focal_loss_sum(logits: tf.Tensor, category_grid: tf.Tensor, alpha: float, gamma: float) -> tf.Tensor:
+    """Sum of the sigmoid focal loss over all cells and categories (Lin et al. 2017).
+
+    Args:
+      logits: [..., C]. Column c belongs to class c; there is no column for the background (quirk 12).
+      category_grid: int32 [...], class 0..C-1 or -1 for background.
+    """
+    return tf.reduce_sum(focal_loss(logits, category_grid, alpha, gamma))
+
+
+def focal_loss(logits: tf.Tensor, category_grid: tf.Tensor, alpha: float, gamma: float) -> tf.Tensor:
+    """Elementwise sigmoid focal loss [..., C] of `focal_loss_sum`."""
+    logits = tf.cast(logits, tf.float32)
+    is_target = tf.one_hot(category_grid, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    agreement = tf.where(is_target, logits, -logits)  # large where the prediction is right
+    weight = tf.where(is_target, alpha, 1.0 - alpha)
+    return weight * tf.pow(tf.sigmoid(-agreement), gamma) * tf.nn.softplus(-agreement)
+
+
+def mask_dice_sum(
+    mask_features: tf.Tensor,
+    kernels: tf.Tensor,
+    positive_cell: tf.Tensor,
+    positive_instance: tf.Tensor,
+    packed_masks: tf.Tensor,
+    grid: GridConfig,
+) -> tf.Tensor:
+    """Sum over all positives of the dice loss between their predicted mask and their instance's mask.
+
+    Args:
+      mask_features: [B,h,w,E], or [B,h,w,L*E] where each level has its own.
+      kernels: [B,N,E] dynamic 1x1 kernels.
+      positive_cell: int32 [B,K] in 0..N-1, -1 for padding.
+      positive_instance: int32 [B,K] in 0..M-1; anything where positive_cell is -1.
+      packed_masks: uint8 [B,M,h,w/8], eight pixels a byte, the leftmost in the highest bit.
+    """
+    batch, height, width, channels = tf.unstack(tf.shape(mask_features))
+    instances = tf.shape(packed_masks)[1]
+    features = tf.reshape(mask_features, [batch, height * width, mask_features.shape[-1] or channels])
+    packed = tf.reshape(packed_masks, [batch, instances, height * width // 8])
+    gathered = tf.gather(kernels, tf.maximum(positive_cell, 0), batch_dims=1)
+    if mask_features.shape[-1] != kernels.shape[-1]:
+        gathered = spread_over_levels(gathered, positive_cell, grid)
+    padding = -positive_cell.shape[1] % POSITIVES_PER_CHUNK
+    gathered = tf.pad(gathered, [[0, 0], [0, padding], [0, 0]])
+    positive_cell = tf.pad(positive_cell, [[0, 0], [0, padding]], constant_values=-1)
+    positive_instance = tf.pad(positive_instance, [[0, 0], [0, padding]])
+    return _dice_sum(features, gathered, positive_cell >= 0, tf.maximum(positive_instance, 0), packed)
+
+
+def spread_over_levels(kernels: tf.Tensor, cells: tf.Tensor, grid: GridConfig) -> tf.Tensor:
+    """Kernels [B,K,E] at `cells` [B,K] -> [B,K,L*E], zero but at the cell's own level, for separate mask features."""
+    starts = tf.cumsum([size * size for size in grid.sizes], exclusive=True)
+    level = tf.reduce_sum(tf.cast(cells[..., None] >= starts[1:], tf.int32), axis=-1)
+    own = tf.one_hot(level, len(grid.sizes), dtype=kernels.dtype)
+    spread = own[..., :, None] * kernels[..., None, :]
+    return tf.reshape(spread, [*tf.unstack(tf.shape(cells)), len(grid.sizes) * kernels.shape[-1]])
+
+
+def unpack_bits(packed: tf.Tensor) -> tf.Tensor:
+    """uint8 [..., n] -> uint8 [..., 8 n] of 0 and 1, highest bit first, as numpy.unpackbits."""
+    shifts = tf.constant([7, 6, 5, 4, 3, 2, 1, 0], tf.uint8)
+    bits = tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed[..., None], shifts), tf.constant(1, tf.uint8))
+    return tf.reshape(bits, tf.concat([tf.shape(packed)[:-1], [8 * tf.shape(packed)[-1]]], axis=0))
+
+
+@tf.custom_gradient
+def _dice_sum(features, kernels, valid, instance, packed):
+    """features [B,P,E], kernels [B,K,E], valid bool [B,K], instance [B,K], packed [B,M,P/8] -> float32 scalar."""
+    # Before the loss scale is applied, float16 could not hold the small gradients; bfloat16 can.
+    kept = tf.float32 if features.dtype == tf.float16 else features.dtype
+    losses, feature_gradients, kernel_gradients = tf.map_fn(
+        lambda image: _image_dice_and_gradients(*image, kept),
+        (features, kernels, valid, instance, packed),
+        fn_output_signature=(
+            tf.TensorSpec([], tf.float32),
+            tf.TensorSpec(features.shape[1:], kept),
+            tf.TensorSpec(kernels.shape[1:], tf.float32),
+        ),
+        parallel_iterations=1,  # one image's masks in memory at a time
+    )
+
+    def gradient(upstream):
+        d_features = tf.cast(upstream * tf.cast(feature_gradients, tf.float32), features.dtype)
+        return d_features, tf.cast(upstream * kernel_gradients, kernels.dtype), None, None, None
+
+    return tf.reduce_sum(losses), gradient
+
+
+def _image_dice_and_gradients(features, kernels, valid, instance, packed, kept):
+    """features [P,E], kernels [K,E], valid [K], instance [K], packed [M,P/8] -> loss [], gradients [P,E] and [K,E]."""
+    features32, kernels32 = tf.cast(features, tf.float32), tf.cast(kernels, tf.float32)
+    positives = tf.reduce_max(tf.where(valid, tf.range(1, tf.size(valid) + 1), 0))
+    size = POSITIVES_PER_CHUNK
+    chunks = kernels.shape[0] // size
+    kernel_gradients = tf.TensorArray(tf.float32, chunks, element_shape=[size, kernels.shape[1]])
+
+    def body(chunk, loss, feature_gradient, kernel_gradients):
+        rows = chunk * size + tf.range(size)
+        target = unpack_bits(tf.gather(packed, tf.gather(instance, rows)))
+        chunk_loss, d_features, d_kernels = _chunk_dice_and_gradients(
+            features32, tf.gather(kernels32, rows), tf.gather(valid, rows), target
+        )
+        return chunk + 1, loss + chunk_loss, feature_gradient + d_features, kernel_gradients.write(chunk, d_kernels)
+
+    _, loss, feature_gradient, kernel_gradients = tf.while_loop(
+        lambda chunk, *_: chunk * size < positives,
+        body,
+        (0, 0.0, tf.zeros_like(features32), kernel_gradients),
+        parallel_iterations=1,
+    )
+    return loss, tf.cast(feature_gradient, kept), tf.reshape(kernel_gradients.stack(), kernels.shape)
+
+
+def _chunk_dice_and_gradients(features, kernels, valid, target):
+    """features [P,E], kernels [c,E], valid [c], target uint8 [c,P] -> loss [], gradients [P,E] and [c,E]."""
+    target = tf.cast(target, tf.float32)
+    valid = tf.cast(valid, tf.float32)
+    probability = tf.sigmoid(tf.matmul(kernels, features, transpose_b=True))
+    # Quirk 11: 0.001 is added to each of the two squared sums.
+    squares = tf.reduce_sum(probability * probability, axis=1) + tf.reduce_sum(target, axis=1) + 2 * DICE_EPSILON
+    # 1 - 2 sum(p t) / squares, written without the cancellation that would spoil it for nearly perfect masks.
+    dice = (tf.reduce_sum(tf.math.squared_difference(probability, target), axis=1) + 2 * DICE_EPSILON) / squares
+    # d dice / d p = -2 t / squares + 4 sum(p t) p / squares^2, where 2 sum(p t) / squares = 1 - dice.
+    linear, quadratic = (2.0 * valid / squares)[:, None], (2.0 * valid * (1.0 - dice) / squares)[:, None]
+    d_logits = probability * (1.0 - probability) * (quadratic * probability - linear * target)
+    return tf.reduce_sum(valid * dice), tf.matmul(d_logits, kernels, transpose_a=True), tf.matmul(d_logits, features)
