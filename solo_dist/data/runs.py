@@ -1,0 +1,199 @@
+"""Instance masks as row runs: the form in which masks are stored, moved and turned into targets.
+
+A run is (row, start, end): the pixels start <= x < end of a row. Runs of an instance do not overlap. Every change of
+geometry in this project is separable (scale, crop, flip), so runs are transformed exactly with integer maps, and no
+dense mask at full resolution is ever needed inside the graph. Legend of shapes: `solo_dist.config`; r is the number
+of runs of all m instances of a picture together.
+"""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from pycocotools import mask as coco_mask
+
+MAX_SIDE = 32767
+"""Largest side of a picture in pixels: runs are stored as int16."""
+
+
+class Runs(NamedTuple):
+    """Runs of all instances of a picture, ordered by instance, then row; int32 [r] each."""
+
+    row: tf.Tensor
+    start: tf.Tensor
+    end: tf.Tensor
+    instance: tf.Tensor
+
+
+# ---- NumPy: making runs, storing them, looking at them
+
+
+def dense_to_runs(mask: np.ndarray) -> np.ndarray:
+    """Mask, bool or 0/1, [H, W] -> int16 [r, 3] rows of (row, start, end)."""
+    padded = np.zeros((mask.shape[0], mask.shape[1] + 2), np.int8)
+    padded[:, 1:-1] = mask != 0
+    # Every run of a row begins with a step up and ends with a step down, so both lists are in the same order.
+    steps = np.diff(padded, axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    ends = np.nonzero(steps == -1)[1]
+    return np.stack([rows, starts, ends], axis=1).astype(np.int16)
+
+
+def runs_to_dense(runs: np.ndarray, height: int, width: int) -> np.ndarray:
+    """int16 [r, 3] -> bool [height, width]."""
+    steps = np.zeros((height, width + 1), np.int8)
+    np.add.at(steps, (runs[:, 0], runs[:, 1]), 1)
+    np.add.at(steps, (runs[:, 0], runs[:, 2]), -1)
+    return np.cumsum(steps, axis=1, dtype=np.int8)[:, :width] > 0
+
+
+def segmentation_to_rle(segmentation: Any, height: int, width: int) -> dict:
+    """A COCO segmentation (polygons, or RLE with plain or compressed counts) -> compressed RLE of the whole instance.
+
+    Raises:
+      ValueError: with a short reason, where it is none of these or does not belong to a height x width picture.
+    """
+    if isinstance(segmentation, list):
+        return _polygons_to_rle(segmentation, height, width)
+    if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
+        raise ValueError("segmentation is neither polygons nor RLE")
+    if list(segmentation["size"]) != [height, width]:
+        raise ValueError("RLE size differs from the image")
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != height * width:
+            raise ValueError("RLE counts do not cover the image")
+        return coco_mask.frPyObjects(segmentation, height, width)
+    _check_compressed_counts(counts, height * width)
+    return {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
+
+
+def _polygons_to_rle(polygons: list, height: int, width: int) -> dict:
+    if not polygons:
+        raise ValueError("empty segmentation")
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError("polygon of fewer than 3 points")
+        values = np.asarray(polygon, object)
+        if not all(type(value) in (int, float) for value in values) or not np.isfinite(values.astype(float)).all():
+            raise ValueError("polygon coordinate is not a finite number")
+    # A coordinate far outside would overflow the C code's 32-bit arithmetic; one picture beyond the edge is enough
+    # for the visible outline to stay where it is in practice.
+    clipped = [_clip_polygon(polygon, height, width) for polygon in polygons]
+    return coco_mask.merge(coco_mask.frPyObjects(clipped, height, width))
+
+
+def _clip_polygon(polygon: list, height: int, width: int) -> list:
+    points = np.asarray(polygon, np.float64)
+    points[0::2] = np.clip(points[0::2], -width, 2 * width)
+    points[1::2] = np.clip(points[1::2], -height, 2 * height)
+    return points.tolist()
+
+
+def _check_compressed_counts(counts: Any, pixels: int) -> None:
+    """Decodes pycocotools' base-48 differences: its C code trusts them and would write beyond the picture."""
+    if not isinstance(counts, (str, bytes)):
+        raise ValueError("RLE counts are neither a list nor a string")
+    data = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+    values: list[int] = []
+    value, shift = 0, 0
+    for byte in data:
+        byte -= 48
+        if not 0 <= byte < 64 or shift > 30:
+            raise ValueError("RLE counts are damaged")
+        value |= (byte & 31) << shift
+        shift += 5
+        if byte & 32:
+            continue
+        if byte & 16:
+            value -= 1 << shift
+        values.append(value + (values[-2] if len(values) > 2 else 0))
+        value, shift = 0, 0
+    if shift or any(count < 0 for count in values) or sum(values) != pixels:
+        raise ValueError("RLE counts do not cover the image")
+
+
+def segmentation_to_runs(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """A COCO segmentation -> int16 [r, 3]; r is 0 where no pixel is inside. Raises as `segmentation_to_rle`."""
+    return dense_to_runs(coco_mask.decode(segmentation_to_rle(segmentation, height, width)))
+
+
+def encode_runs(instances: Sequence[np.ndarray]) -> tuple[bytes, list[int]]:
+    """Runs of m instances, int16 [r_i, 3] each -> compressed bytes and the number of runs of each."""
+    flat = np.concatenate([*instances, np.zeros((0, 3), np.int16)]).astype("<i2")
+    return zlib.compress(flat.tobytes()), [len(runs) for runs in instances]
+
+
+# ---- TensorFlow: exact transforms inside the graph
+
+
+def decode_runs(encoded: tf.Tensor, counts: tf.Tensor) -> Runs:
+    """What `encode_runs` made: string scalar and int [m] -> Runs."""
+    raw = tf.io.decode_raw(tf.io.decode_compressed(encoded, "ZLIB"), tf.int16)
+    columns = tf.cast(tf.transpose(tf.reshape(raw, [-1, 3])), tf.int32)
+    instance = tf.repeat(tf.range(tf.size(counts)), counts)
+    return Runs(columns[0], columns[1], columns[2], instance)
+
+
+def from_numpy(instances: Sequence[np.ndarray]) -> Runs:
+    """Runs of m instances, int16 [r_i, 3] each -> Runs."""
+    flat = np.concatenate([*instances, np.zeros((0, 3), np.int16)]).astype(np.int32)
+    instance = np.repeat(np.arange(len(instances), dtype=np.int32), [len(runs) for runs in instances])
+    return Runs(*(tf.constant(values) for values in (flat[:, 0], flat[:, 1], flat[:, 2], instance)))
+
+
+def nearest_source(source: tf.Tensor | int, target: tf.Tensor | int) -> tf.Tensor:
+    """The source pixel of each of `target` pixels, int32 [target], when `source` pixels are resized to them.
+
+    The official rule (quirk 16): floor(x * source / target), the factor formed in double precision as OpenCV's
+    nearest resize does, namely as the reciprocal of target / source.
+    """
+    source, target = tf.convert_to_tensor(source), tf.convert_to_tensor(target)
+    factor = 1.0 / (tf.cast(target, tf.float64) / tf.cast(source, tf.float64))
+    pixels = tf.cast(tf.floor(tf.range(target, dtype=tf.float64) * factor), tf.int32)
+    return tf.minimum(pixels, tf.cast(source, tf.int32) - 1)
+
+
+def resample(runs: Runs, row_source: tf.Tensor, column_source: tf.Tensor, size: tf.Tensor) -> Runs:
+    """Runs of the picture whose row y is row_source[y] and column x is column_source[x] of the picture now.
+
+    Any scale and crop is of this form: build the maps with `nearest_source` and slice them.
+
+    Args:
+      runs: runs of a picture of `size`.
+      row_source: int32 [H'], not decreasing, each 0 <= value < size[0].
+      column_source: int32 [W'], not decreasing, each 0 <= value < size[1].
+      size: int32 [2], height and width that the runs refer to now.
+    """
+    # An interval of source columns is an interval of target columns: look up where each source column begins.
+    column_begin = tf.searchsorted(column_source, tf.range(size[1] + 1))
+    row_begin = tf.searchsorted(row_source, tf.range(size[0] + 1))
+    start, end = tf.gather(column_begin, runs.start), tf.gather(column_begin, runs.end)
+    first, last = tf.gather(row_begin, runs.row), tf.gather(row_begin, runs.row + 1)
+    copies = tf.where(end > start, last - first, 0)
+    index = tf.repeat(tf.range(tf.size(copies)), copies)
+    begin_of_copies = tf.cumsum(copies, exclusive=True)
+    row = tf.gather(first, index) + tf.range(tf.size(index)) - tf.gather(begin_of_copies, index)
+    # Copies of different runs of one row interleave as (run, copy): rows are then ordered only within each run,
+    # which nothing depends on; the order by instance stays.
+    return Runs(row, tf.gather(start, index), tf.gather(end, index), tf.gather(runs.instance, index))
+
+
+def flip(runs: Runs, width: tf.Tensor | int) -> Runs:
+    """Mirrored left and right within `width` columns: pixel x becomes width - 1 - x."""
+    return Runs(runs.row, width - runs.end, width - runs.start, runs.instance)
+
+
+def areas(runs: Runs, num_instances: tf.Tensor | int) -> tf.Tensor:
+    """Pixels of each instance, int32 [m]."""
+    return tf.math.unsorted_segment_sum(runs.end - runs.start, runs.instance, num_instances)
+
+
+def tight_boxes(runs: Runs, num_instances: tf.Tensor | int) -> tf.Tensor:
+    """Boxes around the instances, float32 [m, 4]: x1, y1, x2, y2 of the first and last pixels; zeros where empty."""
+    low = [tf.math.unsorted_segment_min(v, runs.instance, num_instances) for v in (runs.start, runs.row)]
+    high = [tf.math.unsorted_segment_max(v, runs.instance, num_instances) for v in (runs.end - 1, runs.row)]
+    box = tf.stack([*low, *high], axis=1)
+    return tf.cast(tf.where(areas(runs, num_instances)[:, None] > 0, box, 0), tf.float32)
