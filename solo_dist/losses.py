@@ -8,7 +8,7 @@ the mask features, one [K, E] x [E, h*w] product an image, in chunks of positive
 gradient are computed together while the chunk's masks are at hand, so that the backward pass has nothing to recompute
 and nothing of size [K, h*w] is kept; chunks that hold only padding are not computed at all.
 
-Source: SOLOv2 (Wang et al. 2020), sections 3.2 and 3.3, and the behaviour of the official code. Shape legend: config.py.
+Source: SOLOv2 (Wang et al. 2020), sections 3.2 and 3.3, and the official code's behaviour. Shape legend: config.py.
 """
 
 from collections.abc import Mapping
@@ -45,13 +45,14 @@ def solov2_loss(
     """This batch's share of the loss, in float32 whatever the precision of the outputs.
 
     Args:
-      outputs: category_logits [B,N,C], kernels [B,N,E], mask_features [B,h,w,E] or, separate for each level, [B,h,w,L*E].
+      outputs: category_logits [B,N,C], kernels [B,N,E], mask_features [B,h,w,E], or [B,h,w,L*E] if separate a level.
       batch: category_grid, positive_cell, positive_instance, and masks bit-packed [B,M,h,w/8].
       normalizers: `count_positives` summed over all batches of the optimizer step.
       loss: weights of the two parts and the focal parameters.
       grid: the levels, to find each cell's mask features where these are separate.
+
     Returns:
-      Scalars category and mask, each with its weight, and total. Without any positive, mask is 0 and so are its gradients.
+      Scalars category and mask, each with its weight, and total. Without a positive, mask and its gradients are 0.
     """
     focal = focal_loss_sum(outputs["category_logits"], batch["category_grid"], loss.focal_alpha, loss.focal_gamma)
     dice = mask_dice_sum(
@@ -74,6 +75,8 @@ def focal_loss_sum(logits: tf.Tensor, category_grid: tf.Tensor, alpha: float, ga
     Args:
       logits: [..., C]. Column c belongs to class c; there is no column for the background (quirk 12).
       category_grid: int32 [...], class 0..C-1 or -1 for background.
+      alpha: weight of the target category; the others have 1 - alpha.
+      gamma: exponent of the probability that is wrong.
     """
     return tf.reduce_sum(focal_loss(logits, category_grid, alpha, gamma))
 
@@ -103,6 +106,7 @@ def mask_dice_sum(
       positive_cell: int32 [B,K] in 0..N-1, -1 for padding.
       positive_instance: int32 [B,K] in 0..M-1; anything where positive_cell is -1.
       packed_masks: uint8 [B,M,h,w/8], eight pixels a byte, the leftmost in the highest bit.
+      grid: the levels, for separate mask features.
     """
     batch, height, width, channels = tf.unstack(tf.shape(mask_features))
     instances = tf.shape(packed_masks)[1]
@@ -136,54 +140,65 @@ def unpack_bits(packed: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def _dice_sum(features, kernels, valid, instance, packed):
-    """features [B,P,E], kernels [B,K,E], valid bool [B,K], instance [B,K], packed [B,M,P/8] -> float32 scalar."""
+    """Of features [B,P,E], kernels [B,K,E], valid bool [B,K], instance [B,K], packed [B,M,P/8] -> float32 scalar."""
     # Before the loss scale is applied, float16 could not hold the small gradients; bfloat16 can.
     kept = tf.float32 if features.dtype == tf.float16 else features.dtype
-    losses, feature_gradients, kernel_gradients = tf.map_fn(
-        lambda image: _image_dice_and_gradients(*image, kept),
-        (features, kernels, valid, instance, packed),
-        fn_output_signature=(
-            tf.TensorSpec([], tf.float32),
-            tf.TensorSpec(features.shape[1:], kept),
-            tf.TensorSpec(kernels.shape[1:], tf.float32),
-        ),
+    images = tf.shape(features)[0]
+    feature_gradients = tf.TensorArray(kept, images, element_shape=features.shape[1:])
+    kernel_gradients = tf.TensorArray(tf.float32, images, element_shape=kernels.shape[1:])
+
+    def body(i, loss, feature_gradients, kernel_gradients):
+        image_loss, d_features, d_kernels = _image_dice_and_gradients(
+            features[i], kernels[i], valid[i], instance[i], packed[i]
+        )
+        feature_gradients = feature_gradients.write(i, tf.cast(d_features, kept))
+        return i + 1, loss + image_loss, feature_gradients, kernel_gradients.write(i, d_kernels)
+
+    _, loss, feature_gradients, kernel_gradients = tf.while_loop(
+        lambda i, *_: i < images,
+        body,
+        (0, 0.0, feature_gradients, kernel_gradients),
         parallel_iterations=1,  # one image's masks in memory at a time
     )
+    feature_gradients, kernel_gradients = feature_gradients.stack(), kernel_gradients.stack()
 
     def gradient(upstream):
         d_features = tf.cast(upstream * tf.cast(feature_gradients, tf.float32), features.dtype)
         return d_features, tf.cast(upstream * kernel_gradients, kernels.dtype), None, None, None
 
-    return tf.reduce_sum(losses), gradient
+    return loss, gradient
 
 
-def _image_dice_and_gradients(features, kernels, valid, instance, packed, kept):
-    """features [P,E], kernels [K,E], valid [K], instance [K], packed [M,P/8] -> loss [], gradients [P,E] and [K,E]."""
-    features32, kernels32 = tf.cast(features, tf.float32), tf.cast(kernels, tf.float32)
-    positives = tf.reduce_max(tf.where(valid, tf.range(1, tf.size(valid) + 1), 0))
+def _image_dice_and_gradients(features, kernels, valid, instance, packed):
+    """Of features [P,E], kernels [K,E], valid [K], instance [K], packed [M,P/8] -> loss [], gradients [P,E] and [K,E]."""
+    features = tf.cast(features, tf.float32)
+    last_positive = tf.reduce_max(tf.where(valid, tf.range(1, tf.size(valid) + 1), 0))
     size = POSITIVES_PER_CHUNK
     chunks = kernels.shape[0] // size
-    kernel_gradients = tf.TensorArray(tf.float32, chunks, element_shape=[size, kernels.shape[1]])
 
-    def body(chunk, loss, feature_gradient, kernel_gradients):
+    def chunk_terms(chunk):
         rows = chunk * size + tf.range(size)
         target = unpack_bits(tf.gather(packed, tf.gather(instance, rows)))
-        chunk_loss, d_features, d_kernels = _chunk_dice_and_gradients(
-            features32, tf.gather(kernels32, rows), tf.gather(valid, rows), target
-        )
-        return chunk + 1, loss + chunk_loss, feature_gradient + d_features, kernel_gradients.write(chunk, d_kernels)
+        chunk_kernels = tf.cast(tf.gather(kernels, rows), tf.float32)
+        return _chunk_dice_and_gradients(features, chunk_kernels, tf.gather(valid, rows), target)
 
-    _, loss, feature_gradient, kernel_gradients = tf.while_loop(
-        lambda chunk, *_: chunk * size < positives,
+    def body(chunk, loss, d_features, d_kernels):
+        chunk_loss, more_d_features, chunk_d_kernels = chunk_terms(chunk)
+        return chunk + 1, loss + chunk_loss, d_features + more_d_features, d_kernels.write(chunk, chunk_d_kernels)
+
+    loss, d_features, chunk_d_kernels = chunk_terms(0)
+    d_kernels = tf.TensorArray(tf.float32, chunks, element_shape=[size, kernels.shape[1]]).write(0, chunk_d_kernels)
+    _, loss, d_features, d_kernels = tf.while_loop(
+        lambda chunk, *_: chunk * size < last_positive,  # what follows is padding
         body,
-        (0, 0.0, tf.zeros_like(features32), kernel_gradients),
+        (1, loss, d_features, d_kernels),
         parallel_iterations=1,
     )
-    return loss, tf.cast(feature_gradient, kept), tf.reshape(kernel_gradients.stack(), kernels.shape)
+    return loss, d_features, tf.reshape(d_kernels.stack(), kernels.shape)
 
 
 def _chunk_dice_and_gradients(features, kernels, valid, target):
-    """features [P,E], kernels [c,E], valid [c], target uint8 [c,P] -> loss [], gradients [P,E] and [c,E]."""
+    """Of features [P,E], kernels [c,E], valid [c], target uint8 [c,P] -> loss [], gradients [P,E] and [c,E]."""
     target = tf.cast(target, tf.float32)
     valid = tf.cast(valid, tf.float32)
     probability = tf.sigmoid(tf.matmul(kernels, features, transpose_b=True))

@@ -159,7 +159,7 @@ SMALL = GridConfig(levels=("p3", "p4"), sizes=(8, 4), scale_ranges=((1, 64), (32
 
 
 def random_case(seed, batch=2, positives=100, instances=5, levels=1, channels=6, dtype=tf.float32):
-    """Random outputs and a batch whose images have different numbers of positives, padding in between and at the end."""
+    """Random outputs and a batch whose images have different numbers of positives, padding in between."""
     rng = np.random.default_rng(seed)
     cells = np.full([batch, positives], -1)
     for row in cells:
@@ -184,7 +184,8 @@ def dense_dice_sum(features, kernels, batch, level_of_cell=None):
     total = 0.0
     for image in range(features.shape[0]):
         masks = np.unpackbits(batch["masks"][image].numpy(), axis=-1).astype(np.float32)
-        for cell, instance in zip(batch["positive_cell"][image].numpy(), batch["positive_instance"][image].numpy()):
+        cells, instances = batch["positive_cell"][image].numpy(), batch["positive_instance"][image].numpy()
+        for cell, instance in zip(cells, instances, strict=True):
             if cell < 0:
                 continue
             own = features[image]
