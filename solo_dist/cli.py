@@ -1,0 +1,74 @@
+"""What the command-line programs share: reading flags without TensorFlow, and errors a person can act on.
+
+A program defines its flags, imports TensorFlow inside its `main` only (so that --helpshort is quick), and ends with
+`cli.run(main)`. Users' mistakes leave as one or two lines on stderr and exit code 2; anything else keeps its traceback.
+"""
+
+import dataclasses
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags
+
+from solo_dist.config import Config, ConfigError
+
+USER_ERROR_EXIT_CODE = 2
+_OWN_PACKAGES = ("solo_dist", "tools", "configs", "launch")
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Parses the flags, calls `main(remaining_arguments)` and leaves the process with what it returns as exit code."""
+    # TensorFlow's own log has warnings about the build and the CPU on every start; errors reach Python as exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        app.run(main, flags_parser=_parse_flags)
+    except Exception as error:
+        if not _is_users_mistake(error):
+            raise
+        _leave(str(error))
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Raises ConfigError for an argument --config.a.b=... that names no field of a recipe."""
+    for argument in arguments:
+        name = argument.lstrip("-").split("=")[0]
+        if not argument.startswith("-") or not name.startswith("config."):
+            continue
+        kind: type = Config
+        for part in name.split(".")[1:]:
+            fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+            known = {field.name: field.type for field in fields}
+            if part not in known:
+                close = difflib.get_close_matches(part, known, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"known there: {', '.join(known) or 'nothing'}."
+                raise ConfigError(f"--{name}: a recipe has no such field; {hint}")
+            kind = known[part]  # type: ignore[assignment]
+
+
+def _parse_flags(arguments: Sequence[str]) -> list[str]:
+    """As absl's parser, but mistakes in flags and fields of the recipe leave with one line."""
+    check_overrides(arguments[1:])
+    try:
+        rest = flags.FLAGS(arguments)
+        recipe = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+        getattr(recipe, "validate", None)  # a recipe that failed to load is reported at its first use
+    except flags.UnrecognizedFlagError as error:
+        if error.flagname.startswith("config."):
+            _leave(f"--{error.flagname} changes a field of a recipe, so --config=configs/NAME.py has to be given too.")
+        _leave(f"{error}. --helpshort lists the flags.")
+    except (flags.Error, OSError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        _leave("--config: " + lines[-1] if len(lines) > 1 else str(error))
+    return rest
+
+
+def _is_users_mistake(error: Exception) -> bool:
+    return isinstance(error, ValueError) and type(error).__module__.split(".")[0] in _OWN_PACKAGES
+
+
+def _leave(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(USER_ERROR_EXIT_CODE)
