@@ -1,0 +1,288 @@
+"""From shards to batches: order, reading, augmentation, targets, padding. The batch is the contract with the trainer.
+
+Everything about an element is a function of its position: the number of images of the run before it. Position p is
+image p % n of epoch p // n in an order drawn from (seed, epoch), and all its random numbers are drawn from (seed, p).
+So a run continues at any position at no cost, workers read disjoint parts without talking to each other, and the
+batches are the same for any degree of parallelism. No image is left out: a batch may straddle two epochs.
+Legend of shapes: `solo_dist.config`.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from solo_dist.config import MASK_STRIDE, Config, ConfigError
+from solo_dist.data import targets, transforms
+from solo_dist.data.reader import RecordReader
+from solo_dist.data.schema import Manifest, Record, ShardError, load_manifest, parse_record, precomputed_targets
+
+Element = dict[str, tf.Tensor]
+
+_SUBSET = 1 << 40
+"""Added to a position to draw the subset of instances and positives independently of the augmentation."""
+
+
+def build_dataset(
+    config: Config,
+    split: str,
+    *,
+    start_position: int = 0,
+    worker: int = 0,
+    num_workers: int = 1,
+    batch_size: int | None = None,
+    parallelism: int = tf.data.AUTOTUNE,
+) -> tf.data.Dataset:
+    """Batches of one worker.
+
+    "train" never ends. Global batch s holds positions start_position + s * G ... + G - 1 with G = batch_size *
+    num_workers, and worker w the w-th part of it. "validation" visits each image once, in order, without augmentation;
+    the last batches are padded with image_id -1, so that all workers have equally many.
+
+    Args:
+      config: the recipe; its data folder of the split must be sharded for its canvas and grids.
+      split: "train" or "validation".
+      start_position: images of the run before the first batch.
+      worker: index of this worker.
+      num_workers: how many read together.
+      batch_size: B, images of a batch of this worker; by default train.global_batch / num_workers.
+      parallelism: elements prepared at a time. Does not change what comes out.
+    Returns:
+      Batches: image uint8 [B, H, W, 3], image_size int32 [B, 2], category_grid int32 [B, N], positive_cell and
+      positive_instance int32 [B, K], masks uint8 [B, M, h, w / 8] (first pixel in the highest bit); for bookkeeping
+      image_id int64 [B], original_size int32 [B, 2], position int64 [B], dropped_positives int32 [B] (positives that
+      K and M left no room for) and bad_records int32 [B] (broken records that were passed over for this one).
+    Raises:
+      ConfigError, ShardError: at once, where recipe and shards do not fit. Broken records come up while reading, as
+        tf.errors.InvalidArgumentError that names them.
+    """
+    manifest = load_split(config, split)
+    batch_size = batch_size or _batch_share(config, num_workers)
+    reader = RecordReader(manifest, config.data.max_bad_records)
+    training = split == "train"
+    positions = _positions(
+        0 if training else manifest.num_images, start_position, worker, num_workers, batch_size, parallelism
+    )
+    make = _element_maker(config, manifest, reader, training)
+    dataset = positions.map(make, num_parallel_calls=parallelism)
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(2).with_options(_options())
+
+
+def load_split(config: Config, split: str) -> Manifest:
+    """The manifest of data.train or data.validation, checked against the recipe."""
+    folder = {"train": config.data.train, "validation": config.data.validation}[split]
+    if not folder:
+        raise ConfigError(f"data.{split} is empty; set it to a folder that tools/shard_coco.py made.")
+    manifest = load_manifest(folder)
+    check_manifest(manifest, config, option=f"data.{split}")
+    return manifest
+
+
+def check_manifest(manifest: Manifest, config: Config, option: str = "data.train") -> None:
+    """Raises ConfigError where the shards do not fit the recipe's canvas, grids or number of categories.
+
+    Shards that keep whole pictures fit any canvas and grids: targets are then computed while reading.
+    """
+    canvas, grid = (config.data.canvas, config.model.grid)
+    if manifest.keep_original:
+        canvas, grid = manifest.canvas, manifest.grid
+    manifest.check_fits(canvas, grid, config.model.num_categories, option)
+
+
+def checked_batches(dataset: tf.data.Dataset, config: Config, split: str) -> Iterator[dict[str, Any]]:
+    """The batches of `build_dataset`, counting distinct broken records against data.max_bad_records.
+
+    Raises:
+      ShardError: beyond it, naming the records.
+    """
+    reader = RecordReader(load_split(config, split), config.data.max_bad_records)
+    order = Order(config, reader.manifest, split == "train")
+    broken: dict[int, str] = {}
+    try:
+        for batch in dataset:
+            for position, count in zip(batch["position"].numpy(), batch["bad_records"].numpy(), strict=True):
+                first = int(order.record(tf.constant(position, tf.int64))) if count else 0
+                for number in ((first + i) % reader.num_records for i in range(count)):
+                    broken.setdefault(number, reader.explain(number))
+            if len(broken) > config.data.max_bad_records:
+                raise ShardError(_too_many(list(broken.values()), config.data.max_bad_records))
+            yield batch
+    except tf.errors.InvalidArgumentError as error:
+        raise ShardError(_too_many([*broken.values(), _first_line(error)], config.data.max_bad_records)) from error
+
+
+def _too_many(broken: list[str], allowed: int) -> str:
+    return f"{len(broken)} broken records, data.max_bad_records={allowed}: {'; '.join(broken)}. Shard the data again."
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    return str(error.message).splitlines()[0]
+
+
+def _batch_share(config: Config, num_workers: int) -> int:
+    total = config.train.global_batch
+    if total % num_workers:
+        raise ConfigError(f"train.global_batch={total} must be a multiple of the {num_workers} workers.")
+    return total // num_workers
+
+
+def _options() -> tf.data.Options:
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # Elements are prepared in parallel; threads inside single operations would only add switching between them.
+    options.threading.max_intra_op_parallelism = 1
+    return options
+
+
+def _positions(end: int, start: int, worker: int, num_workers: int, batch: int, parallelism: int) -> tf.data.Dataset:
+    """Positions of this worker, int64 scalars, in order; end 0: without end, else in whole global batches beyond it."""
+    total = batch * num_workers
+    if end:
+        counter = tf.data.Dataset.range(-(-(end - start) // total) * batch)
+    else:
+        counter = tf.data.Dataset.counter()
+    return counter.map(lambda i: start + i // batch * total + worker * batch + i % batch)
+
+
+class Order:
+    """Which record a position is."""
+
+    def __init__(self, config: Config, manifest: Manifest, training: bool):
+        self._images, self._views, self._seed = manifest.num_images, manifest.views, config.seed
+        self._shuffle = training and config.data.shuffle
+
+    def record(self, position: tf.Tensor) -> tf.Tensor:
+        """int64 scalars. Each epoch visits every image once and uses the next of its views."""
+        epoch, index = position // self._images, position % self._images
+        if self._shuffle:
+            seed = tf.stack([tf.constant(self._seed, tf.int64), epoch])
+            index = tf.random.experimental.index_shuffle(index, seed, self._images - 1)
+        return index * self._views + epoch % self._views
+
+
+def _element_maker(
+    config: Config, manifest: Manifest, reader: RecordReader, training: bool
+) -> Callable[[tf.Tensor], Element]:
+    order = Order(config, manifest, training)
+    paint = _painter(config, manifest, training)
+
+    def element(position: tf.Tensor) -> Element:
+        picture, bad_records = reader.read(order.record(position))
+        values = paint(parse_record(picture.serialized), picture.image, position)
+        values |= {"position": position, "bad_records": bad_records}
+        return values
+
+    def padding(position: tf.Tensor) -> Element:
+        return _padding_element(config) | {"position": position}
+
+    if training:
+        return element
+    return lambda position: tf.cond(
+        position < manifest.num_images, lambda: element(position), lambda: padding(position)
+    )
+
+
+def _painter(config: Config, manifest: Manifest, training: bool) -> Callable[[Record, tf.Tensor, tf.Tensor], Element]:
+    """From a record and its decoded picture to an element."""
+    canvas, grid, augment = tuple(config.data.canvas), config.model.grid, config.data.augment
+    precomputed = manifest.canvas == canvas and manifest.grid == _as_stored(config)
+    recompute = not precomputed or (training and augment.changes_geometry)
+
+    def paint(record: Record, image: tf.Tensor, position: tf.Tensor) -> Element:
+        draws = transforms.draw(config.seed, position)
+        geometry = transforms.whole_picture(record.size, canvas)
+        if training:
+            geometry = transforms.draw_geometry(draws, record.size, canvas, augment)
+        if recompute:
+            runs, boxes = transforms.move_instances(record.runs, record.boxes, record.size, geometry)
+            made = targets.make_targets(runs, boxes, record.categories, canvas, grid)
+        else:
+            made = precomputed_targets(record, geometry.flip, canvas, grid.num_cells)
+        if recompute or manifest.keep_original:
+            image = transforms.move_image(image, geometry)
+        else:
+            image = transforms.flip_image(image, geometry.flip)
+        if training and transforms.changes_colour(augment):
+            image = transforms.change_colours(image, draws, augment)
+        return {
+            "image": transforms.pad_to_canvas(transforms.to_uint8(image), canvas),
+            "image_size": geometry.size,
+            "image_id": record.image_id,
+            "original_size": record.original_size,
+            **_fixed_size_targets(made, config, position),
+        }
+
+    return paint
+
+
+def _as_stored(config: Config) -> Any:
+    """The recipe's grid with tuples throughout: overrides from the command line make lists."""
+    return type(config).from_json(config.to_json()).model.grid
+
+
+def _fixed_size_targets(made: targets.Targets, config: Config, position: tf.Tensor) -> Element:
+    """Pads instances to M and positives to K; where there are more, keeps a random subset and counts what is lost."""
+    cell, instance, masks = made.positives.cell, made.positives.instance, made.masks
+    max_instances, max_positives = config.data.max_instances, config.data.max_positives
+    seed = tf.stack([tf.constant(config.seed, tf.int64), position + _SUBSET])
+    found = tf.size(cell)
+    cell, instance, masks = tf.cond(
+        tf.shape(masks)[0] > max_instances,
+        lambda: _subset_of_instances(cell, instance, masks, max_instances, seed),
+        lambda: (cell, instance, masks),
+    )
+    cell, instance = tf.cond(
+        tf.size(cell) > max_positives,
+        lambda: _subset_of_positives(cell, instance, max_positives, seed),
+        lambda: (cell, instance),
+    )
+    room = max_positives - tf.size(cell)
+    masks = tf.pad(masks, [[0, max_instances - tf.shape(masks)[0]], [0, 0], [0, 0]])
+    height, width = (side // MASK_STRIDE for side in config.data.canvas)
+    return {
+        "category_grid": tf.ensure_shape(made.positives.category_grid, [config.model.grid.num_cells]),
+        "positive_cell": tf.ensure_shape(tf.pad(cell, [[0, room]], constant_values=-1), [max_positives]),
+        "positive_instance": tf.ensure_shape(tf.pad(instance, [[0, room]]), [max_positives]),
+        "masks": tf.ensure_shape(masks, [max_instances, height, width // 8]),
+        "dropped_positives": found - tf.size(cell),
+    }
+
+
+def _subset_of_instances(
+    cell: tf.Tensor, instance: tf.Tensor, masks: tf.Tensor, count: int, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """`count` random instances with their positives, those that have positives before those without."""
+    total = tf.shape(masks)[0]
+    has_positives = tf.math.unsorted_segment_sum(tf.ones_like(instance, tf.float32), instance, total) > 0
+    priority = tf.random.stateless_uniform([total], seed, alg="philox") + tf.cast(has_positives, tf.float32)
+    kept = tf.sort(tf.math.top_k(priority, count).indices)
+    new_index = tf.tensor_scatter_nd_update(tf.fill([total], -1), kept[:, None], tf.range(count))
+    instance = tf.gather(new_index, instance)
+    return cell[instance >= 0], instance[instance >= 0], tf.gather(masks, kept)
+
+
+def _subset_of_positives(
+    cell: tf.Tensor, instance: tf.Tensor, count: int, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    priority = tf.random.stateless_uniform(tf.shape(cell), seed, alg="philox")
+    kept = tf.sort(tf.math.top_k(priority, count).indices)
+    return tf.gather(cell, kept), tf.gather(instance, kept)
+
+
+def _padding_element(config: Config) -> Element:
+    """An element without a picture, image_id -1, which fills up the last batch of a validation."""
+    height, width = config.data.canvas
+    masks = (config.data.max_instances, height // MASK_STRIDE, width // MASK_STRIDE // 8)
+    return {
+        "image": tf.fill([height, width, 3], tf.constant(transforms.PADDING, tf.uint8)),
+        "image_size": tf.constant([height, width]),
+        "image_id": tf.constant(-1, tf.int64),
+        "original_size": tf.constant([height, width]),
+        "category_grid": tf.fill([config.model.grid.num_cells], -1),
+        "positive_cell": tf.fill([config.data.max_positives], -1),
+        "positive_instance": tf.zeros([config.data.max_positives], tf.int32),
+        "masks": tf.zeros(masks, tf.uint8),
+        "dropped_positives": tf.constant(0),
+        "bad_records": tf.constant(0),
+    }
