@@ -1,0 +1,1 @@
+"""The network: backbones, feature pyramid, heads, dynamic convolution. NHWC throughout; knows nothing of devices."""

@@ -1,0 +1,170 @@
+"""The heads of SOLOv2: category and kernel branches on the grids, and the mask-feature branch.
+
+SOLOv2 paper, section 3.2 and figure 2, with the official code's arrangement (golden README, quirks 8 and 9).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from solo_dist.config import PYRAMID_LEVELS, ModelConfig
+from solo_dist.models.layers import Conv, ConvNorm
+from solo_dist.models.resize import append_coordinates, resize_bilinear
+
+PRIOR = 0.01  # probability of a category at every cell before training (focal loss paper, section 4.1)
+
+
+def _normal() -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(stddev=0.01)  # official heads
+
+
+class GridHead(keras.layers.Layer):
+    """Category logits and dynamic kernels for every cell of every grid; weights are shared between the levels."""
+
+    def __init__(self, config: ModelConfig, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.grid = config.grid
+        self.coordinates = config.coordinates
+        self.category_convs, self.kernel_convs = (
+            [
+                ConvNorm(
+                    config.head_channels,
+                    3,
+                    groups=config.norm_groups,
+                    kernel_initializer=_normal(),
+                    name=f"{branch}_conv{index}",
+                )
+                for index in range(config.head_convs)
+            ]
+            for branch in ("category", "kernel")
+        )
+        prior_bias = keras.initializers.Constant(float(-np.log((1 - PRIOR) / PRIOR)))
+        self.category = Conv(config.num_categories, 3, _normal(), prior_bias, name="category")
+        self.kernel = Conv(config.kernel_channels, 3, _normal(), name="kernel")
+
+    def build(self, input_shapes: Sequence[tuple[int | None, ...]]) -> None:
+        """Creates the variables."""
+        channels = input_shapes[0][-1]
+        size = self.grid.sizes[0]
+        for convs, output, extra in (
+            (self.category_convs, self.category, 0),
+            (self.kernel_convs, self.kernel, 2 * self.coordinates),
+        ):
+            shape = (None, size, size, channels + extra)
+            for layer in [*convs, output]:
+                layer.build(shape)
+                shape = layer.compute_output_shape(shape)
+
+    def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        """P2..P6 -> category logits [B, N, C] and kernels [B, N, E]; levels in order, cells row-major."""
+        outputs = [
+            self.one_level(feature, size, training)
+            for feature, size in zip(self.align(pyramid), self.grid.sizes, strict=True)
+        ]
+        logits, kernels = zip(*outputs, strict=True)
+        return tf.concat(logits, axis=1), tf.concat(kernels, axis=1)
+
+    def align(self, pyramid: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The levels that carry a grid, P2 at half its size and P6 at P5's size (quirk 8)."""
+        features = dict(zip(PYRAMID_LEVELS, pyramid, strict=True))
+        if "p2" in self.grid.levels:
+            _, height, width, _ = features["p2"].shape
+            features["p2"] = resize_bilinear(features["p2"], (height // 2, width // 2))
+        if "p6" in self.grid.levels:
+            features["p6"] = resize_bilinear(features["p6"], features["p5"].shape[1:3])
+        return [features[name] for name in self.grid.levels]
+
+    def one_level(self, feature: tf.Tensor, size: int, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        """[B, h, w, channels] -> logits [B, size * size, C] and kernels [B, size * size, E]."""
+        # Coordinates are appended before the resize, and the category branch does not see them (quirk 8).
+        kernels = resize_bilinear(append_coordinates(feature) if self.coordinates else feature, (size, size))
+        logits = kernels[..., : feature.shape[-1]]
+        for conv in self.category_convs:
+            logits = conv(logits, training=training)
+        for conv in self.kernel_convs:
+            kernels = conv(kernels, training=training)
+        logits, kernels = self.category(logits), self.kernel(kernels)
+        cells = size * size
+        return tf.reshape(logits, [-1, cells, logits.shape[-1]]), tf.reshape(kernels, [-1, cells, kernels.shape[-1]])
+
+
+class MaskHead(keras.layers.Layer):
+    """Mask features at a quarter of the canvas.
+
+    unified: P2..P5 are brought to stride 4 by convolutions and doublings, summed, and mixed by a 1x1 convolution.
+    separate: the level of each grid is brought to stride 4 in the same way and keeps a map of its own.
+    """
+
+    def __init__(self, config: ModelConfig, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.unified = config.mask_features == "unified"
+        self.coordinates = config.coordinates
+        self.levels = PYRAMID_LEVELS[:4] if self.unified else tuple(config.grid.levels)
+        arguments = {"groups": config.norm_groups, "kernel_initializer": _normal()}
+        self.convs = {
+            level: [
+                ConvNorm(config.mask_channels, 3, name=f"{level}_conv{index}", **arguments)
+                for index in range(max(1, self.doublings(level)))
+            ]
+            for level in self.levels
+        }
+        # The last 1x1 convolution has normalisation and ReLU too (quirk 9).
+        self.outputs = [
+            ConvNorm(config.kernel_channels, 1, name=name, **arguments)
+            for name in (["output"] if self.unified else [f"{level}_output" for level in self.levels])
+        ]
+
+    @staticmethod
+    def doublings(level: str) -> int:
+        """How often a level is doubled on its way to stride 4; P6 comes at the size of P5."""
+        return min(PYRAMID_LEVELS.index(level), 3)
+
+    def build(self, input_shapes: Sequence[tuple[int | None, ...]]) -> None:
+        """Creates the variables."""
+        shapes = dict(zip(PYRAMID_LEVELS, input_shapes, strict=True))
+        for level, convs in self.convs.items():
+            channels = shapes[level][-1] + (2 if self._has_coordinates(level) else 0)
+            for conv in convs:
+                conv.build((*shapes[level][:3], channels))
+                channels = conv.filters
+        for output in self.outputs:
+            output.build((*shapes["p2"][:3], channels))
+
+    def _has_coordinates(self, level: str) -> bool:
+        return self.coordinates and self.doublings(level) == 3  # the coarsest only (quirk 8)
+
+    def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> tf.Tensor:
+        """P2..P6 -> [B, h, w, E], or [B, h, w, L * E] where the levels are separate."""
+        features = dict(zip(PYRAMID_LEVELS, pyramid, strict=True))
+        if "p6" in self.levels:
+            features["p6"] = resize_bilinear(features["p6"], features["p5"].shape[1:3])
+        if self.unified:
+            return self.outputs[0](self._sum_levels(features, training), training=training)
+        maps = []
+        for level, output in zip(self.levels, self.outputs, strict=True):
+            maps.append(output(self._to_stride_4(level, features[level], training), training=training))
+        return tf.concat(maps, axis=-1)
+
+    def _sum_levels(self, features: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
+        """Sum of all levels at stride 4. Doubling is linear, so the sum is taken before the last, costliest one."""
+        partial = [self._to_stride_8(level, features[level], training) for level in self.levels[1:]]
+        return self._to_stride_4("p2", features["p2"], training) + _double(tf.add_n(partial))
+
+    def _to_stride_8(self, level: str, x: tf.Tensor, training: bool) -> tf.Tensor:
+        """A level after its convolutions, doubled after each of them but the last."""
+        if self._has_coordinates(level):
+            x = append_coordinates(x)
+        for index, conv in enumerate(self.convs[level]):
+            x = conv(_double(x) if index else x, training=training)
+        return x
+
+    def _to_stride_4(self, level: str, x: tf.Tensor, training: bool) -> tf.Tensor:
+        x = self._to_stride_8(level, x, training)
+        return _double(x) if self.doublings(level) else x
+
+
+def _double(x: tf.Tensor) -> tf.Tensor:
+    return resize_bilinear(x, (2 * x.shape[1], 2 * x.shape[2]))

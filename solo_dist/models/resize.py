@@ -1,0 +1,85 @@
+"""Exact bilinear resizing as two small matrix products, and the coordinate channels of SOLO.
+
+The two-matmul form has half-pixel centres and no antialiasing, as the official code (golden README, quirk 8), is
+differentiable in every precision and compiles; TensorFlow's own resize returns a float32 gradient for bfloat16 inputs
+under XLA, which then fails.
+"""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+
+@functools.lru_cache(maxsize=256)
+def _bilinear_matrix(source: int, target: int) -> np.ndarray:
+    """Interpolation weights along one axis, float32 [target, source]; each row has two neighbouring weights."""
+    # The official numbers come from a float32 scale and a fused multiply-add, that is, a single rounding after it.
+    scale = np.float64(np.float32(source) / np.float32(target))
+    position = np.float32(scale * (np.arange(target) + 0.5) - 0.5).clip(min=0)
+    low = np.minimum(position.astype(np.int64), source - 1)
+    high = np.minimum(low + 1, source - 1)
+    share = position - low.astype(np.float32)
+    matrix = np.zeros([target, source], np.float32)
+    rows = np.arange(target)
+    np.add.at(matrix, (rows, low), 1 - share)
+    np.add.at(matrix, (rows, high), share)
+    return matrix
+
+
+def resize_bilinear(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Resizes bilinearly with half-pixel centres and without antialiasing.
+
+    Args:
+      x: floating, [B, H, W, C] with static H, W, C.
+      size: target height and width.
+
+    Returns:
+      [B, size[0], size[1], C] in the type of x.
+    """
+    height, width = x.shape[1], x.shape[2]
+    if (height, width) == tuple(size):
+        return x
+    if (height, width) == (2 * size[0], 2 * size[1]):
+        # Half-pixel sampling at half the size reads the middle of four pixels: exactly their mean.
+        return tf.nn.avg_pool2d(x, 2, 2, "VALID")
+    return _resize_columns(_resize_rows(x, size[0]), size[1])
+
+
+def _resize_rows(x: tf.Tensor, target: int) -> tf.Tensor:
+    """[B, H, W, C] -> [B, target, W, C] as one [target, H] x [H, W*C] product an image."""
+    height, width, channels = x.shape[1:]
+    if height == target:
+        return x
+    matrix = tf.constant(_bilinear_matrix(height, target), x.dtype)
+    rows = tf.matmul(matrix, tf.reshape(x, [-1, height, width * channels]))
+    return tf.reshape(rows, [-1, target, width, channels])
+
+
+def _resize_columns(x: tf.Tensor, target: int) -> tf.Tensor:
+    """[B, H, W, C] -> [B, H, target, C] as one [target, W] x [W, C] product a row."""
+    if x.shape[2] == target:
+        return x
+    return tf.matmul(tf.constant(_bilinear_matrix(x.shape[2], target), x.dtype), x)
+
+
+def upsample_nearest_2x(x: tf.Tensor) -> tf.Tensor:
+    """Doubles height and width by repetition: [B, H, W, C] -> [B, 2H, 2W, C]."""
+    height, width, channels = x.shape[1:]
+    wide = tf.reshape(tf.concat([x, x], axis=3), [-1, height, 2 * width * channels])
+    return tf.reshape(tf.concat([wide, wide], axis=2), [-1, 2 * height, 2 * width, channels])
+
+
+def append_coordinates(x: tf.Tensor) -> tf.Tensor:
+    """Appends two channels (x, y), each linear from -1 at the first to 1 at the last pixel (golden README, quirk 8).
+
+    Args:
+      x: [B, H, W, C].
+
+    Returns:
+      [B, H, W, C + 2].
+    """
+    height, width = x.shape[1], x.shape[2]
+    columns, rows = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
+    grid = tf.constant(np.stack([columns, rows], axis=-1)[None], x.dtype)
+    return tf.concat([x, tf.broadcast_to(grid, [tf.shape(x)[0], height, width, 2])], axis=-1)

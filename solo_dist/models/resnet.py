@@ -1,0 +1,173 @@
+"""ResNet 18/34/50/101 in the torchvision arrangement, and a small residual backbone for pictures of 128 pixels.
+
+The stride sits in the 3x3 convolution, padding is symmetric, epsilon 1e-5 (golden README, quirks 10 and 17).
+"""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from solo_dist.config import BackboneConfig
+from solo_dist.models.layers import ConvNorm
+
+# ImageNet statistics of torchvision's weights, RGB, in the range 0..255.
+MEAN = np.array([123.675, 116.28, 103.53], np.float32)
+STD = np.array([58.395, 57.12, 57.375], np.float32)
+
+
+class Arrangement(NamedTuple):
+    """Blocks a stage, whether they are bottlenecks, and whether stem and max pooling are those for large pictures."""
+
+    blocks: tuple[int, int, int, int]
+    bottleneck: bool
+    large_stem: bool = True
+
+
+ARRANGEMENTS = {
+    "resnet_tiny": Arrangement((1, 1, 1, 1), bottleneck=False, large_stem=False),
+    "resnet18": Arrangement((2, 2, 2, 2), bottleneck=False),
+    "resnet34": Arrangement((3, 4, 6, 3), bottleneck=False),
+    "resnet50": Arrangement((3, 4, 6, 3), bottleneck=True),
+    "resnet101": Arrangement((3, 4, 23, 3), bottleneck=True),
+}
+
+
+class ResidualBlock(keras.layers.Layer):
+    """Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width; projected shortcut where shapes differ."""
+
+    def __init__(self, width: int, strides: int, bottleneck: bool, norm: str, project: bool, **kwargs: Any):
+        super().__init__(**kwargs)
+        if bottleneck:
+            self.convs = [
+                ConvNorm(width, 1, norm=norm, name="conv1"),
+                ConvNorm(width, 3, strides, norm=norm, name="conv2"),
+                ConvNorm(4 * width, 1, norm=norm, relu=False, zero_gamma=True, name="conv3"),
+            ]
+        else:
+            self.convs = [
+                ConvNorm(width, 3, strides, norm=norm, name="conv1"),
+                ConvNorm(width, 3, norm=norm, relu=False, zero_gamma=True, name="conv2"),
+            ]
+        self.shortcut: ConvNorm | None = None
+        if project:
+            self.shortcut = ConvNorm(self.convs[-1].filters, 1, strides, norm=norm, relu=False, name="shortcut")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the variables."""
+        shape = input_shape
+        for conv in self.convs:
+            conv.build(shape)
+            shape = conv.compute_output_shape(shape)
+        if self.shortcut is not None:
+            self.shortcut.build(input_shape)
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """[B, H, W, C] -> [B, H / strides, W / strides, filters]."""
+        y = x
+        for conv in self.convs:
+            y = conv(y, training=training)
+        return tf.nn.relu(y + (x if self.shortcut is None else self.shortcut(x, training=training)))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shape of what `call` returns."""
+        for conv in self.convs:
+            input_shape = conv.compute_output_shape(input_shape)
+        return input_shape
+
+
+class Stage(keras.layers.Layer):
+    """Residual blocks at one stride; the first changes stride and width."""
+
+    def __init__(self, blocks: int, width: int, strides: int, bottleneck: bool, norm: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.blocks = [
+            ResidualBlock(
+                width,
+                strides if index == 0 else 1,
+                bottleneck,
+                norm,
+                project=index == 0 and (strides > 1 or bottleneck),
+                name=f"block{index}",
+            )
+            for index in range(blocks)
+        ]
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the variables."""
+        for block in self.blocks:
+            block.build(input_shape)
+            input_shape = block.compute_output_shape(input_shape)
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """[B, H, W, C] -> [B, H / strides, W / strides, filters]."""
+        for block in self.blocks:
+            x = block(x, training=training)
+        return x
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shape of what `call` returns."""
+        for block in self.blocks:
+            input_shape = block.compute_output_shape(input_shape)
+        return input_shape
+
+
+class ResNet(keras.layers.Layer):
+    """Pictures -> C2..C5 at strides 4, 8, 16, 32."""
+
+    def __init__(self, config: BackboneConfig, **kwargs: Any):
+        super().__init__(**kwargs)
+        arrangement = ARRANGEMENTS[config.name]
+        self.large_stem = arrangement.large_stem
+        stem_kernel = 7 if self.large_stem else 3
+        self.stem = ConvNorm(config.width, stem_kernel, 2, norm=config.norm, name="stem")
+        first_stride = 1 if self.large_stem else 2
+        self.stages = [
+            Stage(
+                blocks,
+                config.width * 2**index,
+                first_stride if index == 0 else 2,
+                arrangement.bottleneck,
+                config.norm,
+                name=f"stage{index + 1}",
+            )
+            for index, blocks in enumerate(arrangement.blocks)
+        ]
+        self.frozen_stages = config.frozen_stages
+        for part in [self.stem, *self.stages][: config.frozen_stages + 1]:
+            part.trainable = False
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the variables."""
+        self.stem.build(input_shape)
+        batch, height, width, channels = self.stem.compute_output_shape(input_shape)
+        shape = (
+            (batch, -(-height // 2), -(-width // 2), channels) if self.large_stem else (batch, height, width, channels)
+        )
+        for stage in self.stages:
+            stage.build(shape)
+            shape = stage.compute_output_shape(shape)
+
+    def call(self, images: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
+        """RGB 0..255 of any type, [B, H, W, 3] -> four maps [B, H / stride, W / stride, channels]."""
+        x = tf.cast((tf.cast(images, tf.float32) - MEAN) / STD, self.compute_dtype)
+        x = self.stem(x, training=training)
+        if self.large_stem:
+            # After a ReLU zeros pad as well as minus infinity does.
+            x = tf.nn.max_pool2d(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
+        outputs = []
+        for index, stage in enumerate(self.stages):
+            if index == self.frozen_stages:
+                x = tf.stop_gradient(x)  # nothing before this trains: no backward pass, no kept activations
+            x = stage(x, training=training)
+            outputs.append(tf.stop_gradient(x) if index < self.frozen_stages else x)
+        return outputs
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> list[tuple[int | None, ...]]:
+        """Shape of what `call` returns."""
+        batch, height, width, _ = input_shape
+        return [
+            (batch, height // stride, width // stride, stage.blocks[-1].convs[-1].filters)
+            for stride, stage in zip((4, 8, 16, 32), self.stages, strict=True)
+        ]
