@@ -63,7 +63,8 @@ def build_dataset(
     positions = _positions(
         0 if training else manifest.num_images, start_position, worker, num_workers, batch_size, parallelism
     )
-    make = _element_maker(config, manifest, reader, training)
+    # Control flow is written out, so AutoGraph would only slow down the tracing.
+    make = tf.autograph.experimental.do_not_convert(_element_maker(config, manifest, reader, training))
     dataset = positions.map(make, num_parallel_calls=parallelism)
     return dataset.batch(batch_size, drop_remainder=True).prefetch(2).with_options(_options())
 
@@ -138,10 +139,7 @@ def _options() -> tf.data.Options:
 def _positions(end: int, start: int, worker: int, num_workers: int, batch: int, parallelism: int) -> tf.data.Dataset:
     """Positions of this worker, int64 scalars, in order; end 0: without end, else in whole global batches beyond it."""
     total = batch * num_workers
-    if end:
-        counter = tf.data.Dataset.range(-(-(end - start) // total) * batch)
-    else:
-        counter = tf.data.Dataset.counter()
+    counter = tf.data.Dataset.range(-(-(end - start) // total) * batch) if end else tf.data.Dataset.counter()
     return counter.map(lambda i: start + i // batch * total + worker * batch + i % batch)
 
 
