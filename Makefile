@@ -10,6 +10,7 @@ PYTEST_ARGS ?=
 DEMO ?= runs/shapes_tiny
 
 RUN := $(VENV)/bin/python
+INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 CODE := solo_dist configs tools launch tests
 
@@ -28,11 +29,13 @@ $(RUN):
 
 # The stamps say that the environment has what the requirements asked for when they last changed.
 $(VENV)/.stamp_demo: $(RUN) $(REQUIREMENTS)
-	$(RUN) -m pip install --quiet -c constraints.txt -e .
+	@echo "Installing solo_dist and TensorFlow into $(VENV) (2 to 4 minutes) ..."
+	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.stamp_dev: $(RUN) $(REQUIREMENTS)
-	$(RUN) -m pip install --quiet -c constraints.txt -e '.[test,dev]'
+	@echo "Installing solo_dist, TensorFlow and the tools for development into $(VENV) (2 to 4 minutes) ..."
+	$(INSTALL) -e '.[test,dev]'
 	@touch $@
 
 demo: $(VENV)/.stamp_demo
