@@ -115,9 +115,11 @@ def _check_compressed_counts(counts: Any, pixels: int) -> None:
         raise ValueError("RLE counts do not cover the image")
 
 
-def segmentation_to_runs(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """A COCO segmentation -> int16 [r, 3]; r is 0 where no pixel is inside. Raises as `segmentation_to_rle`."""
-    return dense_to_runs(coco_mask.decode(segmentation_to_rle(segmentation, height, width)))
+def rle_to_runs(rle: dict) -> np.ndarray:
+    """Compressed RLE -> int16 [r, 3]; r is 0 where no pixel is inside."""
+    x, y, width, height = (int(value) for value in coco_mask.toBbox(rle))
+    runs = dense_to_runs(coco_mask.decode(rle)[y : y + height, x : x + width])
+    return runs + np.array([y, x, x], np.int16)
 
 
 def encode_runs(instances: Sequence[np.ndarray]) -> tuple[bytes, list[int]]:

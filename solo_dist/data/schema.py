@@ -153,9 +153,11 @@ class Manifest:
     keep_original: bool
     """Whether pictures are stored whole instead of fitted into the canvas."""
     statistics: dict[str, Any]
-    """positives_per_level, collisions, max_positives, max_instances, image_bytes, record_bytes."""
+    """`solo_dist.data.records.Counts`: positives_per_level, colliding, max_positives, image_bytes, ..."""
     side_files: list[ShardFile]
     """records.npy and annotations.json.gz."""
+    fingerprint: str = ""
+    """Of the data and settings that they were made from."""
     folder: str = ""
     """Where it was read from; not stored."""
 

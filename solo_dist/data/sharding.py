@@ -1,0 +1,526 @@
+"""COCO json and pictures -> a folder of shards, in parallel processes, resumable at any moment.
+
+Order of events: (1) the json is streamed twice, images first, then annotations, which are spooled to one small file a
+shard; (2) worker processes make a shard each and commit it with a note in `.progress/`, written after the shard itself;
+(3) the side files and, last, the manifest are written. A run that was killed is repeated: shards with a note whose
+checksum is right are kept. The bytes depend on data and settings alone, not on processes or interruptions.
+
+Works without initialising TensorFlow in the calling process, which may want to configure it first.
+"""
+
+import concurrent.futures
+import concurrent.futures.process
+import dataclasses
+import functools
+import gzip
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import re
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from solo_dist.config import ConfigError
+from solo_dist.data import coco, schema
+from solo_dist.data.coco import Annotation, Catalogue, CocoImage, Rejection
+from solo_dist.data.records import Counts, RecordMaker, ShardSettings
+from solo_dist.data.schema import Manifest, ShardError, ShardFile
+
+PROGRESS = ".progress"
+REJECTED = "rejected.jsonl"
+BY_DESIGN = ("crowd", "ignore")
+"""Reasons that are no fault of the data: kept for evaluation, not trained on, no failure in strict mode."""
+_IMAGES_A_SHARD = 64
+_MOST_SHARDS = 256
+_SPOOLED_AT_A_TIME = 100_000
+PARTIAL = ".partial"
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardJob:
+    """What to shard, and where to."""
+
+    annotations: str
+    images: str
+    output: str
+    settings: ShardSettings
+    num_shards: int = 0
+    """0: one for every 64 images, at most 256."""
+    strict: bool = False
+    """Fail at the first image or annotation that is rejected for a fault of its own."""
+
+
+def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Manifest:
+    """Makes the folder of shards, or finishes one that an interrupted run left behind.
+
+    Args:
+      job: what to do.
+      processes: worker processes; 0: in this process.
+      progress: whether to show a bar.
+    Returns:
+      The manifest.
+    Raises:
+      coco.CocoError: the json is not usable. ConfigError: impossible settings. ShardError: no usable image, a
+        rejection in strict mode, a folder with other shards in it, or a file that cannot be written.
+    """
+    _check(job)
+    catalogue = coco.read_catalogue(job.annotations)
+    num_shards = job.num_shards or min(-(-len(catalogue.images) // _IMAGES_A_SHARD), _MOST_SHARDS)
+    if num_shards > len(catalogue.images):
+        raise ConfigError(
+            f"num_shards={num_shards} is more than the {len(catalogue.images)} images; give at most that."
+        )
+    if job.strict:
+        _fail_on(catalogue.rejected)
+    fingerprint = _fingerprint(job, num_shards)
+    try:
+        finished = _finished(job.output, fingerprint)
+        if finished:
+            return finished
+        plan = _Plan(job, catalogue, num_shards)
+        _prepare_folder(job.output, fingerprint)
+        rejected = [*catalogue.rejected, *_spool_annotations(plan)]
+        if job.strict:
+            _fail_on(rejected)
+        notes = _make_shards(plan, processes, progress)
+        return _finish(plan, notes, rejected, fingerprint)
+    except tf.errors.OpError as error:
+        raise ShardError(
+            f"Cannot write to {job.output}: {error.message}. Free it, then run the same command."
+        ) from error
+
+
+# ---- Planning
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    job: ShardJob
+    catalogue: Catalogue
+    num_shards: int
+
+    def bounds(self, shard: int) -> tuple[int, int]:
+        """First and one-past-last image of a shard."""
+        total = len(self.catalogue.images)
+        return total * shard // self.num_shards, total * (shard + 1) // self.num_shards
+
+    def task(self, shard: int) -> "_Task":
+        first, last = self.bounds(shard)
+        passing = f"{self.job.output}/{PROGRESS}/{shard:05d}"
+        return _Task(
+            job=self.job,
+            categories=self.catalogue.categories,
+            first=first,
+            images=self.catalogue.images[first:last],
+            name=f"shard-{shard:05d}-of-{self.num_shards:05d}.tfrecord",
+            spool=f"{passing}.spool.jsonl",
+            annotations=f"{passing}.annotations.gz",
+            note=f"{passing}.note.json",
+        )
+
+
+def _check(job: ShardJob) -> None:
+    settings = job.settings
+    settings.grid.validate()
+    if job.num_shards < 0 or job.num_shards > 9999:
+        raise ConfigError(f"num_shards={job.num_shards} must be 1 to 9999, or 0 to choose by the number of images.")
+    if settings.views < 1:
+        raise ConfigError(f"views={settings.views} must be at least 1.")
+    if settings.views > 1 and settings.keep_original:
+        raise ConfigError(
+            "keep_original keeps whole pictures, so views cannot be drawn from them; give one of the two."
+        )
+    if settings.views > 1 and not settings.augment.changes_geometry:
+        raise ConfigError("views above 1 need a recipe with data.augment.scale, crop or short_sides to draw them by.")
+    if not tf.io.gfile.isdir(job.images):
+        raise ConfigError(f"The folder of images {job.images!r} does not exist.")
+
+
+def _fingerprint(job: ShardJob, num_shards: int) -> str:
+    """Identifies data and settings, so that shards of another kind are never mixed in."""
+    settings = dataclasses.asdict(job.settings)
+    if job.settings.views == 1:
+        del settings["augment"], settings["seed"]
+    values = {"schema": schema.SCHEMA_VERSION, "annotations": _checksum(job.annotations), "num_shards": num_shards}
+    return json.dumps(values | settings, sort_keys=True)
+
+
+def _finished(output: str, fingerprint: str) -> Manifest | None:
+    """The manifest where the folder is complete and undamaged."""
+    path = f"{output}/{schema.MANIFEST}"
+    if not tf.io.gfile.exists(path):
+        return None
+    try:
+        manifest = schema.load_manifest(output)
+    except ShardError:
+        manifest = None
+    if manifest and manifest.fingerprint != fingerprint:
+        _refuse(output)
+    if manifest and all(
+        _checksum(f"{output}/{file.name}") == file.crc32c for file in [*manifest.files, *manifest.side_files]
+    ):
+        if tf.io.gfile.exists(f"{output}/{PROGRESS}"):
+            tf.io.gfile.rmtree(f"{output}/{PROGRESS}")
+        return manifest
+    tf.io.gfile.remove(path)  # damaged: without a manifest the folder is made again
+    return None
+
+
+def _prepare_folder(output: str, fingerprint: str) -> None:
+    path = f"{output}/{PROGRESS}/fingerprint.json"
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path) as file:
+            if file.read() != fingerprint:
+                _refuse(output)
+    elif tf.io.gfile.isdir(output) and (strangers := tf.io.gfile.listdir(output)):
+        known = re.compile(r"shard-\d+-of-\d+\.tfrecord.*|records\.npy.*|annotations\.json\.gz.*|rejected\.jsonl.*")
+        strange = [name for name in strangers if not known.fullmatch(name) and name.rstrip("/") != PROGRESS]
+        if strange:
+            raise ShardError(f"{output} holds other files ({strange[0]}); choose an empty --output folder.")
+    tf.io.gfile.makedirs(f"{output}/{PROGRESS}")
+    _write(path, [fingerprint.encode()])
+
+
+def _refuse(output: str) -> None:
+    raise ShardError(f"{output} holds shards of other data or settings; delete the folder, or choose another --output.")
+
+
+def _spool_annotations(plan: _Plan) -> list[Rejection]:
+    """Writes each shard's annotations to a file of its own; returns what cannot be assigned to an image."""
+    tasks = [plan.task(shard) for shard in range(plan.num_shards)]
+    images = {image.id: image for image in plan.catalogue.images}
+    task_of = {image.id: task for task in tasks for image in task.images}
+    waiting: dict[str, list[str]] = {task.spool: [] for task in tasks}
+    for path in waiting:
+        tf.io.gfile.GFile(path, "w").close()
+
+    def flush() -> None:
+        for path, lines in waiting.items():
+            with tf.io.gfile.GFile(path, "a") as file:
+                file.write("".join(lines))
+            lines.clear()
+
+    rejected = []
+    for number, entry in enumerate(coco.read_annotations(plan.job.annotations, images)):
+        if isinstance(entry, Rejection):
+            rejected.append(entry)
+        else:
+            waiting[task_of[entry["image_id"]].spool].append(json.dumps(entry) + "\n")
+        if number % _SPOOLED_AT_A_TIME == _SPOOLED_AT_A_TIME - 1:
+            flush()
+    flush()
+    return rejected
+
+
+# ---- Making shards, in worker processes
+
+
+@dataclasses.dataclass(frozen=True)
+class _Note:
+    """What is known of a finished shard; its existence in `.progress/` says that the shard is complete."""
+
+    file: ShardFile
+    offsets: list[int]
+    image_ids: list[int]
+    annotations_crc32c: str
+    rejected: list[Rejection]
+    counts: Counts
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "_Note":
+        file, counts = ShardFile(**values.pop("file")), Counts(**values.pop("counts"))
+        rejected = [Rejection(**rejection) for rejection in values.pop("rejected")]
+        return cls(file=file, counts=counts, rejected=rejected, **values)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """A shard to make, as it is sent to a worker."""
+
+    job: ShardJob
+    categories: list[dict[str, Any]]
+    first: int
+    images: list[CocoImage]
+    name: str
+    spool: str
+    annotations: str
+    note: str
+
+
+def _make_shards(plan: _Plan, processes: int, progress: bool) -> list[_Note]:
+    tasks = [plan.task(shard) for shard in range(plan.num_shards)]
+    notes = [_valid_note(task) for task in tasks]
+    done = sum(len(task.images) for task, note in zip(tasks, notes, strict=True) if note)
+    todo = [shard for shard, note in enumerate(notes) if note is None]
+    with tqdm.tqdm(
+        total=len(plan.catalogue.images), initial=done, unit=" images", disable=not progress, smoothing=0.05
+    ) as bar:
+        run = _in_processes if processes else _in_this_process
+        for shard, note in run([tasks[shard] for shard in todo], processes, bar.update):
+            notes[todo[shard]] = note
+            if plan.job.strict:
+                _fail_on(note.rejected)
+    return [note for note in notes if note is not None]
+
+
+def _in_this_process(tasks: list[_Task], processes: int, update: Callable[[int], Any]) -> Iterator[tuple[int, _Note]]:
+    for number, task in enumerate(tasks):
+        yield number, _make_shard(task, lambda: update(1))
+
+
+def _in_processes(tasks: list[_Task], processes: int, update: Callable[[int], Any]) -> Iterator[tuple[int, _Note]]:
+    context = multiprocessing.get_context("spawn")  # a fork of a process that runs TensorFlow's threads can hang
+    counter, seen = context.Value("q", 0), 0
+    size = min(processes, max(len(tasks), 1))
+    pool = concurrent.futures.ProcessPoolExecutor(size, context, _start_worker, (counter,))
+    try:
+        numbers = {pool.submit(_worker, task): number for number, task in enumerate(tasks)}
+        waiting = set(numbers)
+        while waiting:
+            finished, waiting = concurrent.futures.wait(waiting, 0.2, concurrent.futures.FIRST_COMPLETED)
+            update(counter.value - seen)
+            seen = counter.value
+            for future in finished:
+                yield numbers[future], future.result()
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise ShardError(
+            "A worker process died, most often for lack of memory; run the same command with fewer --processes, "
+            "finished shards are kept."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_counter: Any = None
+"""Images finished by all workers together; set in a worker process."""
+
+
+def _start_worker(counter: Any) -> None:
+    global _counter
+    _counter = counter
+    # The processes are the parallelism: threads of TensorFlow beside them would only take turns.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.set_visible_devices([], "GPU")
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
+def _worker(task: _Task) -> _Note:
+    def count() -> None:
+        with _counter.get_lock():
+            _counter.value += 1
+
+    return _make_shard(task, count)
+
+
+@functools.lru_cache(maxsize=1)
+def _maker(settings: bytes, class_of: tuple[tuple[int, int], ...]) -> RecordMaker:
+    return RecordMaker(pickle.loads(settings), dict(class_of))
+
+
+def _make_shard(task: _Task, count: Callable[[], Any]) -> _Note:
+    """Writes a shard, its annotations for evaluation and, last, its note."""
+    class_of = tuple((category["id"], index) for index, category in enumerate(task.categories))
+    maker = _maker(pickle.dumps(task.job.settings), class_of)
+    raw_of = _read_spool(task.spool)
+    offsets: list[int] = []
+    image_ids: list[int] = []
+    rejected: list[Rejection] = []
+    annotations: list[str] = []
+    counts = Counts()
+
+    def records() -> Iterator[bytes]:
+        offset = 0
+        for index, image in enumerate(task.images, task.first):
+            made = maker.make(image, index, f"{task.job.images}/{image.file_name}", raw_of.get(image.id, []))
+            rejected.extend(made.rejected)
+            annotations.extend(_for_evaluation(annotation, image, task) for annotation in made.annotations)
+            counts.add(made.counts)
+            if made.records:
+                image_ids.append(image.id)
+            for record in made.records:
+                framed = _frame(record)
+                offsets.append(offset)
+                offset += len(framed)
+                yield framed
+            count()
+
+    size, crc = _write(f"{task.job.output}/{task.name}", records())
+    _, annotations_crc = _write(task.annotations, [gzip.compress(",".join(annotations).encode(), mtime=0)])
+    file = ShardFile(task.name, len(offsets), size, crc)
+    note = _Note(file, offsets, image_ids, annotations_crc, rejected, counts)
+    _write(task.note, [json.dumps(dataclasses.asdict(note)).encode()])
+    return note
+
+
+def _read_spool(path: str) -> dict[int, list[dict[str, Any]]]:
+    raw_of: dict[int, list[dict[str, Any]]] = {}
+    with tf.io.gfile.GFile(path) as file:
+        for line in file:
+            raw = json.loads(line)
+            raw_of.setdefault(raw["image_id"], []).append(raw)
+    return raw_of
+
+
+def _for_evaluation(annotation: Annotation, image: CocoImage, task: _Task) -> str:
+    return json.dumps(
+        {
+            "id": annotation.id,
+            "image_id": image.id,
+            "category_id": task.categories[annotation.category]["id"],
+            "bbox": annotation.bbox,
+            "area": annotation.area,
+            "iscrowd": int(annotation.untrainable == "crowd"),
+            "segmentation": {"size": annotation.rle["size"], "counts": annotation.rle["counts"].decode()},
+        }
+    )
+
+
+def _valid_note(task: _Task) -> _Note | None:
+    """The note of a shard that an earlier run finished, where shard and annotations are still what it says."""
+    try:
+        note = _Note.from_json(_read_json(task.note))
+        shard_crc = _checksum(f"{task.job.output}/{task.name}")
+        valid = (shard_crc, _checksum(task.annotations)) == (note.file.crc32c, note.annotations_crc32c)
+    except (tf.errors.NotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return note if valid else None
+
+
+# ---- Finishing
+
+
+def _finish(plan: _Plan, notes: list[_Note], rejected: list[Rejection], fingerprint: str) -> Manifest:
+    output = plan.job.output
+    rejected = rejected + [rejection for note in notes for rejection in note.rejected]
+    kept = {number for note in notes for number in note.image_ids}
+    if not kept:
+        first = next(rejection for rejection in rejected if rejection.kind == "image")
+        raise ShardError(
+            f"None of the {len(plan.catalogue.images)} images in {plan.job.images} can be used; the first, "
+            f"{first.file}: {first.reason}. Check --images."
+        )
+    _write(f"{output}/{REJECTED}", ((json.dumps(dataclasses.asdict(r)) + "\n").encode() for r in rejected))
+    counts = Counts()
+    for note in notes:
+        counts.add(note.counts)
+    filled = [note for note in notes if note.offsets]
+    index = [(number, offset) for number, note in enumerate(filled) for offset in note.offsets]
+    manifest = Manifest(
+        schema_version=schema.SCHEMA_VERSION,
+        num_images=len(kept),
+        num_instances=counts.instances,
+        rejected=dict(Counter(rejection.reason for rejection in rejected).most_common()),
+        canvas=plan.job.settings.canvas,
+        grid=plan.job.settings.grid,
+        categories=plan.catalogue.categories,
+        files=[note.file for note in filled],
+        views=plan.job.settings.views,
+        keep_original=plan.job.settings.keep_original,
+        statistics=dataclasses.asdict(counts),
+        side_files=[
+            _side_file(output, schema.RECORDS, [_npy(np.array(index, np.int64))]),
+            _side_file(output, schema.ANNOTATIONS, _annotations(plan, kept)),
+        ],
+        fingerprint=fingerprint,
+        folder=output,
+    )
+    _write(f"{output}/{schema.MANIFEST}", [manifest.to_json().encode()])
+    for shard, note in enumerate(notes):
+        if not note.offsets:
+            tf.io.gfile.remove(f"{output}/{plan.task(shard).name}")
+    tf.io.gfile.rmtree(f"{output}/{PROGRESS}")
+    return manifest
+
+
+def _annotations(plan: _Plan, kept: set[int]) -> Iterator[bytes]:
+    """The COCO json for evaluation: the shards' parts are gzip members, and members can be strung together."""
+
+    def member(text: str) -> bytes:
+        return gzip.compress(text.encode(), mtime=0)
+
+    yield member('{"annotations": [')
+    separator = b""
+    for shard in range(plan.num_shards):
+        with tf.io.gfile.GFile(plan.task(shard).annotations, "rb") as file:
+            part = file.read()
+        if gzip.decompress(part):
+            yield separator + part
+            separator = member(",")
+    images = [dataclasses.asdict(image) for image in plan.catalogue.images if image.id in kept]
+    yield member(f'], "images": {json.dumps(images)}, "categories": {json.dumps(plan.catalogue.categories)}}}')
+
+
+def _side_file(output: str, name: str, chunks: Iterable[bytes]) -> ShardFile:
+    return ShardFile(name, 0, *_write(f"{output}/{name}", chunks))
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def _fail_on(rejected: list[Rejection]) -> None:
+    for rejection in rejected:
+        if rejection.reason not in BY_DESIGN:
+            raise ShardError(
+                f"--strict: {rejection.kind} {rejection.id} ({rejection.file or 'no image'}): {rejection.reason}"
+                f"{rejection.detail and f' ({rejection.detail})'}. Correct the data, or run without --strict."
+            )
+
+
+# ---- Files
+
+
+def _frame(record: bytes) -> bytes:
+    """A record as TFRecord files hold it: length, checksum, data, checksum."""
+
+    def masked_crc(data: bytes) -> bytes:
+        crc = google_crc32c.value(data)
+        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    length = struct.pack("<Q", len(record))
+    return b"".join((length, masked_crc(length), record, masked_crc(record)))
+
+
+def _write(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
+    """Writes a file that is either complete or absent; returns its bytes and CRC-32C."""
+    size, crc = 0, 0
+    with tf.io.gfile.GFile(path + PARTIAL, "wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+            size, crc = size + len(chunk), google_crc32c.extend(crc, chunk)
+    tf.io.gfile.rename(path + PARTIAL, path, overwrite=True)
+    return size, f"{crc:08x}"
+
+
+def _checksum(path: str) -> str:
+    crc = 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            crc = google_crc32c.extend(crc, chunk)
+    return f"{crc:08x}"
+
+
+def _read_json(path: str) -> Any:
+    with tf.io.gfile.GFile(path) as file:
+        return json.loads(file.read())
