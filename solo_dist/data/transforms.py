@@ -155,7 +155,7 @@ def move_instances(
     """Masks and boxes on the canvas. Instances keep their index: one that was cut off entirely has no run left.
 
     Boxes of whole instances are moved, as the official pipeline does; those of instances that lost pixels to the
-    window are drawn anew around what remains of the mask.
+    window are drawn anew around what remains of the mask. The box of an instance without a pixel means nothing.
 
     Args:
       runs: masks of m instances in pixels of the stored picture.
