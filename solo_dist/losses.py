@@ -170,7 +170,7 @@ def _dice_sum(features, kernels, valid, instance, packed):
 
 
 def _image_dice_and_gradients(features, kernels, valid, instance, packed):
-    """Of features [P,E], kernels [K,E], valid [K], instance [K], packed [M,P/8] -> loss [], gradients [P,E] and [K,E]."""
+    """Of features [P,E], kernels [K,E], valid [K], instance [K], packed [M,P/8] -> loss [], gradients [P,E], [K,E]."""
     features = tf.cast(features, tf.float32)
     last_positive = tf.reduce_max(tf.where(valid, tf.range(1, tf.size(valid) + 1), 0))
     size = POSITIVES_PER_CHUNK
