@@ -1,1 +1,1 @@
-"""Starting training jobs: on this machine (`python -m launch.local`), under Slurm, on Kubernetes and on Vertex AI."""
+"""Ways to start a training on one machine or many; see launch/README.md."""

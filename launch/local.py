@@ -1,0 +1,315 @@
+"""Starts the workers of one training on this machine and keeps them going.
+
+    python -m launch.local --workers=2 -- --config=configs/shapes_tiny.py --workdir=/data/run
+    python -m launch.local --workers=1 -- --strategy=mirrored --config=... --workdir=...     # supervision alone
+
+Each worker is `python -m solo_dist.train` with TF_CONFIG on free ports of 127.0.0.1. Its output goes to
+LOG_DIR/worker_N.log and, prefixed with [worker N], to the launcher's own.
+
+When a worker fails, the others are stopped and the whole job is started again on new ports, after a pause of 1 s that
+doubles up to a minute; --max_restarts such starts in a row without a new checkpoint end the job. SIGTERM, SIGINT,
+SIGHUP and SIGUSR1 are passed to the workers, which save and leave; the launcher then leaves with their code.
+When the launcher itself is killed, the workers die with it.
+
+Exit codes: 0 done; 2 a user's error (not tried again); 193 stopped on request after saving; otherwise that of the
+worker that failed first, 128 + N for signal N. solo_dist/runtime/launcher.py lists them.
+
+Imports no TensorFlow. Linux only.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from solo_dist.runtime.cluster import Cluster
+from solo_dist.runtime.launcher import (
+    EXIT_DONE,
+    EXIT_PREEMPTED,
+    EXIT_USER_ERROR,
+    JOB_ID_VARIABLE,
+    PROGRESS_VARIABLE,
+    describe_exit,
+    is_restartable,
+    read_progress,
+)
+
+_POLL_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 60.0
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+# What is sent to the workers for each signal that the launcher receives; they know no SIGHUP.
+_FORWARDED = {
+    signal.SIGTERM: signal.SIGTERM,
+    signal.SIGINT: signal.SIGINT,
+    signal.SIGUSR1: signal.SIGUSR1,
+    signal.SIGHUP: signal.SIGTERM,
+}
+
+
+def say(message: str) -> None:
+    """Prints a line of the launcher's own."""
+    print(f"[launcher] {message}", flush=True)
+
+
+@dataclasses.dataclass
+class Worker:
+    """A worker process and how far its log has been shown."""
+
+    index: int
+    process: subprocess.Popen[bytes]
+    log: Path
+    shown: int
+
+    def show_output(self, to_the_end: bool = False) -> None:
+        """Prints the complete lines that were added to the log, prefixed; at the end also an incomplete one."""
+        with self.log.open("rb") as file:
+            file.seek(self.shown)
+            text = file.read()
+        if not to_the_end:
+            text = text[: text.rfind(b"\n") + 1]
+        self.shown += len(text)
+        for line in text.splitlines():
+            sys.stdout.write(f"[worker {self.index}] {line.decode(errors='replace')}\n")
+        sys.stdout.flush()
+
+    def send(self, number: int) -> None:
+        """Sends a signal to the worker and the processes it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+
+class Launcher:
+    """One job: starts its workers as often as needed."""
+
+    def __init__(self, options: argparse.Namespace):
+        self._options = options
+        self._log_dir = Path(options.log_dir).resolve()
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        self._progress_file = str(self._log_dir / "progress")
+        Path(self._progress_file).unlink(missing_ok=True)
+        self._job_id = os.environ.get(JOB_ID_VARIABLE) or uuid.uuid4().hex
+        self._signals: list[int] = []
+        self._stopping = False
+
+    def run(self) -> int:
+        """Runs the job to its end and returns the exit code."""
+        for number in _FORWARDED:
+            signal.signal(number, self._on_signal)
+        failures, progress, start = 0, -1, 0
+        while True:
+            codes = self._run_once(start)
+            code = _job_code(codes)
+            if self._stopping or not is_restartable(code):
+                say(f"The job has ended: {describe_exit(code)}.")
+                return code if code >= 0 else 128 - code
+            if read_progress(self._progress_file) > progress:
+                failures, progress = 0, read_progress(self._progress_file)
+            failures, start = failures + 1, start + 1
+            what, attempts = describe_exit(code), self._options.max_restarts
+            if failures > attempts:
+                say(f"Giving up: {what}, {failures} times without a new checkpoint. Logs: {self._log_dir}")
+                return code if code >= 0 else 128 - code
+            pause = min(2.0 ** (failures - 1), _LONGEST_PAUSE_SECONDS)
+            say(f"Starting all workers again in {pause:g} s: {what}; {failures} of {attempts} without new checkpoint.")
+            if not self._pause(pause):
+                return EXIT_PREEMPTED
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals.append(number)
+
+    def _pause(self, seconds: float) -> bool:
+        """Waits; False where a signal asked to stop meanwhile."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self._signals:
+            time.sleep(_POLL_SECONDS)
+        return not self._signals
+
+    def _run_once(self, start: int) -> list[int]:
+        """Starts all workers, waits until all have ended, and returns their codes, that of the first to fail first."""
+        workers = self._start_workers(start)
+        ended: list[tuple[Worker, int]] = []
+        deadline: float | None = None
+        while len(ended) < len(workers):
+            time.sleep(_POLL_SECONDS)
+            deadline = self._forward_signals(workers, deadline)
+            for worker in workers:
+                worker.show_output()
+                code = worker.process.poll()
+                if code is not None and worker not in [other for other, _ in ended]:
+                    ended.append((worker, code))
+                    deadline = self._after_end(worker, code, workers, deadline)
+            if deadline is not None and time.monotonic() > deadline:
+                say("Killing the workers that are left.")
+                _send_all(workers, signal.SIGKILL)
+                deadline = None
+        for worker in workers:
+            worker.send(signal.SIGKILL)  # what a dead worker has left running
+            worker.show_output(to_the_end=True)
+        return [code for _, code in sorted(ended, key=lambda item: item[1] == EXIT_DONE)]
+
+    def _forward_signals(self, workers: list[Worker], deadline: float | None) -> float | None:
+        while self._signals:
+            number = self._signals.pop(0)
+            say(f"Received {signal.Signals(number).name}; passing it to the workers.")
+            self._stopping = True
+            deadline = deadline or time.monotonic() + self._options.stop_seconds
+            _send_all(workers, _FORWARDED[number])
+        return deadline
+
+    def _after_end(self, worker: Worker, code: int, workers: list[Worker], deadline: float | None) -> float | None:
+        """Decides how long the other workers may go on; returns the time to kill them, None: no limit."""
+        say(f"Worker {worker.index} has ended: {describe_exit(code)}.")
+        if deadline is not None or (code == EXIT_DONE and worker.index > 0):
+            return deadline
+        if code in (EXIT_DONE, EXIT_PREEMPTED):  # the chief leaves last when done; others are saving on a stop
+            return time.monotonic() + self._options.stop_seconds
+        _send_all(workers, signal.SIGTERM)
+        return time.monotonic() + self._options.kill_seconds
+
+    def _start_workers(self, start: int) -> list[Worker]:
+        options = self._options
+        addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(options.workers))
+        say(f"Starting {options.workers} worker(s){f', start {start + 1}' if start else ''}. Logs: {self._log_dir}")
+        workers = []
+        for index in range(options.workers):
+            environ = os.environ | {JOB_ID_VARIABLE: self._job_id, PROGRESS_VARIABLE: self._progress_file}
+            if options.workers > 1:
+                environ["TF_CONFIG"] = Cluster(addresses, index).tf_config()
+            if options.gpus_per_worker:
+                environ["CUDA_VISIBLE_DEVICES"] = _gpus_of(index, options.gpus_per_worker)
+            workers.append(self._start_worker(index, environ))
+        return workers
+
+    def _start_worker(self, index: int, environ: dict[str, str]) -> Worker:
+        log = self._log_dir / f"worker_{index}.log"
+        with log.open("ab") as output:
+            shown = output.tell()
+            process = subprocess.Popen(
+                _command(self._options),
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on
+                preexec_fn=_before_exec(index, self._options.cores_per_worker),
+            )
+        return Worker(index, process, log, shown)
+
+
+def _send_all(workers: list[Worker], number: int) -> None:
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.send(number)
+
+
+def _job_code(codes: list[int]) -> int:
+    """The code of the job: a user's error of any worker, else that of the first worker that failed, else done."""
+    return EXIT_USER_ERROR if EXIT_USER_ERROR in codes else codes[0]
+
+
+def _command(options: argparse.Namespace) -> list[str]:
+    arguments = list(options.arguments)
+    if options.workers > 1 and not any(argument.startswith("--strategy") for argument in arguments):
+        arguments.append("--strategy=multi_worker")
+    return [sys.executable, "-u", "-m", options.module, *arguments]
+
+
+def _visible_gpus() -> list[str]:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves to this job; empty where it is not set."""
+    return [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+
+
+def _gpus_of(index: int, count: int) -> str:
+    """The value of CUDA_VISIBLE_DEVICES for one worker."""
+    mine = range(index * count, (index + 1) * count)
+    visible = _visible_gpus()
+    return ",".join(visible[number] if visible else str(number) for number in mine)
+
+
+def _before_exec(index: int, cores: int) -> Callable[[], None]:
+    """What a worker does before it becomes Python: tie its life to the launcher's, and keep to its cores."""
+    launcher = os.getpid()
+    allowed = sorted(os.sched_getaffinity(0))
+    mine = {allowed[(index * cores + offset) % len(allowed)] for offset in range(cores)}
+
+    def prepare() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != launcher:  # the launcher died before the line above
+            os._exit(1)
+        if mine:
+            os.sched_setaffinity(0, mine)
+
+    return prepare
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nothing listens on, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _default_log_dir(arguments: Sequence[str]) -> str:
+    """WORKDIR/logs where the workers' --workdir is a local folder, else a new folder here."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, value = argument.partition("=")
+        workdir = value or following
+        if name == "--workdir" and workdir and "://" not in workdir:
+            return f"{workdir}/logs"
+    return time.strftime("logs_%Y%m%d_%H%M%S")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parses the launcher's flags and puts what follows "--" into `arguments`; exits with 2 where they are wrong."""
+    summary, _, rest = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.local",
+        description=summary,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--workers", type=int, default=2, help="worker processes (default 2)")
+    add("--max_restarts", type=int, default=3, help="starts in a row without a new checkpoint (default 3)")
+    add("--kill_seconds", type=float, default=15, help="time the others have after a failure (default 15)")
+    add("--stop_seconds", type=float, default=120, help="time to save when asked to stop (default 120)")
+    add("--gpus_per_worker", type=int, default=0, help="GPUs of each worker; 0: each sees all")
+    add("--cores_per_worker", type=int, default=0, help="CPU cores each worker is bound to; 0: any")
+    add("--log_dir", default="", help="folder of the workers' logs (default WORKDIR/logs)")
+    add("--module", default="solo_dist.train", help="Python module to run (default solo_dist.train)")
+    add("arguments", nargs="*", help="after --: flags of the workers")
+    options = parser.parse_args(arguments)
+    if options.workers < 1:
+        parser.error(f"--workers={options.workers} must be at least 1")
+    other = [flag for flag in options.arguments if flag.startswith("--strategy=") and flag != "--strategy=multi_worker"]
+    if options.workers > 1 and other:
+        parser.error(f"{other[0]} uses one process; leave it out, or give --workers=1")
+    if _visible_gpus() and options.workers * options.gpus_per_worker > len(_visible_gpus()):
+        parser.error("CUDA_VISIBLE_DEVICES lists fewer GPUs than --workers times --gpus_per_worker")
+    options.log_dir = options.log_dir or _default_log_dir(options.arguments)
+    return options
+
+
+def main() -> None:
+    """Entry point of `python -m launch.local`."""
+    sys.exit(Launcher(parse(sys.argv[1:])).run())
+
+
+if __name__ == "__main__":
+    main()

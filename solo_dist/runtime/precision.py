@@ -1,0 +1,34 @@
+"""Numeric precision and determinism of a run; both are global in TensorFlow and Keras and are set once, first."""
+
+import keras
+import tensorflow as tf
+
+from solo_dist.config import ConfigError
+
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def set_precision(precision: str) -> None:
+    """Sets the dtype that layers compute in; variables stay float32.
+
+    Args:
+      precision: float32, bfloat16 or float16. float16 needs a scaled loss, which the optimizer then provides.
+
+    Raises:
+      ConfigError: for anything else.
+    """
+    if precision not in _POLICIES:
+        raise ConfigError(f"runtime.precision={precision!r} is not one of {', '.join(_POLICIES)}.")
+    keras.config.set_dtype_policy(_POLICIES[precision])
+
+
+def set_determinism(seed: int, deterministic: bool) -> None:
+    """Seeds Python, NumPy, TensorFlow and Keras, and where asked makes every op give the same bits every time.
+
+    Deterministic ops raise an error where an op has no deterministic form. TensorFloat-32 is turned off with them, so
+    that float32 means float32 on GPUs of every generation; without determinism it stays on, as TensorFlow has it.
+    """
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+        tf.config.experimental.enable_tensor_float_32_execution(False)

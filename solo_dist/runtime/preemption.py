@@ -1,0 +1,131 @@
+"""Notices that this process shall stop: signals of users and schedulers, and Google's notice of preemption.
+
+    with StopSignals() as stop:
+        for step in ...:
+            if any_worker(stop.requested is not None):   # all-reduced by the trainer: all workers agree on the step
+                save(); sys.exit(EXIT_PREEMPTED)
+
+Nothing is saved from a signal handler; the flag is looked at between two steps. tf.distribute's own
+PreemptionCheckpointHandler is not used: outside of particular Google machines it watches nothing.
+"""
+
+import http.client
+import logging
+import os
+import signal
+import threading
+import urllib.request
+from collections.abc import Mapping
+from types import FrameType
+
+_REASONS = {
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGINT: "SIGINT (Ctrl-C); once more to leave at once, without saving",
+    signal.SIGUSR1: "SIGUSR1, the scheduler's early warning",
+}
+_METADATA_HOST_VARIABLE = "GCE_METADATA_HOST"
+_PRODUCT_NAME_FILE = "/sys/class/dmi/id/product_name"
+_POLL_SECONDS = 2.0
+_EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+
+class StopSignals:
+    """Context manager that turns requests to stop into a flag with a reason.
+
+    Signals are handled in a thread of their own, fed by the interpreter's wakeup file: Python's handlers run only
+    when the main thread returns from TensorFlow, and a second Ctrl-C must work even when that never happens.
+    Must be entered in the main thread. Handlers of before are put back on leaving.
+    """
+
+    def __init__(self, environ: Mapping[str, str] = os.environ):
+        """Takes the environment, in which GCE_METADATA_HOST and NO_GCE_CHECK decide on polling for preemption."""
+        self._environ = environ
+        self._requested: str | None = None
+        self._event = threading.Event()
+        self._closed = threading.Event()
+
+    @property
+    def requested(self) -> str | None:
+        """Why the process shall stop, None as long as it shall not. The first reason stays."""
+        return self._requested
+
+    def wait(self, seconds: float) -> str | None:
+        """Waits until a stop is requested, at most for the given time; returns `requested`."""
+        self._event.wait(seconds)
+        return self._requested
+
+    def __enter__(self) -> "StopSignals":
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        self._old_wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        self._old_handlers = {number: signal.signal(number, _do_nothing) for number in _REASONS}
+        threading.Thread(target=self._read_signals, name="signals", daemon=True).start()
+        host = metadata_host(self._environ)
+        if host:
+            threading.Thread(target=self._poll_metadata, args=(host,), name="preemption", daemon=True).start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._closed.set()
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_wakeup)
+        os.close(self._write_end)  # ends the thread that reads; it closes the other end
+
+    def _request(self, reason: str) -> None:
+        if self._requested is None:
+            self._requested = reason
+            logging.warning("Stop requested: %s. Saving after the step that all workers agree on.", reason)
+        self._event.set()
+
+    def _read_signals(self) -> None:
+        interrupts = 0
+        while numbers := os.read(self._read_end, 64):
+            for number in numbers:
+                interrupts += number == signal.SIGINT
+                if interrupts > 1:
+                    os.write(2, b"Second Ctrl-C: leaving at once, nothing saved since the last checkpoint.\n")
+                    os._exit(_EXIT_INTERRUPTED)
+                if number in _REASONS:
+                    self._request(_REASONS[signal.Signals(number)])
+        os.close(self._read_end)
+
+    def _poll_metadata(self, host: str) -> None:
+        warned = False
+        while True:
+            try:
+                if _is_preempted(host):
+                    self._request("notice of preemption by Google Compute Engine")
+                    return
+            except (OSError, http.client.HTTPException) as error:
+                if not warned:
+                    logging.warning("Cannot ask %s for notices of preemption: %s. Trying on.", host, error)
+                warned = True
+            if self._closed.wait(_POLL_SECONDS):
+                return
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    """A handler must be installed for the wakeup file to be written; the thread does the work."""
+
+
+def metadata_host(environ: Mapping[str, str], product_name_file: str = _PRODUCT_NAME_FILE) -> str | None:
+    """The metadata server to ask for preemption: GCE_METADATA_HOST, Google's on its machines, None elsewhere."""
+    if environ.get(_METADATA_HOST_VARIABLE):
+        return environ[_METADATA_HOST_VARIABLE]
+    if environ.get("NO_GCE_CHECK", "").lower() == "true":
+        return None
+    try:
+        with open(product_name_file, encoding="utf-8") as file:
+            return "metadata.google.internal" if "Google" in file.read() else None
+    except OSError:
+        return None
+
+
+def _is_preempted(host: str) -> bool:
+    request = urllib.request.Request(
+        f"http://{host}/computeMetadata/v1/instance/preempted", headers={"Metadata-Flavor": "Google"}
+    )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy: link-local
+    with direct.open(request, timeout=10) as response:
+        return response.read().strip().upper() == b"TRUE"

@@ -1,0 +1,129 @@
+"""Requests to stop: real signals to real processes, and a real metadata server on loopback."""
+
+import http.server
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from solo_dist.runtime.preemption import StopSignals, metadata_host
+
+WAIT_SECONDS = 30
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_signals_set_the_flag_and_handlers_are_put_back(name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with StopSignals({"NO_GCE_CHECK": "true"}) as stop:
+        assert stop.requested is None
+        os.kill(os.getpid(), number)
+        assert stop.wait(WAIT_SECONDS).startswith(name)
+        assert stop.requested.startswith(name)
+    assert signal.getsignal(number) is before
+
+
+def test_the_first_reason_stays():
+    with StopSignals({"NO_GCE_CHECK": "true"}) as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert stop.wait(WAIT_SECONDS).startswith("SIGUSR1")
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested.startswith("SIGUSR1")
+
+
+# sleep() of the C library through PyDLL keeps the interpreter; through CDLL it gives it back, as TensorFlow does.
+STUCK = """
+import ctypes, os
+from solo_dist.runtime.preemption import StopSignals
+with StopSignals({"NO_GCE_CHECK": "true"}) as stop:
+    print("ready", flush=True)
+    while True:
+        ctypes.CDLL(None).pause()
+"""
+
+
+def test_second_interrupt_leaves_at_once_from_native_code():
+    # The native function is entered again after each signal and never looks at the flag.
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert "Stop requested: SIGINT" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 130
+    assert "leaving at once" in errors
+
+
+class Metadata(http.server.BaseHTTPRequestHandler):
+    """Answers like Google's metadata server: only with its header, FALSE until the test says otherwise."""
+
+    def do_GET(self):  # noqa: N802, the name is that of http.server
+        self.server.requests.append(self.path)
+        right = self.path == "/computeMetadata/v1/instance/preempted" and self.headers["Metadata-Flavor"] == "Google"
+        failing = len(self.server.requests) <= self.server.failures
+        self.send_response(503 if failing else 200 if right else 403)
+        self.end_headers()
+        if right and not failing:
+            self.wfile.write(self.server.answer)
+        self.server.answered.set()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def metadata():
+    server = http.server.HTTPServer(("127.0.0.1", 0), Metadata)
+    server.answer, server.requests, server.failures, server.answered = b"FALSE", [], 0, threading.Event()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def address(server) -> dict[str, str]:
+    return {"GCE_METADATA_HOST": f"127.0.0.1:{server.server_port}", "NO_GCE_CHECK": "true"}
+
+
+def test_notice_of_preemption(metadata):
+    with StopSignals(address(metadata)) as stop:
+        assert metadata.answered.wait(WAIT_SECONDS)
+        assert stop.requested is None
+        metadata.answer = b"TRUE\n"
+        assert "preemption" in stop.wait(WAIT_SECONDS)
+
+
+def test_goes_on_asking_after_an_error(metadata):
+    metadata.failures, metadata.answer = 1, b"TRUE"
+    with StopSignals(address(metadata)) as stop:
+        assert "preemption" in stop.wait(WAIT_SECONDS)
+    assert len(metadata.requests) == 2
+
+
+def test_asks_google_only_on_its_machines(tmp_path):
+    google, other = tmp_path / "google", tmp_path / "other"
+    google.write_text("Google Compute Engine\n")
+    other.write_text("Standard PC (Q35)\n")
+    assert metadata_host({}, str(google)) == "metadata.google.internal"
+    assert metadata_host({"NO_GCE_CHECK": "true"}, str(google)) is None
+    assert metadata_host({}, str(other)) is None
+    assert metadata_host({}, str(tmp_path / "absent")) is None
+    assert metadata_host({"GCE_METADATA_HOST": "h:1"}, str(other)) == "h:1"
+
+
+def test_threads_end_with_the_context(metadata):
+    with StopSignals(address(metadata)):
+        names = {thread.name for thread in threading.enumerate()}
+        assert {"signals", "preemption"} <= names
+    end = time.monotonic() + WAIT_SECONDS
+    while {"signals", "preemption"} & {thread.name for thread in threading.enumerate()}:
+        assert time.monotonic() < end
+        time.sleep(0.01)
