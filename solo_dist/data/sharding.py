@@ -30,7 +30,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from solo_dist.config import ConfigError
+from solo_dist.config import CANVAS_MULTIPLE, ConfigError, DataConfig
 from solo_dist.data import coco, schema
 from solo_dist.data.coco import Annotation, Catalogue, CocoImage, Rejection
 from solo_dist.data.records import Counts, RecordMaker, ShardSettings
@@ -100,6 +100,34 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
         ) from error
 
 
+def summary(manifest: Manifest, data: DataConfig) -> str:
+    """What a person wants to know of a folder of shards before training on it; several lines."""
+    counts = Counts(**manifest.statistics)
+    rejected = dict(manifest.rejected)
+    crowds = rejected.pop("crowd", 0)
+    dropped = ", ".join(f"{count} {reason}" for reason, count in rejected.items()) or "none"
+    levels = ", ".join(
+        f"{level} {count}" for level, count in zip(manifest.grid.levels, counts.positives_per_level, strict=False)
+    )
+    size = sum(file.bytes for file in manifest.files)
+    lines = [
+        f"{manifest.folder}: {manifest.num_images} images in {len(manifest.files)} shards, {size / 1e6:.1f} MB, "
+        f"of which pictures {counts.image_bytes / 1e6:.1f} MB; {len(manifest.categories)} categories",
+        f"instances: {manifest.num_instances} kept, {crowds} crowd, {sum(rejected.values())} rejected",
+        f"rejected, by reason: {dropped}",
+        f"positives by level: {levels or 'none'}",
+        f"collisions: {counts.colliding} instances lose cells to a later one, {counts.lost} of them all their cells; "
+        f"{counts.without_positives} instances have no positive cell",
+        f"most in one image: {counts.max_instances} instances (data.max_instances={data.max_instances}), "
+        f"{counts.max_positives} positives (data.max_positives={data.max_positives})",
+    ]
+    if counts.max_instances > data.max_instances or counts.max_positives > data.max_positives:
+        lines.append("Images beyond these limits will train on a random subset; raise the limits to take all.")
+    if rejected:
+        lines.append(f"Every rejection with its reason: {manifest.folder}/{REJECTED}")
+    return "\n".join(lines)
+
+
 # ---- Planning
 
 
@@ -132,6 +160,8 @@ class _Plan:
 def _check(job: ShardJob) -> None:
     settings = job.settings
     settings.grid.validate()
+    if len(settings.canvas) != 2 or any(side <= 0 or side % CANVAS_MULTIPLE for side in settings.canvas):
+        raise ConfigError(f"canvas={settings.canvas} must be height, width in multiples of 32, for example 512x512.")
     if job.num_shards < 0 or job.num_shards > 9999:
         raise ConfigError(f"num_shards={job.num_shards} must be 1 to 9999, or 0 to choose by the number of images.")
     if settings.views < 1:
@@ -202,7 +232,8 @@ def _spool_annotations(plan: _Plan) -> list[Rejection]:
     task_of = {image.id: task for task in tasks for image in task.images}
     waiting: dict[str, list[str]] = {task.spool: [] for task in tasks}
     for path in waiting:
-        tf.io.gfile.GFile(path, "w").close()
+        with tf.io.gfile.GFile(path, "w") as file:
+            file.write("")  # a GFile that is never written to makes no file
 
     def flush() -> None:
         for path, lines in waiting.items():
@@ -263,7 +294,7 @@ def _make_shards(plan: _Plan, processes: int, progress: bool) -> list[_Note]:
     done = sum(len(task.images) for task, note in zip(tasks, notes, strict=True) if note)
     todo = [shard for shard, note in enumerate(notes) if note is None]
     with tqdm.tqdm(
-        total=len(plan.catalogue.images), initial=done, unit=" images", disable=not progress, smoothing=0.05
+        total=len(plan.catalogue.images), initial=done, unit=" images", disable=not progress, mininterval=1.0
     ) as bar:
         run = _in_processes if processes else _in_this_process
         for shard, note in run([tasks[shard] for shard in todo], processes, bar.update):
@@ -292,6 +323,7 @@ def _in_processes(tasks: list[_Task], processes: int, update: Callable[[int], An
             seen = counter.value
             for future in finished:
                 yield numbers[future], future.result()
+        update(counter.value - seen)
     except concurrent.futures.process.BrokenProcessPool as error:
         raise ShardError(
             "A worker process died, most often for lack of memory; run the same command with fewer --processes, "
@@ -506,6 +538,7 @@ def _write(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
     """Writes a file that is either complete or absent; returns its bytes and CRC-32C."""
     size, crc = 0, 0
     with tf.io.gfile.GFile(path + PARTIAL, "wb") as file:
+        file.write(b"")  # a GFile that is never written to makes no file
         for chunk in chunks:
             file.write(chunk)
             size, crc = size + len(chunk), google_crc32c.extend(crc, chunk)
