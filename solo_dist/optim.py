@@ -51,9 +51,8 @@ def learning_rate_at(step: tf.Tensor, config: OptimizerConfig, peak: float, tota
 class Optimizer:
     """SGD with momentum or AdamW over named variables, with its slots as plain variables.
 
-    Create it under the strategy's scope, after the model is built.
-
     Args:
+      strategy: under whose scope the variables were made.
       variables: trainable variables by name.
       config: the recipe's optimizer section.
       peak: learning rate after warm-up.
@@ -63,19 +62,21 @@ class Optimizer:
 
     def __init__(
         self,
+        strategy: tf.distribute.Strategy,
         variables: Mapping[str, tf.Variable],
         config: OptimizerConfig,
         peak: float,
         total_steps: int,
         rate_scales: Mapping[str, float] | None = None,
     ):
-        self.config, self.peak, self.total_steps = config, peak, total_steps
+        self._strategy, self.config, self.peak, self.total_steps = strategy, config, peak, total_steps
         self._variables = dict(variables)
         self._rate_scales = dict(rate_scales or {})
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         kinds = ("momentum",) if config.name == "sgd" else ("first_moment", "second_moment")
-        self._slots = {kind: self._zeros_like_variables(kind) for kind in kinds}
-        self.averages = self._copies_of_variables() if config.ema_decay else {}
+        with strategy.scope():
+            self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+            self._slots = {kind: self._zeros_like_variables(kind) for kind in kinds}
+            self.averages = self._copies_of_variables() if config.ema_decay else {}
 
     def _zeros_like_variables(self, kind: str) -> dict[str, tf.Variable]:
         return {
@@ -88,6 +89,11 @@ class Optimizer:
             name: tf.Variable(variable.read_value(), trainable=False, name="average")
             for name, variable in self._variables.items()
         }
+
+    def restart_averages(self) -> None:
+        """Lets the moving averages start from the weights as they are now."""
+        for name, average in self.averages.items():
+            average.assign(self._variables[name])
 
     def state(self) -> dict[str, tf.Variable]:
         """Every variable of the optimizer by a name that stays the same from run to run."""
@@ -104,6 +110,7 @@ class Optimizer:
         """Lets a step pass without an update; the schedule goes on."""
         self.step.assign_add(1)
 
+    @tf.autograph.experimental.do_not_convert
     def apply(self, gradients: Sequence[tf.Tensor], norm: tf.Tensor) -> None:
         """Makes one update. Call it in cross-replica context.
 
@@ -111,32 +118,27 @@ class Optimizer:
           gradients: one a variable, in their order, the gradient of the global batch on every replica.
           norm: their global norm, for clipping.
         """
-        strategy = tf.distribute.get_strategy()
-        rate = self.learning_rate(self.step)
         clip = self.config.clip_norm
         factor = tf.minimum(1.0, clip / tf.maximum(norm, 1e-12)) if clip else tf.constant(1.0)
-        update = self._sgd if self.config.name == "sgd" else self._adamw
-        count = tf.cast(self.step + 1, tf.float32)
+        rate, count = self.learning_rate(self.step), tf.cast(self.step + 1, tf.float32)
+        rule = self._sgd if self.config.name == "sgd" else self._adamw
+        # Each device updates its own copy from the same numbers, so the copies stay equal.
+        copies = self._strategy.experimental_local_results
         for (name, variable), gradient in zip(self._variables.items(), gradients, strict=True):
-            slots = tuple(slots[name] for slots in self._slots.values())
-            average = (self.averages[name],) if self.averages else ()
-            scaled_rate = rate * self._rate_scales.get(name, 1.0)
-            decay = self._decay_of(variable)
-            strategy.extended.update(
-                variable,
-                lambda v, g, r, f, c, *rest, decay=decay: self._update_one(update, v, g, r, f, c, decay, rest),
-                args=(gradient, scaled_rate, factor, count, *slots, *average),
-                group=True,
-            )
+            scaled_rate, decay = rate * self._rate_scales.get(name, 1.0), self._decay_of(variable)
+            slots = [slots[name] for slots in self._slots.values()]
+            averages = [self.averages[name]] if self.averages else []
+            for local, local_gradient, *rest in zip(*map(copies, (variable, gradient, *slots, *averages)), strict=True):
+                with tf.device(local.device):
+                    rule(local, local_gradient * factor, scaled_rate, count, decay, *rest[: len(slots)])
+                    if averages:
+                        self._average(rest[-1], local, count)
         self.step.assign_add(1)
 
-    def _update_one(self, update: Any, variable: Any, gradient, rate, factor, count, decay: float, rest: tuple) -> None:
-        slots = rest[:-1] if self.averages else rest
-        update(variable, gradient * factor, rate, count, decay, *slots)
-        if self.averages:
-            # A short memory at first, so that the average does not start from the random weights.
-            keep = tf.minimum(self.config.ema_decay, count / (count + 10.0))
-            rest[-1].assign_sub((1.0 - keep) * (rest[-1] - variable))
+    def _average(self, average, variable, count) -> None:
+        # A short memory at first, so that the average does not hold on to the random weights.
+        keep = tf.minimum(self.config.ema_decay, count / (count + 10.0))
+        average.assign_sub((1.0 - keep) * (average - variable))
 
     def _decay_of(self, variable: tf.Variable) -> float:
         spared = not self.config.decay_norms_and_biases and len(variable.shape) <= 1

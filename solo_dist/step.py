@@ -23,8 +23,8 @@ _LOSS_SCALE_GROWTH_STEPS = 2000
 class Signals(NamedTuple):
     """What a call tells the training loop; reading a value waits for the call to finish."""
 
-    stop: tf.Tensor
-    """float32: number of workers that were asked to stop, the same on every worker."""
+    wishes: tf.Tensor
+    """float32 [2]: above 0 where any worker was asked to stop, or wishes to save; the same on every worker."""
     nonfinite_run: tf.Tensor
     """int64: steps in a row that were not applied because loss or gradient was not finite."""
 
@@ -67,6 +67,7 @@ class TrainStep:
             names = ("steps", *(f"loss/{part}" for part in _LOSS_PARTS), "grad_norm", "targets/dropped_positives")
             names += ("data/bad_records", "nonfinite_steps")
             self._sums = {name: make(0.0, tf.float32, "sum") for name in names}
+            self._loss_place = make(tf.zeros([len(_LOSS_PARTS)]), tf.float32, "loss_place")
             self._nonfinite_run = make(0, tf.int64, "nonfinite_run")
             self._wait_seconds = make(0.0, tf.float64, "wait_seconds")
             self._scaled = self._config.runtime.precision == "float16"
@@ -91,30 +92,30 @@ class TrainStep:
         return named
 
     @tf.function
-    def __call__(self, iterator: Any, count: tf.Tensor, stop: tf.Tensor) -> Signals:
+    def __call__(self, iterator: Any, count: tf.Tensor, wishes: tf.Tensor) -> Signals:
         """Runs `count` optimizer steps on the next batches.
 
         Args:
           iterator: distributed iterator over the training batches.
           count: int32 scalar.
-          stop: float32 scalar, 1 where this worker was asked to stop.
+          wishes: float32 [2], 1 where this worker was asked to stop, and where it wishes to save.
         """
-        workers_stopping = tf.constant(0.0)
+        agreed = tf.zeros([2])
         for _ in tf.range(count):
-            workers_stopping = self._one_step(iterator, stop)
-        return Signals(workers_stopping, self._first(self._nonfinite_run))
+            agreed = self._one_step(iterator, wishes)
+        return Signals(agreed, self._first(self._nonfinite_run))
 
-    def _one_step(self, iterator: Any, stop: tf.Tensor) -> tf.Tensor:
+    def _one_step(self, iterator: Any, wishes: tf.Tensor) -> tf.Tensor:
         batch = self._fetch(iterator)
-        counts = self._strategy.run(self._global_counts, args=(batch, stop))
+        counts = self._strategy.run(self._global_counts, args=(batch, wishes))
         if self._accumulation == 1:
             gradients, losses = self._strategy.run(self._micro_step, args=(batch, tf.constant(0), counts))
         else:
             gradients, losses = self._accumulate(batch, counts)
-        gradients, losses, norm = self._strategy.run(self._reduce, args=(gradients, losses))
-        self._guarded_apply(gradients, self._first(losses), self._first(norm), self._first(counts))
-        # With Mirrored, every replica of a worker counts that worker's wish to stop.
-        return self._first(counts)["stop"]
+        gradients, losses = self._sum_over_replicas(gradients, losses)
+        norm = self._first(self._strategy.run(tf.linalg.global_norm, args=(gradients,)))
+        self._guarded_apply(gradients, losses, norm, self._first(counts))
+        return self._first(counts)["wishes"]
 
     def _fetch(self, iterator: Any) -> Any:
         """The next batch, and the time that was spent waiting for it."""
@@ -125,21 +126,14 @@ class TrainStep:
             self._wait_seconds.assign_add(tf.timestamp() - started)
         return batch
 
-    def _global_counts(self, batch: dict[str, tf.Tensor], stop: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _global_counts(self, batch: dict[str, tf.Tensor], wishes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Sums over all replicas and micro-batches; the only communication before the gradients."""
         counts = count_positives(batch)
-        names = ("positives", "positive_cells", "stop", "dropped", "bad")
-        local = tf.stack(
-            [
-                counts["positives"],
-                counts["positive_cells"],
-                stop,
-                tf.reduce_sum(tf.cast(batch["dropped_positives"], tf.float32)),
-                tf.reduce_sum(tf.cast(batch["bad_records"], tf.float32)),
-            ]
-        )
+        counts["dropped"] = tf.reduce_sum(tf.cast(batch["dropped_positives"], tf.float32))
+        counts["bad"] = tf.reduce_sum(tf.cast(batch["bad_records"], tf.float32))
+        local = tf.concat([tf.stack(list(counts.values())), wishes], axis=0)
         total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, local)
-        return dict(zip(names, tf.unstack(total), strict=True))
+        return dict(zip(counts, tf.unstack(total[:-2]), strict=True)) | {"wishes": total[-2:]}
 
     def _accumulate(self, batch: Any, counts: Any) -> tuple[Any, Any]:
         def micro_step(batch: Any, index: tf.Tensor, counts: Any) -> None:
@@ -186,10 +180,12 @@ class TrainStep:
         losses = solov2_loss(outputs, batch, normalizers, self._config.loss, self._config.model.grid)
         return tf.stack([losses[part] for part in _LOSS_PARTS])
 
-    def _reduce(self, gradients: list[tf.Tensor], losses: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        context = tf.distribute.get_replica_context()
-        *gradients, losses = context.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, losses])
-        return gradients, losses, tf.linalg.global_norm(gradients)
+    def _sum_over_replicas(self, gradients: list[Any], losses: Any) -> tuple[list[Any], tf.Tensor]:
+        """Gradients summed onto every device that holds the variable, and the summed loss parts."""
+        places = [*self._variables, self._loss_place]
+        pairs = list(zip([*gradients, losses], places, strict=True))
+        *gradients, losses = self._strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
+        return gradients, self._first(losses)
 
     def _guarded_apply(self, gradients: Any, losses: tf.Tensor, norm: tf.Tensor, counts: Any) -> None:
         """Applies the update where loss and gradient are finite; otherwise only counts the step."""
@@ -230,7 +226,7 @@ class TrainStep:
         means = {name: value / steps if name.startswith(("loss/", "grad")) else value for name, value in sums.items()}
         if self._scaled:
             means["loss_scale"] = float(self._first(self._loss_scale))
-        return means | {"lr": float(self._optimizer.last_learning_rate())}
+        return means | {"lr": float(self._optimizer.learning_rate(self._first(self._optimizer.step) - 1))}
 
     def read_wait_seconds(self) -> float:
         """Seconds spent waiting for input since the last call."""
