@@ -16,6 +16,8 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from solo_dist.config import GridConfig, LossConfig
+from solo_dist.data.targets import unpack_bits
+from solo_dist.models.dynamic_conv import select_kernels
 
 POSITIVES_PER_CHUNK = 64
 DICE_EPSILON = 1e-3
@@ -108,34 +110,15 @@ def mask_dice_sum(
       packed_masks: uint8 [B,M,h,w/8], eight pixels a byte, the leftmost in the highest bit.
       grid: the levels, for separate mask features.
     """
-    batch, height, width, channels = tf.unstack(tf.shape(mask_features))
-    instances = tf.shape(packed_masks)[1]
-    features = tf.reshape(mask_features, [batch, height * width, mask_features.shape[-1] or channels])
-    packed = tf.reshape(packed_masks, [batch, instances, height * width // 8])
-    gathered = tf.gather(kernels, tf.maximum(positive_cell, 0), batch_dims=1)
-    if mask_features.shape[-1] != kernels.shape[-1]:
-        gathered = spread_over_levels(gathered, positive_cell, grid)
+    height, width, channels = mask_features.shape[1:]
+    features = tf.reshape(mask_features, [-1, height * width, channels])
+    packed = tf.reshape(packed_masks, [-1, packed_masks.shape[1], height * width // 8])
+    gathered = select_kernels(kernels, positive_cell, grid, channels)
     padding = -positive_cell.shape[1] % POSITIVES_PER_CHUNK
     gathered = tf.pad(gathered, [[0, 0], [0, padding], [0, 0]])
     positive_cell = tf.pad(positive_cell, [[0, 0], [0, padding]], constant_values=-1)
     positive_instance = tf.pad(positive_instance, [[0, 0], [0, padding]])
     return _dice_sum(features, gathered, positive_cell >= 0, tf.maximum(positive_instance, 0), packed)
-
-
-def spread_over_levels(kernels: tf.Tensor, cells: tf.Tensor, grid: GridConfig) -> tf.Tensor:
-    """Kernels [B,K,E] at `cells` [B,K] -> [B,K,L*E], zero but at the cell's own level, for separate mask features."""
-    starts = tf.cumsum([size * size for size in grid.sizes], exclusive=True)
-    level = tf.reduce_sum(tf.cast(cells[..., None] >= starts[1:], tf.int32), axis=-1)
-    own = tf.one_hot(level, len(grid.sizes), dtype=kernels.dtype)
-    spread = own[..., :, None] * kernels[..., None, :]
-    return tf.reshape(spread, [*tf.unstack(tf.shape(cells)), len(grid.sizes) * kernels.shape[-1]])
-
-
-def unpack_bits(packed: tf.Tensor) -> tf.Tensor:
-    """uint8 [..., n] -> uint8 [..., 8 n] of 0 and 1, highest bit first, as numpy.unpackbits."""
-    shifts = tf.constant([7, 6, 5, 4, 3, 2, 1, 0], tf.uint8)
-    bits = tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed[..., None], shifts), tf.constant(1, tf.uint8))
-    return tf.reshape(bits, tf.concat([tf.shape(packed)[:-1], [8 * tf.shape(packed)[-1]]], axis=0))
 
 
 @tf.custom_gradient

@@ -1,8 +1,9 @@
 """From the network's outputs to instances: points-NMS, candidates, Matrix NMS, masks at the original size.
 
 `detect` runs in the graph with static shapes. It never makes a mask for a cell below the score threshold, and of those
-above only until no further cell can be among the best candidates. While it ranks, masks exist as bits; probabilities are
-computed again for the few that survive, and `paste_masks` enlarges only the part of each that can exceed the threshold.
+above only until no further cell can be among the best candidates. While it ranks, masks exist as bits; probabilities
+are computed again for the few that survive, and `paste_masks` enlarges only the part of each that can exceed the
+threshold.
 
 Source: SOLO (Wang et al. 2020), Matrix NMS of SOLOv2, section 3.4, and the official code's behaviour: numbers of quirks
 are those of the golden vectors. Shape legend: config.py; besides P = h*w, T = max_candidates, D = max_detections.
@@ -15,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, GridConfig, PostprocessConfig
-from solo_dist.losses import unpack_bits
+from solo_dist.data.targets import unpack_bits
 from solo_dist.models.dynamic_conv import mask_logits
 
 CELLS_PER_CHUNK = 64
@@ -197,7 +198,7 @@ def matrix_nms(masks: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor, kerne
 
 
 def mask_intersections(masks: tf.Tensor) -> tf.Tensor:
-    """Numbers of common pixels of masks uint8 [T,P/8] of bits -> float32 [T,T]; exact on and above the diagonal, 0 below.
+    """Numbers of common pixels of masks uint8 [T,P/8] of bits -> float32 [T,T]; exact, and 0 below the diagonal.
 
     A product of the 0/1 masks with themselves, but with two masks in each number, without the half below the
     diagonal, and in runs of pixels that fit into a processor's cache.

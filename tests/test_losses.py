@@ -286,8 +286,3 @@ def test_one_compilation_for_any_number_of_positives():
         outputs, batch = random_case(seed=seed)
         assert np.isfinite(step(outputs, batch))
     assert len(traces) == 1
-
-
-def test_bits_unpack_as_numpy_packed_them():
-    bits = np.random.default_rng(0).integers(0, 2, [3, 5, 32])
-    assert np.array_equal(losses.unpack_bits(tf.constant(pack(bits))), bits)

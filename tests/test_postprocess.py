@@ -45,10 +45,8 @@ def test_points_nms_of_the_official_head(golden):
 
 def infer_outputs(golden, name):
     arrays = golden("head_small" if "headsmall" in name else name)
-    if "headsmall" in name:
-        logits = flatten_levels(arrays, "cate_pred")
-    else:
-        logits = logit(flatten_levels(arrays, "cate_score"))
+    scores_given = "cate_score_0" in arrays
+    logits = logit(flatten_levels(arrays, "cate_score")) if scores_given else flatten_levels(arrays, "cate_pred")
     return {
         "category_logits": tf.constant(logits, tf.float32),
         "kernels": tf.constant(flatten_levels(arrays, "kernel_pred")),

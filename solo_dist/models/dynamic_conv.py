@@ -5,9 +5,20 @@ import tensorflow as tf
 from solo_dist.config import GridConfig
 
 
-def gather_kernels(kernels: tf.Tensor, cells: tf.Tensor) -> tf.Tensor:
-    """Kernels [B, N, E] at flat cells [B, K] -> [B, K, E]; padding cells (-1) give those of cell 0."""
-    return tf.gather(kernels, tf.maximum(cells, 0), batch_dims=1)
+def select_kernels(kernels: tf.Tensor, cells: tf.Tensor, grid: GridConfig, channels: int) -> tf.Tensor:
+    """The kernels of some cells, made to fit the mask features.
+
+    Args:
+      kernels: [B, N, E].
+      cells: int32 [B, K], flat indices into N; padding (-1) gives the kernel of cell 0.
+      grid: the grids that N counts.
+      channels: of the mask features: E, or L * E where every level has a map of its own.
+
+    Returns:
+      [B, K, channels]; with L * E, zero but at the slot of the cell's level.
+    """
+    selected = tf.gather(kernels, tf.maximum(cells, 0), batch_dims=1)
+    return selected if channels == kernels.shape[-1] else _at_own_level(selected, cells, grid)
 
 
 def mask_logits(mask_features: tf.Tensor, kernels: tf.Tensor, cells: tf.Tensor, grid: GridConfig) -> tf.Tensor:
@@ -23,9 +34,7 @@ def mask_logits(mask_features: tf.Tensor, kernels: tf.Tensor, cells: tf.Tensor, 
       [B, K, h * w] in the type of the mask features.
     """
     height, width, channels = mask_features.shape[1:]
-    selected = tf.cast(gather_kernels(kernels, cells), mask_features.dtype)  # [B, K, E]
-    if channels != kernels.shape[-1]:
-        selected = _at_own_level(selected, cells, grid)
+    selected = tf.cast(select_kernels(kernels, cells, grid, channels), mask_features.dtype)
     return tf.matmul(selected, tf.reshape(mask_features, [-1, height * width, channels]), transpose_b=True)
 
 
