@@ -7,7 +7,7 @@ batches are the same for any degree of parallelism. No image is left out: a batc
 Legend of shapes: `solo_dist.config`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -15,7 +15,7 @@ import tensorflow as tf
 from solo_dist.config import MASK_STRIDE, Config, ConfigError
 from solo_dist.data import targets, transforms
 from solo_dist.data.reader import RecordReader
-from solo_dist.data.schema import Manifest, Record, ShardError, load_manifest, parse_record, precomputed_targets
+from solo_dist.data.schema import Manifest, Record, load_manifest, parse_record, precomputed_targets
 
 Element = dict[str, tf.Tensor]
 
@@ -54,7 +54,7 @@ def build_dataset(
       K and M left no room for) and bad_records int32 [B] (broken records that were passed over for this one).
     Raises:
       ConfigError, ShardError: at once, where recipe and shards do not fit. Broken records come up while reading, as
-        tf.errors.InvalidArgumentError that names them.
+        tf.errors.InvalidArgumentError; `reader.readable_errors` makes a ShardError of it.
     """
     manifest = load_split(config, split)
     batch_size = batch_size or _batch_share(config, num_workers)
@@ -66,7 +66,8 @@ def build_dataset(
     # Control flow is written out, so AutoGraph would only slow down the tracing.
     make = tf.autograph.experimental.do_not_convert(_element_maker(config, manifest, reader, training))
     dataset = positions.map(make, num_parallel_calls=parallelism)
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(2).with_options(_options())
+    dataset = reader.limit_bad_records(dataset.batch(batch_size, drop_remainder=True))
+    return dataset.prefetch(2).with_options(_options())
 
 
 def load_split(config: Config, split: str) -> Manifest:
@@ -88,36 +89,6 @@ def check_manifest(manifest: Manifest, config: Config, option: str = "data.train
     if manifest.keep_original:
         canvas, grid = manifest.canvas, manifest.grid
     manifest.check_fits(canvas, grid, config.model.num_categories, option)
-
-
-def checked_batches(dataset: tf.data.Dataset, config: Config, split: str) -> Iterator[dict[str, Any]]:
-    """The batches of `build_dataset`, counting distinct broken records against data.max_bad_records.
-
-    Raises:
-      ShardError: beyond it, naming the records.
-    """
-    reader = RecordReader(load_split(config, split), config.data.max_bad_records)
-    order = Order(config, reader.manifest, split == "train")
-    broken: dict[int, str] = {}
-    try:
-        for batch in dataset:
-            for position, count in zip(batch["position"].numpy(), batch["bad_records"].numpy(), strict=True):
-                first = int(order.record(tf.constant(position, tf.int64))) if count else 0
-                for number in ((first + i) % reader.num_records for i in range(count)):
-                    broken.setdefault(number, reader.explain(number))
-            if len(broken) > config.data.max_bad_records:
-                raise ShardError(_too_many(list(broken.values()), config.data.max_bad_records))
-            yield batch
-    except tf.errors.InvalidArgumentError as error:
-        raise ShardError(_too_many([*broken.values(), _first_line(error)], config.data.max_bad_records)) from error
-
-
-def _too_many(broken: list[str], allowed: int) -> str:
-    return f"{len(broken)} broken records, data.max_bad_records={allowed}: {'; '.join(broken)}. Shard the data again."
-
-
-def _first_line(error: tf.errors.OpError) -> str:
-    return str(error.message).splitlines()[0]
 
 
 def _batch_share(config: Config, num_workers: int) -> int:
@@ -163,13 +134,13 @@ def _element_maker(
     config: Config, manifest: Manifest, reader: RecordReader, training: bool
 ) -> Callable[[tf.Tensor], Element]:
     order = Order(config, manifest, training)
-    paint = _painter(config, manifest, training)
+    paint = painter(config, manifest, training)
 
     def element(position: tf.Tensor) -> Element:
-        picture, bad_records = reader.read(order.record(position))
+        number = order.record(position)
+        picture, bad_records = reader.read(number)
         values = paint(parse_record(picture.serialized), picture.image, position)
-        values |= {"position": position, "bad_records": bad_records}
-        return values
+        return values | {"position": position, "record": number, "bad_records": bad_records}
 
     def padding(position: tf.Tensor) -> Element:
         return _padding_element(config) | {"position": position}
@@ -181,17 +152,26 @@ def _element_maker(
     )
 
 
-def _painter(config: Config, manifest: Manifest, training: bool) -> Callable[[Record, tf.Tensor, tf.Tensor], Element]:
-    """From a record and its decoded picture to an element."""
+def painter(
+    config: Config, manifest: Manifest, training: bool, recompute: bool = False
+) -> Callable[[Record, tf.Tensor, tf.Tensor], Element]:
+    """From a record, its decoded picture and the position to an element.
+
+    Targets are those of the record where its geometry is kept, except for a flip; else, or to `recompute` them in any
+    case, the function that the shard tool uses makes them here.
+    """
     canvas, grid, augment = tuple(config.data.canvas), config.model.grid, config.data.augment
-    precomputed = manifest.canvas == canvas and manifest.grid == _as_stored(config)
-    recompute = not precomputed or (training and augment.changes_geometry)
+    fits = manifest.canvas == canvas and manifest.grid == _as_stored(config)
+    recompute = recompute or not fits or (training and augment.changes_geometry)
 
     def paint(record: Record, image: tf.Tensor, position: tf.Tensor) -> Element:
         draws = transforms.draw(config.seed, position)
-        geometry = transforms.whole_picture(record.size, canvas)
-        if training:
+        if training and augment.changes_geometry:
             geometry = transforms.draw_geometry(draws, record.size, canvas, augment)
+        else:
+            size = record.canvas_size if fits else transforms.fitted_size(record.size, canvas)
+            flip = transforms.draw_flip(draws, augment) if training else tf.constant(False)
+            geometry = transforms.Geometry(tf.concat([[0, 0], record.size], axis=0), size, flip)
         if recompute:
             runs, boxes = transforms.move_instances(record.runs, record.boxes, record.size, geometry)
             made = targets.make_targets(runs, boxes, record.categories, canvas, grid)
@@ -282,5 +262,6 @@ def _padding_element(config: Config) -> Element:
         "positive_instance": tf.zeros([config.data.max_positives], tf.int32),
         "masks": tf.zeros(masks, tf.uint8),
         "dropped_positives": tf.constant(0),
+        "record": tf.constant(0, tf.int64),
         "bad_records": tf.constant(0),
     }

@@ -5,6 +5,9 @@ read (checksum, not a record, picture that does not decode) is reported on stder
 record of the folder stands in for it; how many may go that way is data.max_bad_records.
 """
 
+import contextlib
+import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +17,8 @@ from solo_dist.data.schema import Manifest, ShardError, load_record_index, parse
 
 MAX_CONSECUTIVE = 64
 """Broken records in a row after which reading stops whatever data.max_bad_records allows."""
+
+_REMEDY = "Shard the data again, or raise data.max_bad_records."
 
 
 class StoredPicture(NamedTuple):
@@ -32,8 +37,8 @@ class RecordReader:
         """Raises ShardError where the folder holds no record or its index does not belong to it."""
         if not manifest.num_records:
             raise ShardError(f"{manifest.folder} holds no image; shard data that has some.")
-        self.manifest = manifest
         self.num_records = manifest.num_records
+        self._allowed = max_bad_records
         self._attempts = 1 + min(max_bad_records, MAX_CONSECUTIVE, self.num_records - 1)
         index = load_record_index(manifest)
         self._paths = tf.constant([f"{manifest.folder}/{file.name}" for file in manifest.files])
@@ -43,9 +48,9 @@ class RecordReader:
         """Record `number` (int64 scalar), or the first readable one after it.
 
         Returns:
-          The record and how many before it were broken, int32 scalar.
+          The record and how many were broken before it, int32 scalar.
         Raises:
-          InvalidArgumentError: naming file and record, where more are broken than data.max_bad_records allows.
+          InvalidArgumentError: naming file and record, where more in a row are broken than data.max_bad_records allows.
         """
 
         def read_next(attempt: tf.Tensor, _: StoredPicture) -> tuple[tf.Tensor, StoredPicture]:
@@ -54,32 +59,46 @@ class RecordReader:
         def is_missing(attempt: tf.Tensor, picture: StoredPicture) -> tf.Tensor:
             return (tf.size(picture.image) == 0) & (attempt < self._attempts)
 
-        nothing = _nothing()
         shapes = (tf.TensorShape([]), StoredPicture(tf.TensorShape([None, None, 3]), tf.TensorShape([])))
-        attempts, picture = tf.while_loop(is_missing, read_next, (tf.constant(0), nothing), shape_invariants=shapes)
-        missing = tf.size(picture.image) == 0
-        path, place = self._describe(number)
-        message = [path, "record", place, "is broken; data.max_bad_records allows no more."]
-        with tf.control_dependencies([tf.debugging.Assert(~missing, message)]):
+        attempts, picture = tf.while_loop(is_missing, read_next, (tf.constant(0), _nothing()), shape_invariants=shapes)
+        broken = (number + tf.range(tf.cast(attempts, tf.int64))) % self.num_records
+        with tf.control_dependencies([self._assert_few(tf.size(picture.image) > 0, broken)]):
             return StoredPicture(*(tf.identity(part) for part in picture)), attempts - 1
 
-    def explain(self, number: int) -> str:
-        """What is wrong with record `number`: file, place in it and reason, in one line. Reads it again, eagerly."""
-        path, place = (value.numpy() for value in self._describe(tf.constant(number, tf.int64)))
-        try:
-            decode_picture(next(iter(self._records(tf.constant(number, tf.int64)))))
-            reason = "readable now"
-        except StopIteration:
-            reason = "the file ends before it"
-        except tf.errors.OpError as error:
-            reason = (error.message or type(error).__name__).splitlines()[0]
-        return f"record {place} of {path.decode()}: {reason}"
+    def limit_bad_records(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """Batches with keys record int64 [B] and bad_records int32 [B] -> the same without record.
 
-    def _describe(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Path and number within the file."""
-        file = self._index[number, 0]
-        first = tf.searchsorted(self._index[:, 0], file[None])[0]
-        return tf.gather(self._paths, file), number - tf.cast(first, tf.int64)
+        Counts distinct broken records. Beyond data.max_bad_records reading raises InvalidArgumentError, which names
+        them.
+        """
+
+        def update(seen: tf.Tensor, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+            seen = tf.cond(tf.reduce_any(batch["bad_records"] > 0), lambda: add(seen, batch), lambda: seen)
+            with tf.control_dependencies([seen]):
+                return seen, {key: tf.identity(value) for key, value in batch.items() if key != "record"}
+
+        def add(seen: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+            broken = tf.ragged.range(tf.cast(batch["bad_records"], tf.int64)) + batch["record"][:, None]
+            seen = tf.unique(tf.concat([seen, broken.values % self.num_records], axis=0)).y
+            with tf.control_dependencies([self._assert_few(tf.size(seen) <= self._allowed, seen)]):
+                return tf.identity(seen)
+
+        return batches.scan(tf.zeros([0], tf.int64), tf.autograph.experimental.do_not_convert(update))
+
+    def _assert_few(self, few: tf.Tensor, broken: tf.Tensor) -> tf.Operation:
+        """Fails where not `few`, naming the records `broken`, int64 [n]."""
+        names = tf.strings.reduce_join(self._describe(broken[:8]), separator=", ")
+        count = tf.strings.as_string(tf.size(broken))
+        message = tf.strings.join(
+            [count, f" broken records, data.max_bad_records={self._allowed}: ", names, ". ", _REMEDY]
+        )
+        return tf.debugging.Assert(few, [message])
+
+    def _describe(self, numbers: tf.Tensor) -> tf.Tensor:
+        """Numbers of records, int64 [n] -> "record 3 of FILE", counted from 0 within the file, string [n]."""
+        file = tf.gather(self._index[:, 0], numbers)
+        first = tf.cast(tf.searchsorted(self._index[:, 0], file), tf.int64)
+        return tf.strings.join(["record ", tf.strings.as_string(numbers - first), " of ", tf.gather(self._paths, file)])
 
     def _records(self, number: tf.Tensor) -> tf.data.Dataset:
         """A data set of the one serialized record."""
@@ -91,23 +110,32 @@ class RecordReader:
         return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
 
     def _read_or_report(self, number: tf.Tensor) -> StoredPicture:
-        # Errors can be caught in the graph only at the level of a data set.
-        records = self._records(number).map(decode_picture).ignore_errors()
+        # Inside the graph, errors can be caught only at the level of a data set.
+        records = self._records(number).map(tf.autograph.experimental.do_not_convert(decode_picture)).ignore_errors()
         picture = records.concatenate(tf.data.Dataset.from_tensors(_nothing())).take(1).get_single_element()
-        path, place = self._describe(number)
 
         def report() -> tf.Operation:
-            return tf.print("Broken record", place, "of", path, output_stream="file:///dev/stderr")
+            return tf.print("Broken:", self._describe(number[None])[0], output_stream="file:///dev/stderr")
 
-        tf.cond(tf.size(picture.image) == 0, lambda: report(), tf.no_op)
+        tf.cond(tf.size(picture.image) == 0, report, tf.no_op)
         return picture
+
+
+@contextlib.contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turns the error that broken records cause inside the graph into a ShardError of one line."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        named = re.search(rf"\d+ broken records, data\.max_bad_records=.*?{re.escape(_REMEDY)}", str(error), re.DOTALL)
+        if not named:
+            raise
+        raise ShardError(named.group()) from error
 
 
 def decode_picture(serialized: tf.Tensor) -> StoredPicture:
     """A serialized record -> its picture. Raises InvalidArgumentError where any part of the record is not valid."""
-    record = parse_record(serialized)
-    image = tf.io.decode_image(record.image, channels=3, expand_animations=False)
-    return StoredPicture(tf.ensure_shape(image, [None, None, 3]), serialized)
+    return StoredPicture(tf.io.decode_jpeg(parse_record(serialized).image, channels=3), serialized)
 
 
 def _nothing() -> StoredPicture:
@@ -116,10 +144,9 @@ def _nothing() -> StoredPicture:
 
 def _lengths(index: np.ndarray, manifest: Manifest) -> np.ndarray:
     """Bytes of each record, int64 [num_records], its frame included."""
-    sizes = np.array([file.bytes for file in manifest.files], np.int64)
-    in_order = index.ndim == 2 and index.shape == (manifest.num_records, 2) and bool((np.diff(index[:, 0]) >= 0).all())
-    if not in_order:
+    if index.shape != (manifest.num_records, 2) or (np.diff(index[:, 0]) < 0).any():
         raise ShardError(f"{manifest.folder} has an index that does not belong to it; shard the data again.")
-    ends = np.append(index[1:, 1], 0)
-    last = np.append(index[1:, 0] != index[:-1, 0], True)
-    return np.where(last, sizes[index[:, 0]], ends) - index[:, 1]
+    sizes = np.array([file.bytes for file in manifest.files], np.int64)
+    is_last = np.append(index[1:, 0] != index[:-1, 0], True)
+    ends = np.where(is_last, sizes[index[:, 0]], np.append(index[1:, 1], 0))
+    return ends - index[:, 1]
