@@ -1,0 +1,1 @@
+"""COCO mask metrics on the original sizes of the pictures."""
