@@ -1,9 +1,11 @@
-"""Makes a small data set of textured, overlapping shapes in COCO format: pictures and instances.json a split.
+r"""Makes a small data set of textured, overlapping shapes in COCO format: pictures and instances.json a split.
 
     python -m tools.make_shapes --output=data/shapes
     python -m tools.make_shapes --output=data/shapes --side=256 --num_train=500 --num_categories=4 --seed=1
     python -m tools.shard_coco --annotations=data/shapes/train/instances.json --images=data/shapes/train/images \
         --output=data/shapes/train/shards --config=configs/shapes_tiny.py
+
+Masks are the visible parts; the same seed gives the same pictures. What is there already is left alone.
 """
 
 from absl import flags

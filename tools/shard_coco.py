@@ -1,4 +1,4 @@
-"""Turns a COCO instances json and its pictures into TFRecord shards with precomputed targets for a recipe.
+r"""Turns a COCO instances json and its pictures into TFRecord shards with precomputed targets for a recipe.
 
     python -m tools.shard_coco --annotations=coco/annotations/instances_train2017.json --images=coco/train2017 \
         --output=coco/shards/train --config=configs/solov2_r50_fpn_3x.py --keep_original --processes=8

@@ -8,33 +8,25 @@ checksum is right are kept. The bytes depend on data and settings alone, not on 
 Works without initialising TensorFlow in the calling process, which may want to configure it first.
 """
 
-import concurrent.futures
-import concurrent.futures.process
 import dataclasses
-import functools
 import gzip
 import io
 import json
-import multiprocessing
-import os
-import pickle
 import re
-import struct
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-import google_crc32c
 import numpy as np
 import tensorflow as tf
 import tqdm
 
 from solo_dist.config import CANVAS_MULTIPLE, ConfigError, DataConfig
 from solo_dist.data import coco, schema
-from solo_dist.data.coco import Annotation, Catalogue, CocoImage, Rejection
-from solo_dist.data.records import Counts, RecordMaker, ShardSettings
+from solo_dist.data.coco import Catalogue, Rejection
+from solo_dist.data.files import checksum, write_atomically
+from solo_dist.data.records import Counts, ShardSettings
 from solo_dist.data.schema import Manifest, ShardError, ShardFile
+from solo_dist.data.shard_worker import ShardNote, ShardTask, make_shards, valid_note
 
 PROGRESS = ".progress"
 REJECTED = "rejected.jsonl"
@@ -43,7 +35,6 @@ BY_DESIGN = ("crowd", "ignore")
 _IMAGES_A_SHARD = 64
 _MOST_SHARDS = 256
 _SPOOLED_AT_A_TIME = 100_000
-PARTIAL = ".partial"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,21 +128,17 @@ class _Plan:
     catalogue: Catalogue
     num_shards: int
 
-    def bounds(self, shard: int) -> tuple[int, int]:
-        """First and one-past-last image of a shard."""
+    def task(self, shard: int) -> ShardTask:
+        """Where the shard's parts are; all but the shard itself are removed at the end."""
         total = len(self.catalogue.images)
-        return total * shard // self.num_shards, total * (shard + 1) // self.num_shards
-
-    def task(self, shard: int) -> "_Task":
-        first, last = self.bounds(shard)
+        first, last = total * shard // self.num_shards, total * (shard + 1) // self.num_shards
         passing = f"{self.job.output}/{PROGRESS}/{shard:05d}"
-        return _Task(
-            job=self.job,
-            categories=self.catalogue.categories,
+        return ShardTask(
+            images=self.job.images,
             first=first,
-            images=self.catalogue.images[first:last],
-            name=f"shard-{shard:05d}-of-{self.num_shards:05d}.tfrecord",
+            entries=self.catalogue.images[first:last],
             spool=f"{passing}.spool.jsonl",
+            shard=f"{self.job.output}/shard-{shard:05d}-of-{self.num_shards:05d}.tfrecord",
             annotations=f"{passing}.annotations.gz",
             note=f"{passing}.note.json",
         )
@@ -181,7 +168,7 @@ def _fingerprint(job: ShardJob, num_shards: int) -> str:
     settings = dataclasses.asdict(job.settings)
     if job.settings.views == 1:
         del settings["augment"], settings["seed"]
-    values = {"schema": schema.SCHEMA_VERSION, "annotations": _checksum(job.annotations), "num_shards": num_shards}
+    values = {"schema": schema.SCHEMA_VERSION, "annotations": checksum(job.annotations), "num_shards": num_shards}
     return json.dumps(values | settings, sort_keys=True)
 
 
@@ -197,7 +184,7 @@ def _finished(output: str, fingerprint: str) -> Manifest | None:
     if manifest and manifest.fingerprint != fingerprint:
         _refuse(output)
     if manifest and all(
-        _checksum(f"{output}/{file.name}") == file.crc32c for file in [*manifest.files, *manifest.side_files]
+        checksum(f"{output}/{file.name}") == file.crc32c for file in [*manifest.files, *manifest.side_files]
     ):
         if tf.io.gfile.exists(f"{output}/{PROGRESS}"):
             tf.io.gfile.rmtree(f"{output}/{PROGRESS}")
@@ -218,7 +205,7 @@ def _prepare_folder(output: str, fingerprint: str) -> None:
         if strange:
             raise ShardError(f"{output} holds other files ({strange[0]}); choose an empty --output folder.")
     tf.io.gfile.makedirs(f"{output}/{PROGRESS}")
-    _write(path, [fingerprint.encode()])
+    write_atomically(path, [fingerprint.encode()])
 
 
 def _refuse(output: str) -> None:
@@ -229,7 +216,7 @@ def _spool_annotations(plan: _Plan) -> list[Rejection]:
     """Writes each shard's annotations to a file of its own; returns what cannot be assigned to an image."""
     tasks = [plan.task(shard) for shard in range(plan.num_shards)]
     images = {image.id: image for image in plan.catalogue.images}
-    task_of = {image.id: task for task in tasks for image in task.images}
+    task_of = {image.id: task for task in tasks for image in task.entries}
     waiting: dict[str, list[str]] = {task.spool: [] for task in tasks}
     for path in waiting:
         with tf.io.gfile.GFile(path, "w") as file:
@@ -253,194 +240,26 @@ def _spool_annotations(plan: _Plan) -> list[Rejection]:
     return rejected
 
 
-# ---- Making shards, in worker processes
-
-
-@dataclasses.dataclass(frozen=True)
-class _Note:
-    """What is known of a finished shard; its existence in `.progress/` says that the shard is complete."""
-
-    file: ShardFile
-    offsets: list[int]
-    image_ids: list[int]
-    annotations_crc32c: str
-    rejected: list[Rejection]
-    counts: Counts
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "_Note":
-        file, counts = ShardFile(**values.pop("file")), Counts(**values.pop("counts"))
-        rejected = [Rejection(**rejection) for rejection in values.pop("rejected")]
-        return cls(file=file, counts=counts, rejected=rejected, **values)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """A shard to make, as it is sent to a worker."""
-
-    job: ShardJob
-    categories: list[dict[str, Any]]
-    first: int
-    images: list[CocoImage]
-    name: str
-    spool: str
-    annotations: str
-    note: str
-
-
-def _make_shards(plan: _Plan, processes: int, progress: bool) -> list[_Note]:
+def _make_shards(plan: _Plan, processes: int, progress: bool) -> list[ShardNote]:
     tasks = [plan.task(shard) for shard in range(plan.num_shards)]
-    notes = [_valid_note(task) for task in tasks]
-    done = sum(len(task.images) for task, note in zip(tasks, notes, strict=True) if note)
-    todo = [shard for shard, note in enumerate(notes) if note is None]
+    notes = {shard: note for shard, task in enumerate(tasks) if (note := valid_note(task))}
+    todo = [shard for shard in range(plan.num_shards) if shard not in notes]
+    done = sum(len(tasks[shard].entries) for shard in notes)
     with tqdm.tqdm(
         total=len(plan.catalogue.images), initial=done, unit=" images", disable=not progress, mininterval=1.0
     ) as bar:
-        run = _in_processes if processes else _in_this_process
-        for shard, note in run([tasks[shard] for shard in todo], processes, bar.update):
-            notes[todo[shard]] = note
+        left = [tasks[shard] for shard in todo]
+        for number, note in make_shards(left, plan.job.settings, plan.catalogue.categories, processes, bar.update):
+            notes[todo[number]] = note
             if plan.job.strict:
                 _fail_on(note.rejected)
-    return [note for note in notes if note is not None]
-
-
-def _in_this_process(tasks: list[_Task], processes: int, update: Callable[[int], Any]) -> Iterator[tuple[int, _Note]]:
-    for number, task in enumerate(tasks):
-        yield number, _make_shard(task, lambda: update(1))
-
-
-def _in_processes(tasks: list[_Task], processes: int, update: Callable[[int], Any]) -> Iterator[tuple[int, _Note]]:
-    context = multiprocessing.get_context("spawn")  # a fork of a process that runs TensorFlow's threads can hang
-    counter, seen = context.Value("q", 0), 0
-    size = min(processes, max(len(tasks), 1))
-    pool = concurrent.futures.ProcessPoolExecutor(size, context, _start_worker, (counter,))
-    try:
-        numbers = {pool.submit(_worker, task): number for number, task in enumerate(tasks)}
-        waiting = set(numbers)
-        while waiting:
-            finished, waiting = concurrent.futures.wait(waiting, 0.2, concurrent.futures.FIRST_COMPLETED)
-            update(counter.value - seen)
-            seen = counter.value
-            for future in finished:
-                yield numbers[future], future.result()
-        update(counter.value - seen)
-    except concurrent.futures.process.BrokenProcessPool as error:
-        raise ShardError(
-            "A worker process died, most often for lack of memory; run the same command with fewer --processes, "
-            "finished shards are kept."
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-_counter: Any = None
-"""Images finished by all workers together; set in a worker process."""
-
-
-def _start_worker(counter: Any) -> None:
-    global _counter
-    _counter = counter
-    # The processes are the parallelism: threads of TensorFlow beside them would only take turns.
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.config.set_visible_devices([], "GPU")
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)
-
-
-def _worker(task: _Task) -> _Note:
-    def count() -> None:
-        with _counter.get_lock():
-            _counter.value += 1
-
-    return _make_shard(task, count)
-
-
-@functools.lru_cache(maxsize=1)
-def _maker(settings: bytes, class_of: tuple[tuple[int, int], ...]) -> RecordMaker:
-    return RecordMaker(pickle.loads(settings), dict(class_of))
-
-
-def _make_shard(task: _Task, count: Callable[[], Any]) -> _Note:
-    """Writes a shard, its annotations for evaluation and, last, its note."""
-    class_of = tuple((category["id"], index) for index, category in enumerate(task.categories))
-    maker = _maker(pickle.dumps(task.job.settings), class_of)
-    raw_of = _read_spool(task.spool)
-    offsets: list[int] = []
-    image_ids: list[int] = []
-    rejected: list[Rejection] = []
-    annotations: list[str] = []
-    counts = Counts()
-
-    def records() -> Iterator[bytes]:
-        offset = 0
-        for index, image in enumerate(task.images, task.first):
-            made = maker.make(image, index, f"{task.job.images}/{image.file_name}", raw_of.get(image.id, []))
-            rejected.extend(made.rejected)
-            annotations.extend(_for_evaluation(annotation, image, task) for annotation in made.annotations)
-            counts.add(made.counts)
-            if made.records:
-                image_ids.append(image.id)
-            for record in made.records:
-                framed = _frame(record)
-                offsets.append(offset)
-                offset += len(framed)
-                yield framed
-            count()
-
-    size, crc = _write(f"{task.job.output}/{task.name}", records())
-    _, annotations_crc = _write(task.annotations, [gzip.compress(",".join(annotations).encode(), mtime=0)])
-    file = ShardFile(task.name, len(offsets), size, crc)
-    note = _Note(file, offsets, image_ids, annotations_crc, rejected, counts)
-    _write(task.note, [json.dumps(dataclasses.asdict(note)).encode()])
-    return note
-
-
-def _read_spool(path: str) -> dict[int, list[dict[str, Any]]]:
-    raw_of: dict[int, list[dict[str, Any]]] = {}
-    with tf.io.gfile.GFile(path) as file:
-        for line in file:
-            raw = json.loads(line)
-            raw_of.setdefault(raw["image_id"], []).append(raw)
-    return raw_of
-
-
-def _for_evaluation(annotation: Annotation, image: CocoImage, task: _Task) -> str:
-    return json.dumps(
-        {
-            "id": annotation.id,
-            "image_id": image.id,
-            "category_id": task.categories[annotation.category]["id"],
-            "bbox": annotation.bbox,
-            "area": annotation.area,
-            "iscrowd": int(annotation.untrainable == "crowd"),
-            "segmentation": {"size": annotation.rle["size"], "counts": annotation.rle["counts"].decode()},
-        }
-    )
-
-
-def _valid_note(task: _Task) -> _Note | None:
-    """The note of a shard that an earlier run finished, where shard and annotations are still what it says."""
-    try:
-        note = _Note.from_json(_read_json(task.note))
-        shard_crc = _checksum(f"{task.job.output}/{task.name}")
-        valid = (shard_crc, _checksum(task.annotations)) == (note.file.crc32c, note.annotations_crc32c)
-    except (tf.errors.NotFoundError, ValueError, KeyError, TypeError):
-        return None
-    return note if valid else None
+    return [notes[shard] for shard in range(plan.num_shards)]
 
 
 # ---- Finishing
 
 
-def _finish(plan: _Plan, notes: list[_Note], rejected: list[Rejection], fingerprint: str) -> Manifest:
+def _finish(plan: _Plan, notes: list[ShardNote], rejected: list[Rejection], fingerprint: str) -> Manifest:
     output = plan.job.output
     rejected = rejected + [rejection for note in notes for rejection in note.rejected]
     kept = {number for note in notes for number in note.image_ids}
@@ -450,7 +269,7 @@ def _finish(plan: _Plan, notes: list[_Note], rejected: list[Rejection], fingerpr
             f"None of the {len(plan.catalogue.images)} images in {plan.job.images} can be used; the first, "
             f"{first.file}: {first.reason}. Check --images."
         )
-    _write(f"{output}/{REJECTED}", ((json.dumps(dataclasses.asdict(r)) + "\n").encode() for r in rejected))
+    write_atomically(f"{output}/{REJECTED}", ((json.dumps(dataclasses.asdict(r)) + "\n").encode() for r in rejected))
     counts = Counts()
     for note in notes:
         counts.add(note.counts)
@@ -475,10 +294,10 @@ def _finish(plan: _Plan, notes: list[_Note], rejected: list[Rejection], fingerpr
         fingerprint=fingerprint,
         folder=output,
     )
-    _write(f"{output}/{schema.MANIFEST}", [manifest.to_json().encode()])
+    write_atomically(f"{output}/{schema.MANIFEST}", [manifest.to_json().encode()])
     for shard, note in enumerate(notes):
         if not note.offsets:
-            tf.io.gfile.remove(f"{output}/{plan.task(shard).name}")
+            tf.io.gfile.remove(plan.task(shard).shard)
     tf.io.gfile.rmtree(f"{output}/{PROGRESS}")
     return manifest
 
@@ -502,7 +321,7 @@ def _annotations(plan: _Plan, kept: set[int]) -> Iterator[bytes]:
 
 
 def _side_file(output: str, name: str, chunks: Iterable[bytes]) -> ShardFile:
-    return ShardFile(name, 0, *_write(f"{output}/{name}", chunks))
+    return ShardFile(name, 0, *write_atomically(f"{output}/{name}", chunks))
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -518,42 +337,3 @@ def _fail_on(rejected: list[Rejection]) -> None:
                 f"--strict: {rejection.kind} {rejection.id} ({rejection.file or 'no image'}): {rejection.reason}"
                 f"{rejection.detail and f' ({rejection.detail})'}. Correct the data, or run without --strict."
             )
-
-
-# ---- Files
-
-
-def _frame(record: bytes) -> bytes:
-    """A record as TFRecord files hold it: length, checksum, data, checksum."""
-
-    def masked_crc(data: bytes) -> bytes:
-        crc = google_crc32c.value(data)
-        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-    length = struct.pack("<Q", len(record))
-    return b"".join((length, masked_crc(length), record, masked_crc(record)))
-
-
-def _write(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
-    """Writes a file that is either complete or absent; returns its bytes and CRC-32C."""
-    size, crc = 0, 0
-    with tf.io.gfile.GFile(path + PARTIAL, "wb") as file:
-        file.write(b"")  # a GFile that is never written to makes no file
-        for chunk in chunks:
-            file.write(chunk)
-            size, crc = size + len(chunk), google_crc32c.extend(crc, chunk)
-    tf.io.gfile.rename(path + PARTIAL, path, overwrite=True)
-    return size, f"{crc:08x}"
-
-
-def _checksum(path: str) -> str:
-    crc = 0
-    with tf.io.gfile.GFile(path, "rb") as file:
-        while chunk := file.read(1 << 22):
-            crc = google_crc32c.extend(crc, chunk)
-    return f"{crc:08x}"
-
-
-def _read_json(path: str) -> Any:
-    with tf.io.gfile.GFile(path) as file:
-        return json.loads(file.read())
