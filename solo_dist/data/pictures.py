@@ -42,7 +42,7 @@ def decode(data: bytes, image: CocoImage) -> tuple[PIL.Image.Image, bool]:
       Unusable: does not decode, or has another size.
     """
     try:
-        picture = PIL.Image.open(io.BytesIO(data))
+        picture: PIL.Image.Image = PIL.Image.open(io.BytesIO(data))
         size = picture.size
         as_stored = picture.format == "JPEG" and picture.mode in ("RGB", "L")
         turned = size != (image.width, image.height)
@@ -51,7 +51,7 @@ def decode(data: bytes, image: CocoImage) -> tuple[PIL.Image.Image, bool]:
             if not sideways or size[::-1] != (image.width, image.height):
                 raise Unusable("image size differs from the json")
             picture = PIL.ImageOps.exif_transpose(picture)
-        picture = _to_rgb(picture)
+        picture = to_rgb(picture)
     except Unusable:
         raise
     except Exception as error:  # the decoders of a dozen formats raise whatever they like
@@ -85,7 +85,8 @@ def tensorflow_decodes(data: bytes, size: tuple[int, int]) -> bool:
         return False
 
 
-def _to_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
+def to_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """8 bits RGB of a picture of any mode; 16 bits are scaled. Raises Unusable for floating point pixels."""
     if picture.mode == "F":
         raise Unusable("image has floating point pixels")
     if picture.mode.startswith("I"):  # 16 bits a pixel; PIL's own conversion would clip instead of scale
