@@ -165,11 +165,11 @@ class RecordMaker:
         counts = Counts(image_bytes=len(encoded), max_instances=len(instances.runs))
         for orientation in ORIENTATIONS:
             made = self._canvas_targets(instances, size, canvas_size, orientation == "flipped")
-            positives = np.stack([made.positives.cell.numpy(), made.positives.instance.numpy()])
-            values[f"positives_{orientation}"] = positives.astype("<i4").tobytes()
+            cells, owners = made.positives.cell.numpy(), made.positives.instance.numpy()
+            values[f"positives_{orientation}"] = np.stack([cells, owners]).astype("<i4").tobytes()
             values[f"masks_{orientation}"] = zlib.compress(made.masks.numpy().tobytes())
             if orientation == "plain":
-                _count_positives(counts, *positives, len(instances.runs), self._settings.grid)
+                _count_positives(counts, cells, owners, len(instances.runs), self._settings.grid)
         record = serialize_record(values)
         counts.record_bytes = len(record)
         return record, counts

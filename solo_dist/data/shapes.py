@@ -76,7 +76,7 @@ def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_valida
       The folders of shards, train and validation.
     """
     settings = dataclasses.replace(DEFAULT_SETTINGS, side=min(config.data.canvas))
-    shard_settings = ShardSettings(tuple(config.data.canvas), config.model.grid)
+    shard_settings = ShardSettings((config.data.canvas[0], config.data.canvas[1]), config.model.grid)
     outputs = []
     for split, count in zip(SPLITS, (num_train, num_validation), strict=True):
         source, output = f"{folder}/{split}", f"{folder}/{split}/shards"
@@ -94,7 +94,8 @@ def make_shapes(folder: str, split: str, count: int, settings: ShapesSettings = 
     if tf.io.gfile.exists(f"{folder}/instances.json"):
         return False
     tf.io.gfile.makedirs(f"{folder}/images")
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for index in tqdm.trange(count, desc=f"drawing {split}", unit=" pictures", mininterval=1.0):
         picture, instances = draw_picture(settings, SPLITS.index(split), index)
         name = f"{index:06d}.jpg"
