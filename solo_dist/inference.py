@@ -1,0 +1,159 @@
+"""A trained model ready to detect: read from a run directory, with its recipe, categories and compiled detection.
+
+    detector = load_detector(workdir, "latest")
+    found = detector.detect_picture(picture)          # uint8 [H0,W0,3] -> scores, categories, masks
+
+Used by evaluate, predict and export. Shape legend: config.py; D detections, H0 x W0 the original picture.
+"""
+
+import dataclasses
+import io
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import tensorflow as tf
+
+from solo_dist.checkpoint import CheckpointError, assign_arrays, find_checkpoint, load_arrays
+from solo_dist.config import Config, ConfigError, GridConfig, PostprocessConfig
+from solo_dist.data import pictures, transforms
+from solo_dist.models.solov2 import build_model
+from solo_dist.postprocess import detect, paste_masks
+from solo_dist.runtime.precision import set_precision
+
+
+class Found(NamedTuple):
+    """Instances in one picture, best first."""
+
+    scores: np.ndarray
+    """float32 [n]."""
+    classes: np.ndarray
+    """int32 [n], position in the list of categories."""
+    masks: np.ndarray
+    """bool [n,H0,W0]."""
+
+
+@dataclasses.dataclass
+class Detector:
+    """A model with what is needed to detect with it."""
+
+    config: Config
+    model: Any
+    categories: list[dict[str, Any]]
+    """{"id", "name"}; the position is the class."""
+    step: int
+    """Optimizer steps it was trained for."""
+    source: str
+    """Folder of the checkpoint."""
+
+    def __post_init__(self) -> None:
+        self.detect = detection_function(self.model, self.config.model.grid, self.config.postprocess)
+        canvas = tuple(self.config.data.canvas)
+        self._letterbox = tf.function(
+            lambda image: letterbox(image, canvas), input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
+        )
+
+    def detect_picture(self, picture: np.ndarray) -> Found:
+        """Detects in a picture of any size, uint8 [H0,W0,3] RGB; masks have its size."""
+        image, image_size = self._letterbox(tf.constant(picture))
+        detections = self.detect(image[None])
+        count = int(detections["count"][0])
+        probabilities = detections["mask_probabilities"][0, :count].numpy()
+        threshold = self.config.postprocess.mask_threshold
+        return Found(
+            scores=detections["scores"][0, :count].numpy(),
+            classes=detections["categories"][0, :count].numpy(),
+            masks=paste_masks(probabilities, tuple(image_size.numpy()), picture.shape[:2], threshold),
+        )
+
+
+def detection_function(model: Any, grid: GridConfig, postprocess: PostprocessConfig) -> Any:
+    """tf.function from uint8 images [B,H,W,3] to what `postprocess.detect` returns; traced once a batch size."""
+
+    def run(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return detect(model(images, training=False), grid, postprocess)
+
+    return tf.function(tf.autograph.experimental.do_not_convert(run))
+
+
+def letterbox(image: tf.Tensor, canvas: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Fits a picture into the canvas as the shard tool does: bilinear, antialiased where it shrinks, grey beyond.
+
+    Args:
+      image: uint8 [H0,W0,3].
+      canvas: H, W.
+
+    Returns:
+      uint8 [H,W,3], and the size that the picture takes there, int32 [2].
+    """
+    size = transforms.fitted_size(tf.shape(image)[:2], canvas)
+    resized = tf.image.resize(image, size, antialias=True)
+    return transforms.pad_to_canvas(transforms.to_uint8(resized), canvas), size
+
+
+def read_picture(path: str) -> np.ndarray:
+    """uint8 [H0,W0,3] of a picture file of any kind, upright as its EXIF tag says. Raises pictures.Unusable."""
+    data = pictures.read_bytes(path)
+    try:
+        picture = PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data)))
+        return np.asarray(pictures.to_rgb(picture))
+    except pictures.Unusable:
+        raise
+    except Exception as error:  # the decoders of a dozen formats raise whatever they like
+        raise pictures.Unusable("image does not decode") from error
+
+
+def load_detector(workdir: str, checkpoint: str, config: Config | None = None) -> Detector:
+    """Builds the model of a run and loads its weights, the averaged ones where the run keeps an average.
+
+    Args:
+      workdir: the run directory.
+      checkpoint: latest, best, or the path of a checkpoint folder.
+      config: the recipe; None: the run's own config.json.
+
+    Raises:
+      ConfigError, CheckpointError: no such run or checkpoint, or of another architecture.
+    """
+    config = (config or stored_config(workdir)).validate()
+    folder = find_checkpoint(workdir, checkpoint)
+    arrays, metadata = load_arrays(folder)
+    categories = metadata.get("categories")
+    if not categories:
+        raise CheckpointError(f"{folder} does not say which categories it was trained for; give one of a training run.")
+    if config.model.num_categories not in (0, len(categories)):
+        raise ConfigError(
+            f"model.num_categories={config.model.num_categories}, but {folder} was trained for {len(categories)}: "
+            "set it to 0 to take the number from the checkpoint."
+        )
+    config.model.num_categories = len(categories)
+    # The weights come from the checkpoint: nothing is to be read or downloaded for the backbone.
+    config.model.backbone.weights = ""
+    set_precision(config.runtime.precision)
+    model = build_model(config.model, tuple(config.data.canvas))
+    assign_arrays({v.path: v for v in model.variables}, model_arrays(arrays), folder)
+    return Detector(config, model, categories, metadata.get("step", 0), folder)
+
+
+def stored_config(workdir: str) -> Config:
+    """The recipe that a run directory holds. Raises ConfigError where there is none."""
+    path = f"{workdir.rstrip('/')}/config.json"
+    if not tf.io.gfile.exists(path):
+        raise ConfigError(f"There is no run in {workdir} (no config.json); give the --workdir of a training run.")
+    with tf.io.gfile.GFile(path) as file:
+        text = file.read()
+    try:
+        return Config.from_json(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path} is damaged ({error}); give the recipe with --config.") from error
+
+
+def model_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The model's arrays of a checkpoint by variable path; a moving average takes the place of the last weights."""
+    parts = {
+        prefix: {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+        for prefix in ("model/", "average/")
+    }
+    return parts["model/"] | parts["average/"]

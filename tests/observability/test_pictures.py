@@ -1,0 +1,72 @@
+"""Overlays and panels: what is drawn where."""
+
+import numpy as np
+
+from solo_dist.observability import pictures
+
+
+def two_masks():
+    masks = np.zeros([2, 600, 800], bool)
+    masks[0, 100:500, 100:700] = True
+    masks[1, 250:350, 300:400] = True  # in front of the first one
+    return masks
+
+
+def test_overlay_colours_inside_outlines_the_edge_and_leaves_the_rest():
+    picture = np.full([600, 800, 3], 90, np.uint8)
+    drawn = np.asarray(pictures.overlay(picture, two_masks(), ["", ""]))
+    assert drawn.shape == picture.shape
+    assert (drawn[:100] == 90).all() and (drawn[:, 700:] == 90).all()
+    first, second = np.array(pictures.colour_of(0)), np.array(pictures.colour_of(1))
+    assert np.array_equal(drawn[100, 300], first) and np.array_equal(drawn[101, 300], first)  # outline
+    blended = 90 * (1 - pictures.OPACITY) + first * pictures.OPACITY
+    assert np.abs(drawn[150, 150] - blended).max() <= 1
+    # The small one lies over the large one although it comes later and is less certain.
+    assert np.abs(drawn[300, 350] - (blended * (1 - pictures.OPACITY) + second * pictures.OPACITY)).max() <= 1
+
+
+def test_mask_up_to_the_edge_of_the_picture_has_an_outline_there():
+    drawn = np.asarray(pictures.overlay(np.zeros([512, 512, 3], np.uint8), np.ones([1, 512, 512], bool), [""]))
+    assert np.array_equal(drawn[0, 256], pictures.colour_of(0)) and np.array_equal(
+        drawn[256, -1], pictures.colour_of(0)
+    )
+
+
+def test_labels_lie_within_the_picture_and_apart():
+    masks = two_masks()
+    masks[0, :10, :60] = True  # its label would leave the picture at the top
+    plain = np.asarray(pictures.overlay(np.full([600, 800, 3], 90, np.uint8), masks, ["", ""]))
+    labelled = np.asarray(pictures.overlay(np.full([600, 800, 3], 90, np.uint8), masks, ["cat 0.93", "dog 0.51"]))
+    changed = (plain != labelled).any(axis=2)
+    assert 1000 < changed.sum() < 0.05 * changed.size
+    taken = []
+    for mask in (masks[0], masks[0], masks[0]):
+        taken.append(pictures._place(mask, (80, 20), (800, 600), taken))
+    assert len(set(taken)) == 3
+    assert all(0 <= x0 < x1 <= 800 and 0 <= y0 < y1 <= 600 for x0, y0, x1, y1 in taken)
+
+
+def test_small_pictures_are_enlarged_and_empty_ones_unchanged():
+    picture = np.random.default_rng(0).integers(0, 256, [96, 128, 3]).astype(np.uint8)
+    drawn = np.asarray(pictures.overlay(picture, np.zeros([0, 96, 128], bool), []))
+    assert np.array_equal(drawn, picture.repeat(4, 0).repeat(4, 1))
+
+
+def test_colours_differ_between_neighbours():
+    colours = np.array([pictures.colour_of(i) for i in range(20)], int)
+    for i in range(18):
+        assert np.abs(colours[i] - colours[i + 1]).sum() > 100 and np.abs(colours[i] - colours[i + 2]).sum() > 60
+
+
+def test_panel_shows_picture_targets_and_predictions():
+    image = np.full([128, 256, 3], 50, np.uint8)
+    target, predicted = np.zeros([1, 32, 64], bool), np.zeros([2, 32, 64], bool)
+    target[0, :, :32] = True
+    predicted[0, :16] = True
+    drawn = pictures.panel(image, target, predicted, ["", ""])
+    width = (drawn.shape[1] - 16) // 3
+    assert width == 512 and drawn.shape[0] == 256
+    views = [drawn[:, i * (width + 8) :][:, :width] for i in range(3)]
+    assert (views[0] == 50).all()
+    assert (views[1][:, :256] != 50).any(axis=2).all() and (views[1][:, 256:] == 50).all()
+    assert (views[2][:128] != 50).any(axis=2).all() and (views[2][128:] == 50).all()
