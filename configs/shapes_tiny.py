@@ -27,6 +27,7 @@ def get_config() -> Config:
     return Config(
         name="shapes_tiny",
         data=DataConfig(
+            shapes_folder="data/shapes_tiny",
             train="data/shapes_tiny/train/shards",
             validation="data/shapes_tiny/validation/shards",
             canvas=(128, 128),

@@ -92,6 +92,8 @@ class DataConfig:
     """Folder of training shards, with its manifest.json."""
     validation: str = ""
     """Folder of validation shards; empty: no evaluation during training."""
+    shapes_folder: str = ""
+    """Where set, the embedded data set of shapes is made here when it is missing; for the demo."""
     canvas: tuple[int, int] = (800, 1344)
     """H, W of the fixed training canvas, multiples of 32; pictures are fitted into it, top left."""
     max_instances: int = 100

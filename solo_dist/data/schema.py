@@ -47,7 +47,7 @@ FEATURES = {
 }
 
 
-class ShardError(ValueError):
+class ShardError(ConfigError):
     """A folder of shards that cannot be used; the message names the folder and the remedy."""
 
 
@@ -195,6 +195,11 @@ class Manifest:
                 f"{self.folder} has {len(self.categories)} categories, the recipe has "
                 f"model.num_categories={num_categories}: set it to 0 to take the number from the shards."
             )
+
+
+def is_complete(folder: str) -> bool:
+    """Whether a folder holds finished shards: the manifest is written last."""
+    return tf.io.gfile.exists(f"{folder}/{MANIFEST}")
 
 
 def load_manifest(folder: str) -> Manifest:

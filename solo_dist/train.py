@@ -1,0 +1,123 @@
+"""Trains a recipe.
+
+Three ways to start:
+
+  python -m solo_dist.train
+      the demo on this machine's CPU or GPU; makes its own small data set
+
+  python -m solo_dist.train --config=configs/solov2_r50_fpn_3x.py --workdir=runs/mine --strategy=mirrored \\
+      --config.data.train=data/mine/train --config.data.validation=data/mine/val --config.train.steps=20000
+      your own shards, on all GPUs of this machine
+
+  python -m launch.local --workers=2 -- --config=configs/shapes_tiny.py --workdir=runs/two
+      two worker processes; on a cluster see launch/README.md
+
+The same command again goes on where the run stopped. Any field of the recipe can be overridden with --config.a.b=value.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from solo_dist import cli
+from solo_dist.config import Config, ConfigError
+from solo_dist.runtime import launcher
+from solo_dist.runtime.cluster import Cluster, resolve_cluster
+
+_DEFAULT_RECIPE = str(Path(__file__).resolve().parent.parent / "configs" / "shapes_tiny.py")
+
+_CONFIG = config_flags.DEFINE_config_file("config", _DEFAULT_RECIPE, "Recipe, a file with get_config().", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", "", "Run directory, a path or URL; by default runs/NAME of the recipe.")
+_STRATEGY = flags.DEFINE_enum("strategy", "one_device", ["one_device", "mirrored", "multi_worker"], "How to distribute.")
+_RESUME = flags.DEFINE_string("resume", "auto", "auto: go on where there is a checkpoint; never; or a checkpoint's folder.")
+_CPU_DEVICES = flags.DEFINE_integer("cpu_devices", 0, "Logical devices to split the CPU into, to try mirrored without GPUs.")
+_NUM_DEVICES = flags.DEFINE_integer("num_devices", 0, "GPUs to use; 0: all that --strategy can use.")
+_WORKERS = flags.DEFINE_list("workers", [], "host:port of every worker; by default from the environment.")
+_WORKER_INDEX = flags.DEFINE_integer("worker_index", None, "Rank of this worker, with --workers.")
+
+_SHAPES_WAIT_SECONDS = 600
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str]) -> int:
+    """Builds the strategy, then the run, and maps its end to an exit code that launchers understand."""
+    del arguments
+    config = _CONFIG.value.validate()
+    workdir = (_WORKDIR.value or f"runs/{config.name}").rstrip("/")
+    cluster = resolve_cluster(os.environ, _WORKERS.value, _WORKER_INDEX.value) if _STRATEGY.value == "multi_worker" else None
+    _log_to_stderr(config, cluster)
+
+    from solo_dist.runtime.precision import set_determinism, set_precision
+    from solo_dist.runtime.strategy import build_strategy, describe
+
+    strategy = build_strategy(
+        _STRATEGY.value, cluster, config.runtime.communication, _NUM_DEVICES.value, _CPU_DEVICES.value
+    )
+    set_precision(config.runtime.precision)
+    set_determinism(config.seed, config.runtime.deterministic)
+    log.info("%s", describe(strategy))
+    _make_missing_shapes(config, cluster is None or cluster.is_chief)
+    return _train(config, workdir, strategy, cluster)
+
+
+def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None) -> int:
+    import tensorflow as tf
+
+    from solo_dist.runtime.lock import WorkdirLock
+    from solo_dist.runtime.strategy import is_peer_loss
+    from solo_dist.trainer import Preempted, Trainer
+
+    worker, num_workers = (cluster.index, cluster.num_workers) if cluster else (0, 1)
+    try:
+        with WorkdirLock(workdir) if worker == 0 else contextlib.nullcontext():
+            Trainer(config, workdir, strategy, worker, num_workers, _RESUME.value).fit()
+    except Preempted as stop:
+        log.info("%s. The same command goes on from there:\n  %s", stop, _same_command())
+        return launcher.EXIT_PREEMPTED
+    except tf.errors.OpError as error:
+        if not is_peer_loss(error):
+            raise
+        log.error("Another worker was lost: %s", error.message.splitlines()[0])
+        # The collectives are beyond repair, and tearing them down can hang.
+        sys.stderr.flush()
+        os._exit(launcher.EXIT_PEER_LOST)
+    return launcher.EXIT_DONE
+
+
+def _make_missing_shapes(config: Config, is_chief: bool) -> None:
+    """Makes the embedded data set of the demo; the other workers wait for the chief's."""
+    if not config.data.shapes_folder:
+        return
+    from solo_dist.data.schema import is_complete
+    from solo_dist.data.shapes import ensure_shapes
+
+    if is_chief:
+        ensure_shapes(config.data.shapes_folder, config)
+        return
+    for _ in range(_SHAPES_WAIT_SECONDS):
+        if is_complete(config.data.train) and is_complete(config.data.validation):
+            return
+        time.sleep(1)
+    raise ConfigError(f"The chief did not make {config.data.train} in time. Do all workers see the same folder?")
+
+
+def _same_command() -> str:
+    return " ".join([Path(sys.executable).name, "-m solo_dist.train", *sys.argv[1:]])
+
+
+def _log_to_stderr(config: Config, cluster: Cluster | None) -> None:
+    """Plain lines with the time; only the chief tells of more than warnings."""
+    level = logging.INFO if cluster is None or cluster.is_chief else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

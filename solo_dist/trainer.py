@@ -1,0 +1,374 @@
+"""The training run: built piece by piece by the build_* methods, then `fit` goes through it.
+
+Read `Trainer.fit` first. What one step does is in step.py, what a checkpoint is in checkpoint.py, how a batch is made
+in data/pipeline.py, and how workers find each other in runtime/.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import tensorflow as tf
+
+from solo_dist.batch_plan import BatchPlan, plan_batch
+from solo_dist.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    CheckpointStore,
+    assign_arrays,
+    find_checkpoint,
+    load_arrays,
+    write_atomically,
+)
+from solo_dist.config import Config, ConfigError
+from solo_dist.data.pipeline import build_dataset, check_manifest
+from solo_dist.data.schema import Manifest, load_manifest
+from solo_dist.environment import write_environment
+from solo_dist.models.solov2 import build_model
+from solo_dist.observability.progress import Progress
+from solo_dist.observability.writers import MetricWriter
+from solo_dist.optim import Optimizer, peak_learning_rate
+from solo_dist.runtime.preemption import StopSignals
+from solo_dist.runtime.watchdog import Watchdog
+from solo_dist.step import Signals, TrainStep
+
+log = logging.getLogger(__name__)
+
+
+class Preempted(Exception):
+    """The run was asked to stop, has saved its state, and can be continued."""
+
+
+class TrainingFailed(ConfigError):
+    """The run cannot go on; the message says what to try."""
+
+
+class Trainer:
+    """One training run in one run directory.
+
+    Args:
+      config: the recipe; completed with the number of categories of the data.
+      workdir: the run directory; shared by all workers.
+      strategy: the distribution strategy.
+      worker: index of this worker; worker 0 is the chief, the only one that writes shared files.
+      num_workers: number of workers.
+      resume: auto (continue where there is a checkpoint), never, or the path of a checkpoint folder.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workdir: str,
+        strategy: tf.distribute.Strategy,
+        worker: int = 0,
+        num_workers: int = 1,
+        resume: str = "auto",
+    ):
+        self.config, self.workdir, self.strategy = config, workdir.rstrip("/"), strategy
+        self.worker, self.num_workers, self.is_chief = worker, num_workers, worker == 0
+        self.step_number, self.images_seen, self.best_ap = 0, 0, -1.0
+        self._last_save = time.monotonic()
+        self.checkpoints = CheckpointStore(f"{self.workdir}/checkpoints", config.train.keep_checkpoints)
+        self.best = CheckpointStore(f"{self.workdir}/best", keep=1)
+        self.manifest = self.build_data_contract()
+        resumed = self._find_resume_point(resume)
+        self.plan = self.build_plan()
+        self.model = self.build_model()
+        self.optimizer = self.build_optimizer()
+        self.train_step = self.build_step()
+        self._initialise(resumed)
+        self.writer = self.build_writer()
+
+    def fit(self) -> None:
+        """Trains to the last step of the recipe, from wherever the run stands.
+
+        Raises:
+          Preempted: after a signal, when everything is saved.
+          TrainingFailed: where loss or gradients stay non-finite.
+        """
+        train = self.config.train
+        batches = self.build_input()
+        self.progress = Progress(self.step_number, train.steps, train.global_batch)
+        current: Signals | None = None
+        with StopSignals() as stop, Watchdog(self.config.runtime.watchdog_minutes * 60) as watchdog:
+            while self.step_number < train.steps:
+                previous, current = current, self._run_steps(batches, bool(stop.requested))
+                watchdog.beat()
+                # The signals of the call before are at hand without waiting, and the same on every worker.
+                stopping, saving = self._read(previous)
+                last = self.step_number == train.steps
+                if last or self._due(train.log_every):
+                    self._log_metrics()
+                if self._due(train.picture_every):
+                    self._write_pictures()
+                if last or self._due(train.eval_every):
+                    self._evaluate(0 if last else train.eval_images, watchdog)
+                if last or stopping or saving or self._due(train.save_every):
+                    self._save()
+                if stopping and not last:
+                    self._leave(stop.requested)
+        self._finish()
+
+    # ---------------------------------------------------------------- what a run is built of
+
+    def build_data_contract(self) -> Manifest:
+        """Reads the manifest of the training shards and completes the recipe's number of categories."""
+        manifest = load_manifest(self.config.data.train)
+        check_manifest(manifest, self.config)
+        if not self.config.model.num_categories:
+            self.config.model.num_categories = len(manifest.categories)
+        return manifest
+
+    def build_plan(self) -> BatchPlan:
+        """Cuts the global batch into replicas and micro-batches."""
+        plan = plan_batch(self.config.train, self.strategy.num_replicas_in_sync, fitting=self.config.train.global_batch)
+        log.info("%s", plan.describe())
+        return plan
+
+    def build_model(self) -> Any:
+        """The network with random weights from the recipe's seed, the same on every worker."""
+        tf.keras.utils.set_random_seed(self.config.seed)
+        with self.strategy.scope():
+            return build_model(self.config.model, self.config.data.canvas)
+
+    def build_optimizer(self) -> Optimizer:
+        """The optimizer over the trainable variables, with the backbone's own learning rate."""
+        config = self.config.optimizer
+        peak = peak_learning_rate(config, self.config.train.global_batch)
+        if peak != config.learning_rate:
+            log.info("learning rate %g scaled to %g for global batch %d", config.learning_rate, peak, self.config.train.global_batch)
+        variables = {variable.path: variable.value for variable in self.model.trainable_variables}
+        backbone = {variable.path for variable in self.model.backbone.trainable_variables}
+        scales = dict.fromkeys(backbone, self.config.model.backbone.learning_rate_scale)
+        return Optimizer(self.strategy, variables, config, peak, self.config.train.steps, scales)
+
+    def build_step(self) -> TrainStep:
+        """The compiled step."""
+        scope = self.config.runtime.compile
+        if scope == "auto":
+            scope = "step" if tf.config.list_physical_devices("GPU") else "loss"
+        plan = self.plan
+        return TrainStep(self.strategy, self.model, self.optimizer, self.config, plan.micro_batch, plan.accumulation, scope)
+
+    def build_input(self) -> Any:
+        """Iterator over the batches that follow the images already seen."""
+
+        def per_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            batches = build_dataset(
+                self.config,
+                "train",
+                start_position=self.images_seen,
+                worker=context.input_pipeline_id,
+                num_workers=context.num_input_pipelines,
+            )
+            if len(self.strategy.extended.worker_devices) == 1:
+                return batches
+            return batches.rebatch(self.plan.replica_batch, drop_remainder=True)
+
+        return iter(self.strategy.distribute_datasets_from_function(per_worker))
+
+    def build_writer(self) -> MetricWriter | None:
+        """Files that only the chief writes: config.json, environment.json, metrics.jsonl and TensorBoard."""
+        if not self.is_chief:
+            return None
+        tf.io.gfile.makedirs(self.workdir)
+        write_atomically(f"{self.workdir}/config.json", self.config.to_json().encode())
+        write_environment(self.workdir, self.strategy)
+        return MetricWriter(self.workdir, after_step=self.step_number)
+
+    # ---------------------------------------------------------------- where a run starts
+
+    def _find_resume_point(self, resume: str) -> Checkpoint | None:
+        """The checkpoint to go on from, or None for a new run."""
+        self._check_same_run()
+        if resume == "auto":
+            return self.checkpoints.restore_latest()
+        existing = self.checkpoints.steps()
+        if resume == "never":
+            if existing:
+                raise ConfigError(
+                    f"--resume=never, but {self.workdir} holds a run at step {existing[-1]}; "
+                    "give another --workdir, or remove this one."
+                )
+            return None
+        arrays, metadata = load_arrays(resume)
+        if existing and existing[-1] > metadata["step"]:
+            raise ConfigError(
+                f"--resume={resume} is step {metadata['step']}, but {self.workdir} already holds step {existing[-1]}; "
+                "give another --workdir."
+            )
+        return Checkpoint(metadata["step"], arrays, metadata)
+
+    def _check_same_run(self) -> None:
+        """Raises ConfigError where the workdir holds a run of another recipe; says what else has changed."""
+        path = f"{self.workdir}/config.json"
+        if not self.is_chief or not tf.io.gfile.exists(path):
+            return
+        with tf.io.gfile.GFile(path, "r") as file:
+            before = Config.from_json(file.read())
+        if before.name != self.config.name or before.model != self.config.model:
+            what = f"recipe {before.name!r}" if before.name != self.config.name else "another model"
+            raise ConfigError(
+                f"{self.workdir} holds a run of {what} (see its config.json), not of {self.config.name!r} as given now; "
+                "give another --workdir."
+            )
+        if before != self.config:
+            log.warning("The recipe differs from the one that %s was started with; going on with the new one.", self.workdir)
+
+    def _initialise(self, resumed: Checkpoint | None) -> None:
+        """Weights and state, in this order of precedence.
+
+        1. The run's own checkpoint (--resume). 2. model.weights, a whole model. 3. model.backbone.weights.
+        4. Random, from the seed. The backbone's weights are loaded by `build_model`.
+        """
+        if resumed is not None:
+            assign_arrays(self._state(), resumed.arrays, f"Checkpoint of step {resumed.step} in {self.workdir}")
+            self.step_number, self.images_seen = resumed.step, resumed.metadata["images"]
+            self.best_ap = resumed.metadata["best_ap"]
+            if resumed.metadata["categories"] != self.manifest.categories:
+                raise ConfigError(f"The categories of {self.config.data.train} are not those of the run in {self.workdir}.")
+            log.info("weights: checkpoint of step %d in %s", resumed.step, self.workdir)
+        elif self.config.model.weights:
+            load_model_weights(self.model, self.config.model.weights)
+            self.optimizer.restart_averages()
+            log.info("weights: %s", self.config.model.weights)
+        elif self.config.model.backbone.weights:
+            log.info("weights: backbone from %s, the rest random", self.config.model.backbone.weights)
+        else:
+            log.info("weights: random, seed %d", self.config.seed)
+        self._verify_replicas()
+
+    def _state(self) -> dict[str, Any]:
+        """Every variable of a checkpoint by name."""
+        model = {f"model/{variable.path}": variable.value for variable in self.model.variables}
+        return model | self.optimizer.state() | self.train_step.state()
+
+    # ---------------------------------------------------------------- what happens on the way
+
+    def _run_steps(self, batches: Any, stop: bool) -> Signals:
+        """Dispatches the steps up to the next event."""
+        train = self.config.train
+        events = [every for every in (train.log_every, train.save_every, train.eval_every, train.picture_every) if every]
+        ahead = [every - self.step_number % every for every in events]
+        count = min(train.steps_per_call, train.steps - self.step_number, *ahead)
+        save = bool(train.save_minutes) and time.monotonic() - self._last_save > train.save_minutes * 60
+        signals = self.train_step(batches, tf.constant(count), tf.constant([float(stop), float(save)]))
+        self.step_number += count
+        self.images_seen += count * train.global_batch
+        return signals
+
+    def _read(self, signals: Signals | None) -> tuple[bool, bool]:
+        """Whether any worker was asked to stop, or wishes to save.
+
+        Raises:
+          TrainingFailed: after too many steps that could not be applied.
+        """
+        if signals is None:
+            return False, False
+        run = int(signals.nonfinite_run)
+        if run >= self.config.train.max_nonfinite_steps:
+            self._log_metrics()
+            images = self.train_step.suspect_images()
+            raise TrainingFailed(
+                f"Loss or gradients were not finite in {run} steps in a row, up to step {self.step_number}. "
+                f"The last such images here: {images or 'none with a loss of their own'}. Nothing broken was saved. Look at these "
+                "images (tools/inspect_shards.py), or try a lower optimizer.learning_rate, a longer optimizer.warmup_steps, "
+                "optimizer.clip_norm=10 or runtime.precision=float32."
+            )
+        stop, save = signals.wishes.numpy() > 0
+        return bool(stop), bool(save)
+
+    def _evaluate(self, images, watchdog):
+        pass
+
+    def _write_pictures(self):
+        pass
+
+    def _due(self, every: int) -> bool:
+        return bool(every) and self.step_number % every == 0
+
+    def _log_metrics(self) -> None:
+        values = self.train_step.read_metrics()
+        values |= self.progress.rates(self.step_number, self.train_step.read_wait_seconds())
+        if self.is_chief:
+            self.writer.scalars(self.step_number, "train", values)
+            log.info("%s", self.progress.line(self.step_number, values))
+
+    def _save(self) -> None:
+        """Hands a copy of the state to the checkpoint writer; only the chief writes."""
+        self._verify_replicas()
+        self._last_save = time.monotonic()
+        if not self.is_chief:
+            return
+        self.writer.flush()
+        self.checkpoints.save(self.step_number, self._host_copy(), self._metadata())
+
+    def _host_copy(self) -> dict[str, np.ndarray]:
+        local = self.strategy.experimental_local_results
+        return {name: np.array(local(variable)[0].numpy()) for name, variable in self._state().items()}
+
+    def _metadata(self) -> dict[str, Any]:
+        return {
+            "images": self.images_seen,
+            "best_ap": self.best_ap,
+            "seed": self.config.seed,
+            "categories": self.manifest.categories,
+            "recipe": self.config.name,
+        }
+
+    def _verify_replicas(self) -> None:
+        """Raises CheckpointError where the weights of the replicas are not the same bits."""
+        local = self.strategy.experimental_local_results
+        copies = zip(*(local(variable.value) for variable in self.model.variables), strict=True)
+        mine = [fingerprint(copy) for copy in copies]
+        if self.num_workers > 1:
+            values = self.strategy.experimental_distribute_values_from_function(
+                lambda context: tf.constant([mine[context.replica_id_in_sync_group % len(mine)]], tf.int64)
+            )
+            mine = self.strategy.gather(values, axis=0).numpy().tolist()
+        if len(set(mine)) > 1:
+            raise CheckpointError(
+                f"The weights differ between replicas at step {self.step_number} (fingerprints {mine}): some worker "
+                "restored another checkpoint. Check that all workers see the same --workdir, and start again."
+            )
+
+    def _leave(self, reason: str | None) -> None:
+        """Ends the process's part in the run after a signal, everything saved."""
+        self._close()
+        raise Preempted(f"{reason or 'another worker was asked to stop'}; saved at step {self.step_number}")
+
+    def _close(self) -> None:
+        self.checkpoints.wait()
+        self.best.wait()
+        if self.writer:
+            self.writer.close()
+
+    def _finish(self) -> None:
+        self._close()
+        if self.is_chief:
+            log.info("%s", self.summary())
+
+    def summary(self) -> str:
+        """Where everything is and what to type next."""
+        best = f"\n  best mask AP  {self.best_ap:.3f}, {self.workdir}/best" if self.best_ap >= 0 else ""
+        return (
+            f"Finished at step {self.step_number}.\n"
+            f"  checkpoints   {self.workdir}/checkpoints{best}\n"
+            f"  curves        tensorboard --logdir={self.workdir}/tensorboard\n"
+            f"  metrics       {self.workdir}/metrics.jsonl\n"
+            "Next:\n"
+            f"  python -m solo_dist.evaluate --workdir={self.workdir}\n"
+            f"  python -m solo_dist.predict --workdir={self.workdir} --images='PICTURES/*.jpg' --output=OVERLAYS\n"
+            f"  python -m solo_dist.export --workdir={self.workdir}"
+        )
+
+
+def fingerprint(variables: Any) -> int:
+    """CRC-32C over the bytes of variables, to tell whether replicas are equal."""
+    value = 0
+    for variable in variables:
+        value = google_crc32c.extend(value, np.ascontiguousarray(variable.numpy()).tobytes())
+    return value
