@@ -3,7 +3,7 @@
 SOLOv2 paper, section 3.2 and figure 2, with the official code's arrangement (golden README, quirks 8 and 9).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from solo_dist.config import PYRAMID_LEVELS, ModelConfig
 from solo_dist.models.layers import Conv, ConvNorm
+from solo_dist.models.recompute import recomputed
 from solo_dist.models.resize import append_coordinates, resize_bilinear
 
 PRIOR = 0.01  # probability of a category at every cell before training (focal loss paper, section 4.1)
@@ -22,10 +23,16 @@ def _normal() -> keras.initializers.Initializer:
 
 
 class GridHead(keras.layers.Layer):
-    """Category logits and dynamic kernels for every cell of every grid; weights are shared between the levels."""
+    """Category logits and dynamic kernels for every cell of every grid; weights are shared between the levels.
 
-    def __init__(self, config: ModelConfig, **kwargs: Any):
+    Args:
+      config: the network.
+      recompute: keep only the resized feature of each level for the backward pass.
+    """
+
+    def __init__(self, config: ModelConfig, recompute: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
+        self.recompute = recompute
         self.grid = config.grid
         self.coordinates = config.coordinates
         self.category_convs, self.kernel_convs = (
@@ -80,13 +87,12 @@ class GridHead(keras.layers.Layer):
     def one_level(self, feature: tf.Tensor, size: int, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """[B, h, w, channels] -> logits [B, size * size, C] and kernels [B, size * size, E]."""
         # Coordinates are appended before the resize, and the category branch does not see them (quirk 8).
-        kernels = resize_bilinear(append_coordinates(feature) if self.coordinates else feature, (size, size))
-        logits = kernels[..., : feature.shape[-1]]
-        for conv in self.category_convs:
-            logits = conv(logits, training=training)
-        for conv in self.kernel_convs:
-            kernels = conv(kernels, training=training)
-        logits, kernels = self.category(logits), self.kernel(kernels)
+        x = resize_bilinear(append_coordinates(feature) if self.coordinates else feature, (size, size))
+        branches = (
+            (x[..., : feature.shape[-1]], [*self.category_convs, self.category]),
+            (x, [*self.kernel_convs, self.kernel]),
+        )
+        logits, kernels = (_apply(layers, x, training and self.recompute) for x, layers in branches)
         cells = size * size
         return tf.reshape(logits, [-1, cells, logits.shape[-1]]), tf.reshape(kernels, [-1, cells, kernels.shape[-1]])
 
@@ -96,10 +102,15 @@ class MaskHead(keras.layers.Layer):
 
     unified: P2..P5 are brought to stride 4 by convolutions and doublings, summed, and mixed by a 1x1 convolution.
     separate: the level of each grid is brought to stride 4 in the same way and keeps a map of its own.
+
+    Args:
+      config: the network.
+      recompute: keep only the input of each level, and of the last convolution, for the backward pass.
     """
 
-    def __init__(self, config: ModelConfig, **kwargs: Any):
+    def __init__(self, config: ModelConfig, recompute: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
+        self.recompute = recompute
         self.unified = config.mask_features == "unified"
         self.coordinates = config.coordinates
         self.levels = PYRAMID_LEVELS[:4] if self.unified else tuple(config.grid.levels)
@@ -141,30 +152,46 @@ class MaskHead(keras.layers.Layer):
         features = dict(zip(PYRAMID_LEVELS, pyramid, strict=True))
         if "p6" in self.levels:
             features["p6"] = resize_bilinear(features["p6"], features["p5"].shape[1:3])
+        recompute = training and self.recompute
         if self.unified:
-            return self.outputs[0](self._sum_levels(features, training), training=training)
+            return _apply(self.outputs, self._sum_levels(features, recompute), recompute)
         maps = []
         for level, output in zip(self.levels, self.outputs, strict=True):
-            maps.append(output(self._to_stride_4(level, features[level], training), training=training))
+            maps.append(_apply([output], self._to_stride_4(level, features[level], recompute), recompute))
         return tf.concat(maps, axis=-1)
 
-    def _sum_levels(self, features: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
+    def _sum_levels(self, features: dict[str, tf.Tensor], recompute: bool) -> tf.Tensor:
         """Sum of all levels at stride 4. Doubling is linear, so the sum is taken before the last, costliest one."""
-        partial = [self._to_stride_8(level, features[level], training) for level in self.levels[1:]]
-        return self._to_stride_4("p2", features["p2"], training) + _double(tf.add_n(partial))
+        partial = [self._to_stride_8(level, features[level], recompute) for level in self.levels[1:]]
+        return self._to_stride_4("p2", features["p2"], recompute) + _double(tf.add_n(partial))
 
-    def _to_stride_8(self, level: str, x: tf.Tensor, training: bool) -> tf.Tensor:
+    def _to_stride_8(self, level: str, x: tf.Tensor, recompute: bool) -> tf.Tensor:
         """A level after its convolutions, doubled after each of them but the last."""
         if self._has_coordinates(level):
             x = append_coordinates(x)
-        for index, conv in enumerate(self.convs[level]):
-            x = conv(_double(x) if index else x, training=training)
-        return x
+        first, *others = self.convs[level]
+        steps = [first]
+        for conv in others:
+            steps += [_double, conv]
+        return _apply(steps, x, recompute)
 
-    def _to_stride_4(self, level: str, x: tf.Tensor, training: bool) -> tf.Tensor:
-        x = self._to_stride_8(level, x, training)
+    def _to_stride_4(self, level: str, x: tf.Tensor, recompute: bool) -> tf.Tensor:
+        x = self._to_stride_8(level, x, recompute)
         return _double(x) if self.doublings(level) else x
 
 
 def _double(x: tf.Tensor) -> tf.Tensor:
     return resize_bilinear(x, (2 * x.shape[1], 2 * x.shape[2]))
+
+
+def _apply(steps: Sequence[Callable[[tf.Tensor], tf.Tensor]], x: tf.Tensor, recompute: bool) -> tf.Tensor:
+    """Applies layers and functions one after the other; with recompute, only x is kept for the backward pass."""
+
+    def run(x: tf.Tensor) -> tf.Tensor:
+        for step in steps:
+            x = step(x)
+        return x
+
+    if not recompute:
+        return run(x)
+    return recomputed(run, [step for step in steps if isinstance(step, keras.layers.Layer)], x)

@@ -3,6 +3,7 @@
 The stride sits in the 3x3 convolution, padding is symmetric, epsilon 1e-5 (golden README, quirks 10 and 17).
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import keras
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from solo_dist.config import BackboneConfig
 from solo_dist.models.layers import ConvNorm
+from solo_dist.models.recompute import recomputed
 
 # ImageNet statistics of torchvision's weights, RGB, in the range 0..255.
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -80,8 +82,11 @@ class ResidualBlock(keras.layers.Layer):
 class Stage(keras.layers.Layer):
     """Residual blocks at one stride; the first changes stride and width."""
 
-    def __init__(self, blocks: int, width: int, strides: int, bottleneck: bool, norm: str, **kwargs: Any):
+    def __init__(
+        self, blocks: int, width: int, strides: int, bottleneck: bool, norm: str, recompute: bool, **kwargs: Any
+    ):
         super().__init__(**kwargs)
+        self.recompute = recompute
         self.blocks = [
             ResidualBlock(
                 width,
@@ -103,7 +108,10 @@ class Stage(keras.layers.Layer):
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, H, W, C] -> [B, H / strides, W / strides, filters]."""
         for block in self.blocks:
-            x = block(x, training=training)
+            if training and self.recompute and block.trainable:
+                x = recomputed(functools.partial(block, training=True), [block], x)
+            else:
+                x = block(x, training=training)
         return x
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -114,9 +122,14 @@ class Stage(keras.layers.Layer):
 
 
 class ResNet(keras.layers.Layer):
-    """Pictures -> C2..C5 at strides 4, 8, 16, 32."""
+    """Pictures -> C2..C5 at strides 4, 8, 16, 32.
 
-    def __init__(self, config: BackboneConfig, **kwargs: Any):
+    Args:
+      config: the backbone.
+      recompute: keep only the input of each residual block for the backward pass.
+    """
+
+    def __init__(self, config: BackboneConfig, recompute: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         arrangement = ARRANGEMENTS[config.name]
         self.large_stem = arrangement.large_stem
@@ -130,6 +143,7 @@ class ResNet(keras.layers.Layer):
                 first_stride if index == 0 else 2,
                 arrangement.bottleneck,
                 config.norm,
+                recompute,
                 name=f"stage{index + 1}",
             )
             for index, blocks in enumerate(arrangement.blocks)

@@ -18,13 +18,13 @@ class SOLOv2(keras.Model):
     the type of the computation, as the dynamic convolution consumes them at once.
     """
 
-    def __init__(self, config: ModelConfig, **kwargs: Any):
+    def __init__(self, config: ModelConfig, recompute: str = "none", **kwargs: Any):
         super().__init__(name=kwargs.pop("name", "solov2"), **kwargs)
         self.config = config
-        self.backbone = build_backbone(config.backbone)
+        self.backbone = build_backbone(config.backbone, recompute == "all")
         self.fpn = FeaturePyramid(config.fpn_channels, name="fpn")
-        self.head = GridHead(config, name="head")
-        self.mask_head = MaskHead(config, name="mask_head")
+        self.head = GridHead(config, recompute != "none", name="head")
+        self.mask_head = MaskHead(config, recompute != "none", name="mask_head")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the variables."""
@@ -55,18 +55,19 @@ class SOLOv2(keras.Model):
         }
 
 
-def build_model(config: ModelConfig, canvas: tuple[int, int]) -> SOLOv2:
+def build_model(config: ModelConfig, canvas: tuple[int, int], recompute: str = "none") -> SOLOv2:
     """A built SOLOv2 with random weights.
 
     Args:
       config: with num_categories set.
       canvas: H, W of every picture, multiples of 32.
+      recompute: none, heads or all: what is computed again in the backward pass instead of being kept.
 
     Raises:
       ConfigError: num_categories is not known, or the backbone's name is not.
     """
     if config.num_categories < 1:
         raise ConfigError("model.num_categories is 0: read it from the shards' manifest or set it, for example 80.")
-    model = SOLOv2(config)
+    model = SOLOv2(config, recompute)
     model.build((None, *canvas, 3))
     return model

@@ -1,0 +1,74 @@
+"""Recomputation changes no number, and what is kept is less."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from solo_dist.config import BackboneConfig, GridConfig, ModelConfig
+from solo_dist.models import build_model
+from solo_dist.models.recompute import recomputed
+
+TINY = ModelConfig(
+    num_categories=4,
+    backbone=BackboneConfig(name="resnet_tiny", width=8, norm="group", frozen_stages=-1),
+    grid=GridConfig(levels=("p3", "p4"), sizes=(8, 4), scale_ranges=((1, 32), (24, 2048))),
+    fpn_channels=16,
+    head_channels=16,
+    head_convs=1,
+    kernel_channels=8,
+    mask_channels=16,
+    norm_groups=4,
+)
+
+
+def loss_and_gradients(model, images):
+    with tf.GradientTape() as tape:
+        outputs = model(images, training=True)
+        loss = tf.add_n([tf.reduce_mean(tf.square(value)) for value in outputs.values()])
+    return loss, tape.gradient(loss, [variable.value for variable in model.trainable_variables])
+
+
+def build(recompute, norm="group"):
+    keras.utils.set_random_seed(1)
+    config = dataclasses.replace(TINY, backbone=dataclasses.replace(TINY.backbone, norm=norm))
+    return build_model(config, (64, 64), recompute)
+
+
+IMAGES = tf.constant(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)), tf.uint8)
+
+
+@pytest.mark.parametrize(("recompute", "norm"), [("heads", "group"), ("all", "batch")])
+def test_gradients_and_moving_statistics_are_unchanged(recompute, norm):
+    plain, saving = build("none", norm), build(recompute, norm)
+    expected_loss, expected = tf.function(loss_and_gradients)(plain, IMAGES)
+    loss, actual = tf.function(loss_and_gradients)(saving, IMAGES)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+    scale = tf.linalg.global_norm(expected)
+    assert tf.linalg.global_norm([a - b for a, b in zip(actual, expected, strict=True)]) <= 1e-5 * scale
+    for mine, other in zip(saving.non_trainable_variables, plain.non_trainable_variables, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6, err_msg=mine.path)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_function_runs_again_in_the_backward_pass(compiled):
+    """Counted in the compiled program: merging the two computations would give the memory back."""
+    layer = keras.layers.Dense(4, activation="tanh")
+    layer.build((2, 4))
+
+    @tf.function(jit_compile=compiled)
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(tf.square(recomputed(layer, [layer], x)))
+        return loss, tape.gradient(loss, x)
+
+    x = tf.ones([2, 4])
+    if compiled:
+        program = gradient.experimental_get_compiler_ir(x)(stage="optimized_hlo")
+        assert program.count(" tanh(") == 2
+    else:
+        operations = [op.type for op in gradient.get_concrete_function(x).graph.get_operations()]
+        assert operations.count("Tanh") == 2
