@@ -109,12 +109,11 @@ def test_files_are_named_after_a_concept():
 # User paths can be gs:// and s3:// addresses, which only tf.io.gfile understands. These files touch the local disk for
 # something else; the reason is beside each.
 LOCAL_FILES = {
-    "solo_dist.environment": "finds the project's own folder",
     "solo_dist.runtime.lock": "reads /proc to see whether a process lives",
     "solo_dist.runtime.preemption": "reads the machine's product name in /sys",
     "solo_dist.runtime.launcher": "progress of a worker for the launcher on the same host",
 }
-LOCAL_MODULES = {"os.path", "pathlib", "shutil", "glob", "tempfile"}
+LOCAL_MODULES = {"os.path", "shutil", "glob", "tempfile"}
 LOCAL_CALLS = {
     "makedirs",
     "mkdir",
@@ -128,15 +127,17 @@ LOCAL_CALLS = {
     "rmdir",
     "stat",
 }
+OWN_FILES = {"__file__", "sys.executable"}
 
 
 def local_file_access(tree: ast.Module) -> list[str]:
-    """What in a module works on the local disk only: open(), os.path.*, os.remove() and the like, pathlib, shutil."""
+    """What in a module works on the local disk only: open(), os.path.*, os.remove() and the like, Path(path)."""
     found = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
-            found.append(f"line {node.lineno}: open()")
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"open", "Path", "pathlib.Path", "PurePath"}:
+            if not (node.args and ast.unparse(node.args[0]) in OWN_FILES):
+                found.append(f"line {node.lineno}: {ast.unparse(node)}")
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os":
             if node.attr == "path" or node.attr in LOCAL_CALLS:
                 found.append(f"line {node.lineno}: os.{node.attr}")
         elif isinstance(node, ast.Import):
@@ -161,14 +162,21 @@ def test_the_exceptions_are_still_needed():
 
 
 @pytest.mark.parametrize(
-    "code", ["open(path)", "import os.path", "from pathlib import Path", "x = os.path.join(a, b)", "os.remove(path)"]
+    "code", ["open(path)", "import os.path", "Path(workdir) / name", "x = os.path.join(a, b)", "os.remove(path)"]
 )
 def test_local_file_access_is_recognised(code):
     assert local_file_access(ast.parse(code))
 
 
 @pytest.mark.parametrize(
-    "code", ["tf.io.gfile.GFile(path)", "PIL.Image.open(file)", "text.replace('a', 'b')", "os.getpid()"]
+    "code",
+    [
+        "tf.io.gfile.GFile(path)",
+        "Path(__file__).parent",
+        "PIL.Image.open(file)",
+        "text.replace('a', 'b')",
+        "os.getpid()",
+    ],
 )
 def test_other_calls_are_not_taken_for_it(code):
     assert not local_file_access(ast.parse(code))

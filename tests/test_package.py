@@ -55,7 +55,8 @@ def test_help_is_given_without_importing_tensorflow(program):
 @pytest.mark.skipif("solo_dist.train" not in PROGRAMS, reason="no solo_dist/train.py")
 def test_help_of_the_trainer_has_three_examples_with_recipes_that_exist():
     text = run([sys.executable, "-m", "solo_dist.train", "--helpshort"], cwd=ROOT).stdout
-    assert len(re.findall(r"^ *python -m solo_dist\.train", text, flags=re.MULTILINE)) >= 3
+    examples = re.findall(r"^ *python -m (\S+)", text, flags=re.MULTILINE)
+    assert len(examples) >= 3 and set(examples) <= set(PROGRAMS)
     for recipe in re.findall(r"--config=(\S+\.py)", text):
         assert (ROOT / recipe).is_file(), recipe
 
@@ -110,6 +111,9 @@ def test_an_installed_trainer_finds_its_default_recipe_from_any_folder(installed
     recipe, name, package = process.stdout.split()
     assert Path(recipe).parent.parent == Path(package).parent.parent == installed
     assert name == "shapes_tiny"
+    options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(installed)}}
+    text = run([sys.executable, "-m", "solo_dist.train", "--helpshort"], **options).stdout
+    assert recipe in "".join(text.split()), "the default of --config is not the recipe that was installed"
 
 
 # --- which versions
