@@ -6,9 +6,12 @@ A program defines its flags, imports TensorFlow inside its `main` only (so that 
 
 import dataclasses
 import difflib
+import itertools
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags
@@ -17,6 +20,7 @@ from solo_dist.config import Config, ConfigError
 
 USER_ERROR_EXIT_CODE = 2
 _OWN_PACKAGES = ("solo_dist", "tools", "configs", "launch")
+_STORED_RECIPE = Path(__file__).with_name("stored_recipe.py")
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
@@ -52,7 +56,7 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
     """As absl's parser, but mistakes in flags and fields of the recipe leave with one line."""
     check_overrides(arguments[1:])
     try:
-        rest = flags.FLAGS(arguments)
+        rest = flags.FLAGS([*arguments[:1], *_recipe_of_run(arguments[1:]), *arguments[1:]])
         recipe = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
         getattr(recipe, "validate", None)  # a recipe that failed to load is reported at its first use
     except flags.UnrecognizedFlagError as error:
@@ -60,9 +64,27 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
             _leave(f"--{error.flagname} changes a field of a recipe, so --config=configs/NAME.py has to be given too.")
         _leave(f"{error}. --helpshort lists the flags.")
     except (flags.Error, OSError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        _leave("--config: " + lines[-1] if len(lines) > 1 else str(error))
+        text = str(error).strip()
+        missing = re.findall(r"Flag (--\w+) must have a value other than None", text)
+        if missing:
+            _leave(f"{' and '.join(missing)} must be given; see --helpshort.")
+        # Of a recipe that did not load, the last line is its own error, after the name of its class.
+        _leave(re.sub(r"^[\w.]*ConfigError: ", "", text.splitlines()[-1].strip()))
     return rest
+
+
+def _recipe_of_run(arguments: Sequence[str]) -> list[str]:
+    """Without --config, a program that has no recipe of its own takes that of the run in --workdir."""
+    defined = flags.FLAGS
+    if "config" not in defined or defined["config"].default is not None or "workdir" not in defined:
+        return []
+    if any(re.match(r"--?config(=|$)", argument) for argument in arguments):
+        return []
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        given = re.fullmatch(r"--?workdir(?:=(.*))?", argument)
+        if given:
+            return [f"--config={_STORED_RECIPE}:{following if given[1] is None else given[1]}"]
+    return []
 
 
 def _is_users_mistake(error: Exception) -> bool:

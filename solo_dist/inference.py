@@ -1,6 +1,6 @@
 """A trained model ready to detect: read from a run directory, with its recipe, categories and compiled detection.
 
-    detector = load_detector(workdir, "latest")
+    detector = load_detector(workdir, "latest", stored_recipe.get_config(workdir))
     found = detector.detect_picture(picture)          # uint8 [H0,W0,3] -> scores, categories, masks
 
 Used by evaluate, predict and export. Shape legend: config.py; D detections, H0 x W0 the original picture.
@@ -8,7 +8,6 @@ Used by evaluate, predict and export. Shape legend: config.py; D detections, H0 
 
 import dataclasses
 import io
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -106,18 +105,17 @@ def read_picture(path: str) -> np.ndarray:
         raise pictures.Unusable("image does not decode") from error
 
 
-def load_detector(workdir: str, checkpoint: str, config: Config | None = None) -> Detector:
+def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
     """Builds the model of a run and loads its weights, the averaged ones where the run keeps an average.
 
     Args:
       workdir: the run directory.
       checkpoint: latest, best, or the path of a checkpoint folder.
-      config: the recipe; None: the run's own config.json.
+      config: the run's recipe; completed with the number of categories.
 
     Raises:
       ConfigError, CheckpointError: no such run or checkpoint, or of another architecture.
     """
-    config = (config or stored_config(workdir)).validate()
     folder = find_checkpoint(workdir, checkpoint)
     arrays, metadata = load_arrays(folder)
     categories = metadata.get("categories")
@@ -135,19 +133,6 @@ def load_detector(workdir: str, checkpoint: str, config: Config | None = None) -
     model = build_model(config.model, tuple(config.data.canvas))
     assign_arrays({v.path: v for v in model.variables}, model_arrays(arrays), folder)
     return Detector(config, model, categories, metadata.get("step", 0), folder)
-
-
-def stored_config(workdir: str) -> Config:
-    """The recipe that a run directory holds. Raises ConfigError where there is none."""
-    path = f"{workdir.rstrip('/')}/config.json"
-    if not tf.io.gfile.exists(path):
-        raise ConfigError(f"There is no run in {workdir} (no config.json); give the --workdir of a training run.")
-    with tf.io.gfile.GFile(path) as file:
-        text = file.read()
-    try:
-        return Config.from_json(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is damaged ({error}); give the recipe with --config.") from error
 
 
 def model_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,9 +1,8 @@
 """Mask AP of COCO: ground truth, results in COCO's format, the twelve metrics, and the ceiling of quarter resolution.
 
     evaluator = CocoEvaluator(manifest.annotations)
-    for batch in batches:  # each image once
-        evaluator.add(results_of_batch(detect(batch["image"]), batch, manifest.categories, threshold), batch["image_id"])
-    metrics = evaluator.metrics()                             # {"segm/AP": 0.37, ...}
+    evaluate(detect, batches, evaluator, manifest, mask_threshold)
+    metrics = evaluator.metrics()  # {"segm/AP": 0.37, ...}
     print(format_table(metrics))
 
 Masks are compared at the size of the original pictures, crowds included, by pycocotools.
@@ -13,20 +12,26 @@ import contextlib
 import gzip
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tqdm
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from solo_dist.checkpoint import write_atomically
 from solo_dist.data import runs, targets, transforms
+from solo_dist.data.schema import Manifest
 from solo_dist.postprocess import paste_masks
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """In the order of COCOeval.stats; tags have the prefix segm/."""
+
+RESULTS_FILE = "coco_instances_results.json"
+METRICS_FILE = "metrics.json"
 
 Result = dict[str, Any]
 
@@ -95,6 +100,44 @@ def results_of_batch(
     return results
 
 
+def evaluate(
+    detect: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
+    batches: Iterable[Mapping[str, tf.Tensor]],
+    evaluator: "CocoEvaluator",
+    manifest: Manifest,
+    mask_threshold: float,
+    images: int = 0,
+    progress: bool = False,
+) -> None:
+    """Runs detection over validation batches and adds the results to the evaluator.
+
+    Args:
+      detect: images uint8 [B,H,W,3] to what `postprocess.detect` gives.
+      batches: of the validation split, each image once; image_id -1 is padding.
+      evaluator: collects the results.
+      manifest: of the validation shards.
+      mask_threshold: of the probability.
+      images: stop after the batch with this many images; 0: all.
+      progress: show a bar.
+    """
+    total = min(images or manifest.num_images, manifest.num_images)
+    with tqdm.tqdm(total=total, unit="image", desc="evaluating", disable=not progress) as bar:
+        for batch in batches:
+            results = results_of_batch(detect(batch["image"]), batch, manifest.categories, mask_threshold)
+            numbers = np.asarray(batch["image_id"])
+            evaluator.add(results, numbers)
+            bar.update(int((numbers >= 0).sum()))
+            if images and len(evaluator.image_ids) >= images:
+                break
+
+
+def write_evaluation(folder: str, metrics: Mapping[str, float], results: Sequence[Result]) -> None:
+    """Writes metrics.json and coco_instances_results.json to a folder, made where it is missing."""
+    tf.io.gfile.makedirs(folder)
+    for name, value in ((METRICS_FILE, dict(metrics)), (RESULTS_FILE, list(results))):
+        write_atomically(f"{folder}/{name}", json.dumps(value).encode())
+
+
 class CocoEvaluator:
     """Collects results and computes the metrics over the images that were visited.
 
@@ -103,8 +146,8 @@ class CocoEvaluator:
     """
 
     def __init__(self, annotations: str | dict[str, Any]):
-        coco = load_annotations(annotations) if isinstance(annotations, str) else annotations
-        self.ground_truth = _indexed(coco)
+        self.annotations = load_annotations(annotations) if isinstance(annotations, str) else annotations
+        self.ground_truth = _indexed(self.annotations)
         self.results: list[Result] = []
         self.image_ids: set[int] = set()
 

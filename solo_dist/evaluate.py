@@ -1,0 +1,65 @@
+"""Computes the COCO mask metrics of a trained model on the original sizes of the validation pictures.
+
+Examples:
+  python -m solo_dist.evaluate --workdir=runs/shapes_tiny
+      the newest checkpoint on the run's own validation shards
+
+  python -m solo_dist.evaluate --workdir=runs/mine --checkpoint=best --config.data.validation=data/other/shards
+      the checkpoint with the best mask AP, on other shards of the same categories
+
+  python -m solo_dist.evaluate --workdir=runs/mine --checkpoint=runs/mine/checkpoints/step_00020000 --batch=8
+      a certain checkpoint, eight pictures at a time
+
+Prints the COCO table beside the ceiling that perfect masks at a quarter of the canvas would reach, and writes
+metrics.json and coco_instances_results.json to WORKDIR/eval/step_N.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from solo_dist import cli
+from solo_dist.config import ConfigError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; by default the run's own.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory, a path or URL.", required=True)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the folder of a checkpoint.")
+_BATCH = flags.DEFINE_integer("batch", 4, "Pictures at a time.", lower_bound=1)
+
+
+def main(arguments: list[str]) -> None:
+    """Evaluates, prints the table and writes the files."""
+    del arguments
+    config = _CONFIG.value.validate()
+
+    from solo_dist.data.pipeline import build_dataset, checked_batches, load_split
+    from solo_dist.evaluation.coco import (
+        CocoEvaluator,
+        ceiling_at_quarter_resolution,
+        evaluate,
+        format_table,
+        write_evaluation,
+    )
+    from solo_dist.inference import load_detector
+
+    manifest = load_split(config, "validation")
+    detector = load_detector(_WORKDIR.value, _CHECKPOINT.value, config)
+    if detector.categories != manifest.categories:
+        raise ConfigError(
+            f"The categories of {config.data.validation} are not those that {detector.source} was trained for; "
+            "point data.validation to shards of the same categories."
+        )
+    evaluator = CocoEvaluator(manifest.annotations)
+    batches = checked_batches(build_dataset(config, "validation", batch_size=_BATCH.value), config, "validation")
+    canvas, threshold = tuple(config.data.canvas), config.postprocess.mask_threshold
+    evaluate(detector.detect, batches, evaluator, manifest, threshold, progress=True)
+    metrics = evaluator.metrics()
+    folder = f"{_WORKDIR.value.rstrip('/')}/eval/step_{detector.step}"
+    write_evaluation(folder, metrics, evaluator.results)
+    ceiling = ceiling_at_quarter_resolution(evaluator.annotations, canvas, threshold)
+    print(f"Mask metrics of {detector.source} on {len(evaluator.image_ids)} images of {config.data.validation}")
+    print(format_table(metrics, ceiling))
+    print(f"Written to {folder}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,57 @@
+r"""Detects instances in pictures: draws them over the pictures and writes COCO results.
+
+Examples:
+  python -m solo_dist.predict --workdir=runs/shapes_tiny --images='data/shapes_tiny/validation/images/*' --output=out
+      the newest checkpoint on all pictures of a folder
+
+  python -m solo_dist.predict --workdir=runs/mine --checkpoint=best --images='holiday/*.jpg' --output=out \
+      --score_threshold=0.5
+      only what is rather certain
+
+  python -m solo_dist.predict --workdir=gs://bucket/run --images='gs://bucket/pictures/*.png' --output=gs://bucket/out
+      everything in a bucket
+
+OUTPUT gets one picture NAME.jpg for each input and coco_instances_results.json, whose entries name the file; the
+image_id is the number of the picture in the order of the names, from 1. The exit code is 1 where a picture could not
+be read; the others are done all the same.
+"""
+
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from solo_dist import cli
+from solo_dist.config import ConfigError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; by default the run's own.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory, a path or URL.", required=True)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the folder of a checkpoint.")
+_IMAGES = flags.DEFINE_string("images", None, "Pictures, a pattern in quotes such as 'photos/*.jpg'.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the overlays and the results.", required=True)
+_SCORE_THRESHOLD = flags.DEFINE_float("score_threshold", 0.3, "Least score of what is drawn and written.", 0.0, 1.0)
+
+
+def main(arguments: list[str]) -> int:
+    """Predicts picture by picture; returns the exit code."""
+    config = _CONFIG.value.validate()
+    if len(arguments) > 1:
+        raise ConfigError(f"Unexpected arguments {arguments[1:4]}: put the pattern of --images in quotes.")
+
+    from solo_dist.inference import load_detector
+    from solo_dist.prediction import find_pictures, predict_pictures
+
+    paths = find_pictures(_IMAGES.value)
+    detector = load_detector(_WORKDIR.value, _CHECKPOINT.value, config)
+    output = _OUTPUT.value.rstrip("/")
+    summary = predict_pictures(detector, paths, output, _SCORE_THRESHOLD.value)
+    print(f"{summary.instances} instances in {summary.pictures} pictures, from {detector.source}; see {output}")
+    for path, reason in summary.unreadable:
+        print(f"not read: {path}: {reason}", file=sys.stderr)
+    if summary.unreadable:
+        print(f"{len(summary.unreadable)} of {len(paths)} pictures could not be read.", file=sys.stderr)
+    return 1 if summary.unreadable else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

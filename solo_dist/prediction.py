@@ -1,0 +1,115 @@
+"""From picture files to overlays and COCO results: what `python -m solo_dist.predict` does."""
+
+import dataclasses
+import io
+import json
+import posixpath
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from solo_dist.config import ConfigError
+from solo_dist.data.pictures import Unusable
+from solo_dist.evaluation.coco import RESULTS_FILE, encode_masks
+from solo_dist.inference import Detector, Found, read_picture
+from solo_dist.observability.pictures import overlay
+
+_OVERLAY_QUALITY = 92
+
+
+@dataclasses.dataclass
+class Summary:
+    """What was done."""
+
+    pictures: int = 0
+    instances: int = 0
+    unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    """Path and reason of each picture that could not be read."""
+
+
+def find_pictures(pattern: str) -> list[str]:
+    """Paths that match a pattern, sorted. Raises ConfigError where none does."""
+    paths = sorted(path for path in tf.io.gfile.glob(pattern) if not tf.io.gfile.isdir(path))
+    if not paths:
+        raise ConfigError(f"No file matches --images={pattern}; put the pattern in quotes, for example 'photos/*.jpg'.")
+    return paths
+
+
+def predict_pictures(detector: Detector, paths: Sequence[str], output: str, score_threshold: float) -> Summary:
+    """Writes an overlay for each picture and all results as one json.
+
+    Args:
+      detector: the model.
+      paths: picture files, paths or URLs.
+      output: folder, made where it is missing.
+      score_threshold: least score of what is drawn and written.
+    """
+    tf.io.gfile.makedirs(output)
+    summary, results = Summary(), []
+    names = overlay_names(paths)
+    for number, (path, name) in enumerate(zip(tqdm.tqdm(paths, unit="picture"), names, strict=True), start=1):
+        try:
+            picture = read_picture(path)
+        except Unusable as error:
+            summary.unreadable.append((path, str(error)))
+            continue
+        found = _above(detector.detect_picture(picture), score_threshold)
+        _write_overlay(f"{output}/{name}", picture, found, detector.categories)
+        results += coco_results(found, number, path, detector.categories)
+        summary.pictures += 1
+        summary.instances += len(found.scores)
+    with tf.io.gfile.GFile(f"{output}/{RESULTS_FILE}", "w") as file:
+        file.write(json.dumps(results))
+    return summary
+
+
+def overlay_names(paths: Sequence[str]) -> list[str]:
+    """A file name ending in .jpg for each path; paths of the same name in different folders get a number."""
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        stem = posixpath.splitext(posixpath.basename(path))[0]
+        name, count = f"{stem}.jpg", 1
+        while name in taken:
+            count += 1
+            name = f"{stem}_{count}.jpg"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def coco_results(found: Found, image_id: int, path: str, categories: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Entries of coco_instances_results.json for one picture."""
+    return [
+        {
+            "image_id": image_id,
+            "file_name": path,
+            "category_id": categories[index]["id"],
+            "score": float(score),
+            "segmentation": rle,
+        }
+        for score, index, rle in zip(found.scores, found.classes, encode_masks(found.masks), strict=True)
+    ]
+
+
+def labels_of(found: Found, categories: Sequence[dict[str, Any]]) -> list[str]:
+    """Category and score of each instance, for people."""
+    pairs = zip(found.classes, found.scores, strict=True)
+    return [f"{categories[index]['name']} {score:.2f}" for index, score in pairs]
+
+
+def _above(found: Found, score_threshold: float) -> Found:
+    # An instance without a pixel at the original size cannot be shown.
+    kept = (found.scores >= score_threshold) & found.masks.any(axis=(1, 2))
+    return Found(*(values[kept] for values in found))
+
+
+def _write_overlay(path: str, picture: np.ndarray, found: Found, categories: Sequence[dict[str, Any]]) -> None:
+    drawn = overlay(picture, found.masks, labels_of(found, categories))
+    buffer = io.BytesIO()
+    drawn.save(buffer, "JPEG", quality=_OVERLAY_QUALITY, subsampling=0)
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(buffer.getvalue())
