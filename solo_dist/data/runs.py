@@ -59,7 +59,7 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int) -> dict:
         return _polygons_to_rle(segmentation, height, width)
     if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
         raise ValueError("segmentation is neither polygons nor RLE")
-    if list(segmentation["size"]) != [height, width]:
+    if segmentation["size"] != [height, width]:
         raise ValueError("RLE size differs from the image")
     counts = segmentation["counts"]
     if isinstance(counts, list):
@@ -76,8 +76,7 @@ def _polygons_to_rle(polygons: list, height: int, width: int) -> dict:
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise ValueError("polygon of fewer than 3 points")
-        values = np.asarray(polygon, object)
-        if not all(type(value) in (int, float) for value in values) or not np.isfinite(values.astype(float)).all():
+        if not all(type(value) in (int, float) and abs(value) < 1e15 for value in polygon):  # nan is not below either
             raise ValueError("polygon coordinate is not a finite number")
     # A coordinate far outside would overflow the C code's 32-bit arithmetic; one picture beyond the edge is enough
     # for the visible outline to stay where it is in practice.
