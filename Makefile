@@ -3,11 +3,13 @@
 #   PYTHON=/path/to/python3.11   the Python to make it with; otherwise the newest of 3.12, 3.11 and 3.10 that runs
 #   VENV=.venv                   where it is
 #   PYTEST_ARGS="-k targets"     more arguments for pytest
+#   DEMO=runs/shapes_tiny        run directory of the demo
 
 VENV ?= .venv
 PYTHON ?=
 PYTEST_ARGS ?=
 DEMO ?= runs/shapes_tiny
+DEMO_FLAGS ?=
 
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -38,15 +40,18 @@ $(VENV)/.stamp_dev: $(RUN) $(REQUIREMENTS)
 	$(INSTALL) -e '.[test,dev]'
 	@touch $@
 
+# Making and sharding the pictures is the trainer's first step where they are missing; the same command goes on after
+# an interruption. DEMO_FLAGS="--config.train.steps=200" for a quick look.
 demo: $(VENV)/.stamp_demo
-	$(RUN) -m solo_dist.train --config=configs/shapes_tiny.py --workdir=$(DEMO) --strategy=one_device
-	$(RUN) -m solo_dist.evaluate --config=configs/shapes_tiny.py --workdir=$(DEMO)
-	$(RUN) -m solo_dist.predict --config=configs/shapes_tiny.py --workdir=$(DEMO) \
-	    --images='data/shapes_tiny/validation/images/*' --max_images=8 --output=$(DEMO)/overlays
+	$(RUN) -m solo_dist.train --config=configs/shapes_tiny.py --workdir=$(DEMO) --strategy=one_device $(DEMO_FLAGS)
+	$(RUN) -m solo_dist.evaluate --workdir=$(DEMO)
+	$(RUN) -m solo_dist.predict --workdir=$(DEMO) --images='data/shapes_tiny/validation/images/00000[0-7].jpg' \
+	    --output=$(DEMO)/overlays
 	@echo
-	@echo "Pictures:    $(DEMO)/overlays"
-	@echo "Metrics:     $(DEMO)/metrics.jsonl"
-	@echo "TensorBoard: $(VENV)/bin/tensorboard --logdir $(DEMO)/tensorboard"
+	@echo "Pictures:     $(DEMO)/overlays"
+	@echo "Metrics:      $(DEMO)/metrics.jsonl and $(DEMO)/eval"
+	@echo "TensorBoard:  $(VENV)/bin/tensorboard --logdir $(DEMO)/tensorboard"
+	@echo "Own pictures: $(RUN) -m solo_dist.predict --workdir=$(DEMO) --images='photos/*.jpg' --output=overlays"
 
 test: $(VENV)/.stamp_dev
 	$(RUN) -m pytest $(PYTEST_ARGS)
