@@ -29,7 +29,7 @@ JOB_ID_VARIABLE = "SOLO_DIST_JOB_ID"
 PROGRESS_VARIABLE = "SOLO_DIST_PROGRESS_FILE"
 """Set by launchers: the local file into which `report_progress` writes."""
 
-_JOB_ID_VARIABLES = (JOB_ID_VARIABLE, "SLURM_JOB_ID", "CLOUD_ML_JOB_ID", "JOBSET_NAME", "JOB_NAME")
+_JOB_ID_VARIABLES = (JOB_ID_VARIABLE, "SLURM_JOB_ID", "CLOUD_ML_JOB_ID")
 _MEANINGS = {
     EXIT_DONE: "done",
     EXIT_USER_ERROR: "a user's error",

@@ -34,7 +34,8 @@ class StopSignals:
 
     Signals are handled in a thread of their own, fed by the interpreter's wakeup file: Python's handlers run only
     when the main thread returns from TensorFlow, and a second Ctrl-C must work even when that never happens.
-    Must be entered in the main thread. Handlers of before are put back on leaving.
+    Must be entered in the main thread. On leaving, the handlers of before are put back; but once a stop was requested
+    the process is on its way out, and repeated warnings of a scheduler are ignored until it is.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ):
@@ -68,7 +69,8 @@ class StopSignals:
     def __exit__(self, *exc_info: object) -> None:
         self._closed.set()
         for number, handler in self._old_handlers.items():
-            signal.signal(number, handler)
+            ignore = self._requested is not None and number != signal.SIGINT
+            signal.signal(number, signal.SIG_IGN if ignore else handler)
         signal.set_wakeup_fd(self._old_wakeup)
         os.close(self._write_end)  # ends the thread that reads; it closes the other end
 

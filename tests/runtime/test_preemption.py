@@ -15,16 +15,39 @@ from solo_dist.runtime.preemption import StopSignals, metadata_host
 WAIT_SECONDS = 30
 
 
+@pytest.fixture(autouse=True)
+def handlers():
+    """Puts the handlers of the test process back, which a requested stop leaves ignored."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_signals_set_the_flag_and_handlers_are_put_back(name):
-    number = getattr(signal, name)
-    before = signal.getsignal(number)
+def test_signals_set_the_flag(name):
     with StopSignals({"NO_GCE_CHECK": "true"}) as stop:
         assert stop.requested is None
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), getattr(signal, name))
         assert stop.wait(WAIT_SECONDS).startswith(name)
         assert stop.requested.startswith(name)
-    assert signal.getsignal(number) is before
+
+
+def test_handlers_are_put_back():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    with StopSignals({"NO_GCE_CHECK": "true"}):
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] != before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
+
+
+def test_warnings_after_the_stop_do_not_change_the_exit():
+    with StopSignals({"NO_GCE_CHECK": "true"}) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        stop.wait(WAIT_SECONDS)
+    os.kill(os.getpid(), signal.SIGUSR1)  # would end this process
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_first_reason_stays():
@@ -35,7 +58,7 @@ def test_the_first_reason_stays():
         assert stop.requested.startswith("SIGUSR1")
 
 
-# sleep() of the C library through PyDLL keeps the interpreter; through CDLL it gives it back, as TensorFlow does.
+# A function called through CDLL gives the interpreter back while it runs, as TensorFlow does.
 STUCK = """
 import ctypes, os
 from solo_dist.runtime.preemption import StopSignals
