@@ -262,8 +262,8 @@ class _JsonReader:
         while True:
             try:
                 value, end = self._parse(self._text, self._at)
-                # A number could go on in the next chunk.
-                if end < len(self._text) or self._ended:
+                # A number could go on in the next chunk: "1", "1." and "1e" all decode as 1.
+                if self._ended or (end < len(self._text) and self._text[end] not in "0123456789.eE+-"):
                     self._at = end
                     return value
             except json.JSONDecodeError:
