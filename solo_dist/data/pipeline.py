@@ -67,7 +67,7 @@ def build_dataset(
     make = tf.autograph.experimental.do_not_convert(_element_maker(config, manifest, reader, training))
     dataset = positions.map(make, num_parallel_calls=parallelism)
     dataset = reader.limit_bad_records(dataset.batch(batch_size, drop_remainder=True))
-    return dataset.prefetch(2).with_options(_options())
+    return dataset.prefetch(2).with_options(input_options())
 
 
 def load_split(config: Config, split: str) -> Manifest:
@@ -98,7 +98,8 @@ def _batch_share(config: Config, num_workers: int) -> int:
     return total // num_workers
 
 
-def _options() -> tf.data.Options:
+def input_options() -> tf.data.Options:
+    """How tf.data runs the pipeline; the benchmark's floors run the same way."""
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

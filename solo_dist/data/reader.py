@@ -100,7 +100,7 @@ class RecordReader:
         first = tf.cast(tf.searchsorted(self._index[:, 0], file), tf.int64)
         return tf.strings.join(["record ", tf.strings.as_string(numbers - first), " of ", tf.gather(self._paths, file)])
 
-    def _records(self, number: tf.Tensor) -> tf.data.Dataset:
+    def records(self, number: tf.Tensor) -> tf.data.Dataset:
         """A data set of the one serialized record."""
         file, offset, length = tf.unstack(tf.gather(self._index, number), num=3)
         # The buffer is as long as the record: one request to a bucket, and nothing read beyond it.
@@ -111,7 +111,7 @@ class RecordReader:
 
     def _read_or_report(self, number: tf.Tensor) -> StoredPicture:
         # Inside the graph, errors can be caught only at the level of a data set.
-        records = self._records(number).map(tf.autograph.experimental.do_not_convert(decode_picture)).ignore_errors()
+        records = self.records(number).map(tf.autograph.experimental.do_not_convert(decode_picture)).ignore_errors()
         picture = records.concatenate(tf.data.Dataset.from_tensors(_nothing())).take(1).get_single_element()
 
         def report() -> tf.Operation:

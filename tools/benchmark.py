@@ -1,0 +1,45 @@
+r"""Measures this machine's speed at each part of the system, as ratios that compare across machines.
+
+    python -m tools.benchmark --what=input --data=DIR_WITH_INSTANCES_JSON_AND_IMAGES
+    python -m tools.benchmark --what=step --what=nms --json=benchmark.json
+    python -m tools.benchmark --what=all --rounds=9
+
+Cases take turns in one process and medians are compared. `units` are multiples of one 3x3 convolution of 19.3 GFLOP
+on the same machine (tools/benchmarks/timing.py). Close other programs first.
+"""
+
+import importlib
+import json
+
+from absl import flags
+
+from solo_dist import cli
+
+PARTS = ("input", "targets", "loss", "step", "postprocess", "nms")
+"""Modules of tools/benchmarks, each with run(options) -> {name: number}."""
+
+_WHAT = flags.DEFINE_multi_enum("what", ["all"], ["all", *PARTS], "What to measure.")
+_JSON = flags.DEFINE_string("json", "", "File that gets the numbers.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each case.", lower_bound=1)
+_DATA = flags.DEFINE_string("data", "", "Folder with instances.json and images/; empty: pictures made for the purpose.")
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the parts one after another."""
+    del arguments
+    from tools.benchmarks.timing import Options
+
+    options = Options(rounds=_ROUNDS.value, data=_DATA.value)
+    results = {}
+    for part in PARTS if "all" in _WHAT.value else _WHAT.value:
+        print(f"{part}:")
+        results[part] = importlib.import_module(f"tools.benchmarks.{part}").run(options)
+        for name, value in results[part].items():
+            print(f"  {part}.{name} = {value:.4g}")
+    if _JSON.value:
+        with open(_JSON.value, "w", encoding="utf-8") as file:
+            json.dump(results, file, indent=2)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,172 @@
+"""The input pipeline beside what no pipeline can beat: decoding the original pictures, and decoding and resizing them.
+
+All cases are tf.data pipelines over the same pictures on the same cores; they take turns in one process.
+"""
+
+import json
+import multiprocessing
+import re
+import statistics
+import tempfile
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from solo_dist.config import AugmentConfig, Config, DataConfig
+from solo_dist.data import pipeline, shapes, transforms
+from solo_dist.data.reader import RecordReader
+from solo_dist.data.records import ShardSettings
+from solo_dist.data.schema import load_manifest, parse_record
+from solo_dist.data.sharding import ShardJob, shard_coco
+from tools.benchmarks.timing import Options, alternate, ratio, report
+
+CANVAS = (512, 512)
+BATCH = 8
+IMAGES_A_TURN = 256
+AUGMENT = {
+    "precomputed": AugmentConfig(flip=True, brightness=0.2),
+    "recomputed": AugmentConfig(flip=True, scale=(0.8, 1.2), crop=0.2),
+}
+
+
+def run(options: Options) -> dict[str, float]:
+    """Images a second of both paths and both floors, memory, the cost of restoring, and the stages of each path."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = options.data.rstrip("/") or f"{folder}/shapes"
+        if not options.data:
+            shapes.make_shapes(data, "train", 64, shapes.ShapesSettings(side=640))
+        recipes = _shard(data, f"{folder}/shards")
+        results = _throughput(data, recipes, options.rounds)
+        results["memory_gigabytes"] = _memory_gigabytes(recipes)
+        results |= _seconds_to_first_batch(recipes["recomputed"])
+        for path, recipe in recipes.items():
+            results |= _milliseconds_by_stage(path, recipe, options.rounds)
+        return results
+
+
+def _shard(data: str, output: str) -> dict[str, Config]:
+    """Shards the data set; a recipe for each of the two paths."""
+    settings = ShardSettings(CANVAS, Config().model.grid)
+    shard_coco(ShardJob(f"{data}/instances.json", f"{data}/images", output, settings), progress=False)
+    return {
+        path: Config(data=DataConfig(train=output, canvas=CANVAS, augment=augment)) for path, augment in AUGMENT.items()
+    }
+
+
+def _throughput(data: str, recipes: dict[str, Config], rounds: int) -> dict[str, float]:
+    batches = {path: pipeline.build_dataset(recipe, "train", batch_size=BATCH) for path, recipe in recipes.items()}
+    cases = {
+        "decode": _turn(_floor(data, resize=False), IMAGES_A_TURN),
+        "precomputed": _turn(batches["precomputed"], IMAGES_A_TURN // BATCH),
+        "decode and resize": _turn(_floor(data, resize=True), IMAGES_A_TURN),
+        "recomputed": _turn(batches["recomputed"], IMAGES_A_TURN // BATCH),
+    }
+    seconds = alternate(cases, rounds)
+    report(seconds)
+    speeds = {name.replace(" ", "_"): IMAGES_A_TURN / statistics.median(turns) for name, turns in seconds.items()}
+    return {
+        "precomputed_vs_decode": ratio(seconds, "decode", "precomputed"),
+        "recomputed_vs_resize": ratio(seconds, "decode and resize", "recomputed"),
+        **{f"images_per_second_{name}": speed for name, speed in speeds.items()},
+    }
+
+
+def _floor(data: str, resize: bool) -> tf.data.Dataset:
+    """The original pictures without end: read and decoded, or also resized to the size they take on the canvas."""
+    with tf.io.gfile.GFile(f"{data}/instances.json") as file:
+        paths = [f"{data}/images/{image['file_name']}" for image in json.load(file)["images"]]
+
+    def load(path: tf.Tensor) -> tf.Tensor:
+        image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
+        return tf.image.resize(image, transforms.fitted_size(tf.shape(image)[:2], CANVAS)) if resize else image
+
+    return _parallel(tf.data.Dataset.from_tensor_slices(paths).repeat(), load)
+
+
+def _parallel(dataset: tf.data.Dataset, function: Callable[..., object]) -> tf.data.Dataset:
+    """With the parallelism and the options of the real pipeline, so that cases differ only in their work."""
+    function = tf.autograph.experimental.do_not_convert(function)
+    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2).with_options(pipeline.input_options())
+
+
+def _turn(dataset: tf.data.Dataset, elements: int) -> Callable[[], None]:
+    """A function that takes the next elements of an endless data set, in steady state.
+
+    What was prepared between turns is taken first, in time that counts; it is small against a turn.
+    """
+    iterator = iter(dataset)
+
+    def take() -> None:
+        for _ in range(elements):
+            next(iterator)
+
+    return take
+
+
+def _memory_gigabytes(recipes: dict[str, Config]) -> float:
+    """Peak memory of a fresh process that reads both paths, beyond what importing TensorFlow takes."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        gigabytes = pool.apply(_peak_gigabytes, [list(recipes.values())])
+    print(f"  memory beyond TensorFlow: {gigabytes:.2f} GB")
+    return gigabytes
+
+
+def _peak_gigabytes(recipes: list[Config]) -> float:
+    before = _peak_kilobytes()
+    for recipe in recipes:
+        for _ in pipeline.build_dataset(recipe, "train", batch_size=BATCH).take(64):
+            pass
+    return (_peak_kilobytes() - before) / 1e6
+
+
+def _peak_kilobytes() -> int:
+    """Of this process. (Linux hands getrusage's peak on from the process that started this one.)"""
+    with open("/proc/self/status", encoding="ascii") as file:
+        return int(re.search(r"VmHWM:\s+(\d+) kB", file.read()).group(1))  # type: ignore[union-attr]
+
+
+def _seconds_to_first_batch(recipe: Config) -> dict[str, float]:
+    """A new run beside one that is restored at a far position: the difference is the cost of restoring."""
+
+    def first(position: int) -> Callable[[], object]:
+        return lambda: next(iter(pipeline.build_dataset(recipe, "train", batch_size=BATCH, start_position=position)))
+
+    seconds = alternate({"first batch, new run": first(0), "first batch, restored": first(10**9)}, 3)
+    report(seconds)
+    medians = [statistics.median(turns) for turns in seconds.values()]
+    return dict(zip(("first_batch_seconds_new", "first_batch_seconds_restored"), medians, strict=True))
+
+
+def _milliseconds_by_stage(path: str, recipe: Config, rounds: int) -> dict[str, float]:
+    """Milliseconds an image, on all cores together, that each stage adds to those before it."""
+    manifest = load_manifest(recipe.data.train)
+    reader, order = RecordReader(manifest, 0), pipeline.Order(recipe, manifest, training=True)
+    paint = pipeline.painter(recipe, manifest, training=True)
+
+    def element(position: tf.Tensor) -> dict[str, tf.Tensor]:
+        picture, _ = reader.read(order.record(position))
+        return paint(parse_record(picture.serialized), picture.image, position)
+
+    def targets_only(position: tf.Tensor) -> list[tf.Tensor]:
+        return [value for key, value in element(position).items() if key != "image"]
+
+    positions = tf.data.Dataset.counter()
+    stages = {
+        "order_and_read": _parallel(positions, lambda p: reader.records(order.record(p)).get_single_element()),
+        "decode": _parallel(positions, lambda p: reader.read(order.record(p))[0]),
+        "targets": _parallel(positions, targets_only),
+        "picture": _parallel(positions, element),
+    }
+    # What a stage makes stays inside: handing it to Python costs more than some stages.
+    datasets = {name: dataset.map(lambda *_: 0).batch(BATCH) for name, dataset in stages.items()}
+    datasets["batch"] = pipeline.build_dataset(recipe, "train", batch_size=BATCH)
+    cases = {name: _turn(dataset, IMAGES_A_TURN // BATCH) for name, dataset in datasets.items()}
+    seconds = alternate(cases, rounds)
+    results, before = {}, 0.0
+    print(f"  {path}: milliseconds an image that each stage adds")
+    for name, turns in seconds.items():
+        total = 1000 * statistics.median(turns) / IMAGES_A_TURN
+        results[f"{path}_ms_{name}"] = total - before
+        print(f"    {name:<20}{total - before:8.3f}")
+        before = total
+    return results

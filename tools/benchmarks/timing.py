@@ -1,0 +1,62 @@
+"""Fair timing on a machine that others use too: cases take turns, medians are compared, and a fixed unit scales them.
+
+A part of the benchmark is a function `run(options: Options) -> dict[str, float]` in a module of its own, listed in
+`PARTS` of tools/benchmark.py:
+
+    seconds = alternate({"mine": lambda: mine(x), "other": lambda: other(x), "unit": yardstick()}, options.rounds)
+    return {"other_vs_mine": ratio(seconds, "other", "mine"), "units": ratio(seconds, "mine", "unit")}
+"""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    rounds: int = 5
+    """How often each case takes its turn."""
+    data: str = ""
+    """Folder with instances.json and images/; empty: pictures made for the purpose."""
+
+
+def alternate(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each turn of each case; one more turn of each comes first and does not count.
+
+    A case must have finished its work when it returns: end it with `.numpy()` where TensorFlow runs ahead.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(rounds + 1):
+        for name, case in cases.items():
+            started = time.perf_counter()
+            case()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def ratio(seconds: Mapping[str, list[float]], numerator: str, denominator: str) -> float:
+    """Ratio of the medians of two cases."""
+    return statistics.median(seconds[numerator]) / statistics.median(seconds[denominator])
+
+
+def report(seconds: Mapping[str, list[float]]) -> None:
+    """Prints a line a case: median, fastest and slowest turn in milliseconds."""
+    for name, turns in seconds.items():
+        low, middle, high = (1000 * f(turns) for f in (min, statistics.median, max))
+        print(f"  {name:<28}{middle:12.3f} ms   ({low:.3f} to {high:.3f} in {len(turns)} turns)")
+
+
+def yardstick() -> Callable[[], object]:
+    """One unit of work: a 3x3 convolution, 256 to 256 channels, on 128x128 pixels in float32 (19.3 GFLOP).
+
+    Times in units compare across machines far better than seconds do.
+    """
+    image, kernel = tf.random.normal([1, 128, 128, 256]), tf.random.normal([3, 3, 256, 256])
+    convolve = tf.function(lambda image, kernel: tf.nn.conv2d(image, kernel, 1, "SAME"), autograph=False)
+    return lambda: convolve(image, kernel).numpy()
