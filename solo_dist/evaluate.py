@@ -31,7 +31,8 @@ def main(arguments: list[str]) -> None:
     del arguments
     config = _CONFIG.value.validate()
 
-    from solo_dist.data.pipeline import build_dataset, checked_batches, load_split
+    from solo_dist.data.pipeline import build_dataset, load_split
+    from solo_dist.data.reader import readable_errors
     from solo_dist.evaluation.coco import (
         CocoEvaluator,
         ceiling_at_quarter_resolution,
@@ -49,9 +50,10 @@ def main(arguments: list[str]) -> None:
             "point data.validation to shards of the same categories."
         )
     evaluator = CocoEvaluator(manifest.annotations)
-    batches = checked_batches(build_dataset(config, "validation", batch_size=_BATCH.value), config, "validation")
+    batches = build_dataset(config, "validation", batch_size=_BATCH.value)
     canvas, threshold = tuple(config.data.canvas), config.postprocess.mask_threshold
-    evaluate(detector.detect, batches, evaluator, manifest, threshold, progress=True)
+    with readable_errors():
+        evaluate(detector.detect, batches, evaluator, manifest, threshold, progress=True)
     metrics = evaluator.metrics()
     folder = f"{_WORKDIR.value.rstrip('/')}/eval/step_{detector.step}"
     write_evaluation(folder, metrics, evaluator.results)

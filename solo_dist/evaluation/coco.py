@@ -123,12 +123,21 @@ def evaluate(
     total = min(images or manifest.num_images, manifest.num_images)
     with tqdm.tqdm(total=total, unit="image", desc="evaluating", disable=not progress) as bar:
         for batch in batches:
+            # Where a record is broken, its neighbour stands in and comes twice.
+            numbers = _first_visits(np.asarray(batch["image_id"]), evaluator.image_ids)
+            batch = {**batch, "image_id": numbers}
             results = results_of_batch(detect(batch["image"]), batch, manifest.categories, mask_threshold)
-            numbers = np.asarray(batch["image_id"])
             evaluator.add(results, numbers)
             bar.update(int((numbers >= 0).sum()))
             if images and len(evaluator.image_ids) >= images:
                 break
+
+
+def _first_visits(image_ids: np.ndarray, visited: set[int]) -> np.ndarray:
+    """Image ids [B] with -1 in place of those that were visited before, or earlier in the batch."""
+    first = np.zeros(len(image_ids), bool)
+    first[np.unique(image_ids, return_index=True)[1]] = True
+    return np.where(first & ~np.isin(image_ids, list(visited)), image_ids, -1)
 
 
 def write_evaluation(folder: str, metrics: Mapping[str, float], results: Sequence[Result]) -> None:

@@ -1,7 +1,8 @@
 """Pictures for people: instances drawn over a photograph, and the panel that TensorBoard shows during training."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -134,3 +135,31 @@ def panel(
     gap = np.full([views[0].height, 8, 3], 255, np.uint8)
     parts = [np.asarray(view) for view in views]
     return np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1)
+
+
+def training_panel(
+    batch: Mapping[str, Any],
+    detections: Mapping[str, Any],
+    categories: Sequence[Mapping[str, Any]],
+    mask_threshold: float,
+    score_threshold: float = 0.3,
+) -> np.ndarray:
+    """The panel of the first image of a batch, without the padding of the canvas.
+
+    Args:
+      batch: image uint8 [B,H,W,3], image_size [B,2], masks bit-packed [B,M,h,w/8].
+      detections: of that image at least, as `postprocess.detect` gives them.
+      categories: {"name"} by class.
+      mask_threshold: of the probability.
+      score_threshold: least score of what is shown.
+    """
+    height, width = (int(side) for side in batch["image_size"][0])
+    image = np.asarray(batch["image"][0])[:height, :width]
+    target = np.unpackbits(np.asarray(batch["masks"][0]), axis=-1).astype(bool)
+    scores, classes = np.asarray(detections["scores"][0]), np.asarray(detections["categories"][0])
+    shown = int((scores >= score_threshold).sum())  # best first, padding has score 0
+    predicted = np.asarray(detections["mask_probabilities"][0][:shown]) > mask_threshold
+    labels = [f"{categories[classes[i]]['name']} {scores[i]:.2f}" for i in range(shown)]
+    stride = batch["image"].shape[1] // target.shape[1]
+    window = np.s_[:, : height // stride, : width // stride]
+    return panel(image, target[target.any(axis=(1, 2))][window], predicted[window], labels)

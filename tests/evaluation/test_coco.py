@@ -167,3 +167,7 @@ def test_annotations_are_read_packed_or_plain_and_errors_name_the_file(tmp_path)
         coco.load_annotations(str(tmp_path / "absent.json"))
     with pytest.raises(coco.AnnotationsError, match="99"):
         coco.CocoEvaluator(data).add([], [99])
+
+
+def test_an_image_that_comes_twice_counts_once():
+    assert coco._first_visits(np.array([7, 3, 3, -1, 9]), {9}).tolist() == [7, 3, -1, -1, -1]

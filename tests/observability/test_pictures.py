@@ -70,3 +70,27 @@ def test_panel_shows_picture_targets_and_predictions():
     assert (views[0] == 50).all()
     assert (views[1][:, :256] != 50).any(axis=2).all() and (views[1][:, 256:] == 50).all()
     assert (views[2][:128] != 50).any(axis=2).all() and (views[2][128:] == 50).all()
+
+
+def test_training_panel_leaves_out_the_padding_and_the_uncertain():
+    batch = {
+        "image": np.full([2, 64, 128, 3], 50, np.uint8),
+        "image_size": np.array([[64, 96], [64, 128]]),
+        "masks": np.zeros([2, 3, 16, 4], np.uint8),
+    }
+    batch["masks"][0, 1, :, 0] = 255  # the first 8 columns of a quarter: 32 of the picture
+    probabilities = np.zeros([2, 4, 16, 32], np.float32)
+    probabilities[0, 0, :8] = 0.9
+    probabilities[0, 1, 8:] = 0.9
+    detections = {
+        "scores": np.array([[0.8, 0.2, 0, 0], [0.9, 0.9, 0.9, 0.9]]),
+        "categories": np.zeros([2, 4], int),
+        "mask_probabilities": probabilities,
+    }
+    drawn = pictures.training_panel(batch, detections, [{"name": ""}], 0.5)
+    factor = 512 // 96
+    width = 96 * factor
+    assert drawn.shape == (64 * factor, 3 * width + 16, 3)
+    targets, predictions = drawn[:, width + 8 :][:, :width], drawn[:, 2 * width + 16 :]
+    assert (targets[:, : 32 * factor] != 50).any(2).all() and (targets[:, 32 * factor :] == 50).all()
+    assert (predictions[32 * factor :] == 50).all() and (predictions[0] != 50).any(1).all()
