@@ -120,7 +120,7 @@ def _peak_gigabytes(recipes: list[Config]) -> float:
 
 
 def _peak_kilobytes() -> int:
-    """Of this process. (Linux hands getrusage's peak on from the process that started this one.)"""
+    """Of this process alone: getrusage's peak would include that of the process that started this one."""
     with open("/proc/self/status", encoding="ascii") as file:
         return int(re.search(r"VmHWM:\s+(\d+) kB", file.read()).group(1))  # type: ignore[union-attr]
 
