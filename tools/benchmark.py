@@ -27,6 +27,8 @@ _DATA = flags.DEFINE_string("data", "", "Folder with instances.json and images/;
 def main(arguments: list[str]) -> None:
     """Runs the parts one after another."""
     del arguments
+    import tensorflow as tf
+
     from tools.benchmarks.timing import Options
 
     options = Options(rounds=_ROUNDS.value, data=_DATA.value)
@@ -37,7 +39,7 @@ def main(arguments: list[str]) -> None:
         for name, value in results[part].items():
             print(f"  {part}.{name} = {value:.4g}")
     if _JSON.value:
-        with open(_JSON.value, "w", encoding="utf-8") as file:
+        with tf.io.gfile.GFile(_JSON.value, "w") as file:
             json.dump(results, file, indent=2)
 
 
