@@ -127,6 +127,8 @@ class BackboneConfig:
     """frozen_batch (stored statistics, trainable scale and shift), batch, sync_batch or group."""
     frozen_stages: int = 1
     """Stages whose parameters do not train: -1 none, 0 the stem, 1 the stem and stage 1, ..., 4 everything."""
+    stride_in_1x1: bool = False
+    """Bottlenecks step in their first 1x1 convolution, as in detectron2's weights, not in the 3x3 (torchvision)."""
     learning_rate_scale: float = 1.0
     """Multiplies the learning rate of the backbone's parameters."""
 

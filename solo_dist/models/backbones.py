@@ -3,13 +3,29 @@
 import keras
 
 from solo_dist.config import BackboneConfig, ConfigError
+from solo_dist.models.efficientnet_lite import EfficientNetLite0
+from solo_dist.models.keras_backbone import KerasBackbone
 from solo_dist.models.resnet import ARRANGEMENTS, ResNet
 
 
 def build_backbone(config: BackboneConfig, recompute: bool = False) -> keras.layers.Layer:
-    """The layer named `backbone`: uint8 or float RGB 0..255 [B, H, W, 3] -> four maps. Raises ConfigError."""
+    """The layer named `backbone`: uint8 or float RGB 0..255 [B, H, W, 3] -> four maps.
+
+    Args:
+      config: the backbone.
+      recompute: compute the activations of its blocks again in the backward pass.
+
+    Raises:
+      ConfigError: unknown name, or an option that this backbone does not have.
+    """
     if config.name in ARRANGEMENTS:
         return ResNet(config, recompute, name="backbone")
+    if config.name == "efficientnet_lite0":
+        return EfficientNetLite0(config, recompute, name="backbone")
+    if config.name.startswith("keras:"):
+        if recompute:
+            raise ConfigError(f"train.recompute=all is not possible with {config.name}; use train.recompute=heads.")
+        return KerasBackbone(config, name="backbone")
     raise ConfigError(
         f"model.backbone.name={config.name!r} is unknown; use {', '.join(ARRANGEMENTS)}, efficientnet_lite0 or "
         "keras:NAME, for example keras:ResNet50."

@@ -1,28 +1,41 @@
 """Convolutions with torch's symmetric padding, alone or followed by a normalisation and a ReLU."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from solo_dist.models.norm import FrozenBatchNorm, make_norm
+from solo_dist.models.norm import EPSILON, FrozenBatchNorm, make_norm
 
 
-def conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1) -> tf.Tensor:
-    """Convolves with (k - 1) / 2 zeros on every side, as torch does.
-
-    TensorFlow's SAME padding differs at stride 2, where it pads only below and to the right.
+def conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1, padding: str = "torch") -> tf.Tensor:
+    """Convolves with zeros around the picture.
 
     Args:
       x: [B, H, W, C].
       kernel: [k, k, C, F] with odd k, in the type of x.
       strides: step in both directions.
+      padding: torch: (k - 1) / 2 zeros on every side; tensorflow: SAME, which at stride 2 pads only below and right
+        where that suffices.
 
     Returns:
       [B, ceil(H / strides), ceil(W / strides), F].
     """
+    return tf.nn.conv2d(x, kernel, strides, _padding(kernel, padding))
+
+
+def depthwise_conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1, padding: str = "torch") -> tf.Tensor:
+    """As `conv2d`, every channel on its own: kernel [k, k, C, 1]."""
+    steps = [1, strides, strides, 1]
+    return tf.nn.depthwise_conv2d(x, kernel, steps, _padding(kernel, padding))
+
+
+def _padding(kernel: tf.Tensor, padding: str) -> str | list[list[int]]:
+    if padding == "tensorflow":
+        return "SAME"
     border = (kernel.shape[0] - 1) // 2
-    return tf.nn.conv2d(x, kernel, strides, [[0, 0], [border, border], [border, border], [0, 0]])
+    return [[0, 0], [border, border], [border, border], [0, 0]]
 
 
 class Conv(keras.layers.Layer):
@@ -66,7 +79,10 @@ class ConvNorm(keras.layers.Layer):
       strides: step in both directions.
       norm: a kind of `BackboneConfig.norm`.
       groups: groups where norm is "group".
-      relu: whether a ReLU follows.
+      epsilon: added to the variance.
+      activation: what follows the normalisation; None: nothing.
+      depthwise: every channel on its own; filters is then the number of input channels.
+      padding: torch or tensorflow, see `conv2d`.
       zero_gamma: start the normalisation's scale at 0.
       kernel_initializer: default: normal with variance 2 / fan out (official ResNet).
     """
@@ -78,7 +94,10 @@ class ConvNorm(keras.layers.Layer):
         strides: int = 1,
         norm: str = "group",
         groups: int = 32,
-        relu: bool = True,
+        epsilon: float = EPSILON,
+        activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu,
+        depthwise: bool = False,
+        padding: str = "torch",
         zero_gamma: bool = False,
         kernel_initializer: Any = None,
         **kwargs: Any,
@@ -87,15 +106,18 @@ class ConvNorm(keras.layers.Layer):
         self.filters = filters
         self.kernel_size = kernel_size
         self.strides = strides
-        self.relu = relu
+        self.activation = activation
+        self.depthwise = depthwise
+        self.padding = padding
         self.kernel_initializer = kernel_initializer or keras.initializers.VarianceScaling(
             2.0, "fan_out", "untruncated_normal"
         )
-        self.norm = make_norm(norm, groups=groups, zero_gamma=zero_gamma)
+        self.norm = make_norm(norm, groups=groups, epsilon=epsilon, zero_gamma=zero_gamma)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the variables."""
-        shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
+        last = (self.filters, 1) if self.depthwise else (input_shape[-1], self.filters)
+        shape = (self.kernel_size, self.kernel_size, *last)
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer=self.kernel_initializer, autocast=False)
         self.norm.build(self.compute_output_shape(input_shape))
 
@@ -104,12 +126,15 @@ class ConvNorm(keras.layers.Layer):
         if isinstance(self.norm, FrozenBatchNorm):
             scale, shift = self.norm.folded()
             # Scaled in float32, rounded once: as exact in bfloat16 as the unscaled kernel.
-            y = conv2d(x, tf.cast(self.kernel * scale, x.dtype), self.strides)
+            y = self._convolve(x, self.kernel * (scale[:, None] if self.depthwise else scale))
             y = tf.nn.bias_add(y, tf.cast(shift, y.dtype))
         else:
-            y = conv2d(x, tf.cast(self.kernel, x.dtype), self.strides)
-            y = self.norm(y, training=training)
-        return tf.nn.relu(y) if self.relu else y
+            y = self.norm(self._convolve(x, self.kernel), training=training)
+        return y if self.activation is None else self.activation(y)
+
+    def _convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        convolve = depthwise_conv2d if self.depthwise else conv2d
+        return convolve(x, tf.cast(kernel, x.dtype), self.strides, self.padding)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shape of what `call` returns."""

@@ -90,8 +90,9 @@ class FrozenBatchNorm(keras.layers.Layer):
     function, keeps one activation less for the backward pass and costs no pass over memory.
     """
 
-    def __init__(self, zero_gamma: bool = False, **kwargs: Any):
+    def __init__(self, epsilon: float = EPSILON, zero_gamma: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
+        self.epsilon = epsilon
         self.zero_gamma = zero_gamma
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -110,19 +111,19 @@ class FrozenBatchNorm(keras.layers.Layer):
 
     def folded(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Scale and shift, float32 [C] each, that together are this normalisation."""
-        scale = self.gamma * tf.math.rsqrt(self.moving_variance + EPSILON)
+        scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
         return scale, self.beta - self.moving_mean * scale
 
 
-def make_norm(kind: str, *, groups: int = 32, zero_gamma: bool = False) -> keras.layers.Layer:
-    """A normalisation layer named `norm` of a kind of `BackboneConfig.norm`."""
+def make_norm(kind: str, *, groups: int = 32, epsilon: float = EPSILON, zero_gamma: bool = False) -> keras.layers.Layer:
+    """A normalisation layer named `norm` of a kind of `BackboneConfig.norm`; GroupNorm keeps its own epsilon."""
     if kind == "group":
         return GroupNorm(groups, zero_gamma, name="norm")
     if kind == "frozen_batch":
-        return FrozenBatchNorm(zero_gamma, name="norm")
+        return FrozenBatchNorm(epsilon, zero_gamma, name="norm")
     return keras.layers.BatchNormalization(
         momentum=0.9,
-        epsilon=EPSILON,
+        epsilon=epsilon,
         synchronized=kind == "sync_batch",
         gamma_initializer="zeros" if zero_gamma else "ones",
         name="norm",

@@ -14,7 +14,7 @@ from solo_dist.config import BackboneConfig
 from solo_dist.models.layers import ConvNorm
 from solo_dist.models.recompute import recomputed
 
-# ImageNet statistics of torchvision's weights, RGB, in the range 0..255.
+# What torchvision's weights expect, RGB, in the range 0..255.
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 STD = np.array([58.395, 57.12, 57.375], np.float32)
 
@@ -37,24 +37,33 @@ ARRANGEMENTS = {
 
 
 class ResidualBlock(keras.layers.Layer):
-    """Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width; projected shortcut where shapes differ."""
+    """Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width; projected shortcut where shapes differ.
 
-    def __init__(self, width: int, strides: int, bottleneck: bool, norm: str, project: bool, **kwargs: Any):
+    Args:
+      config: the backbone.
+      width: channels of the 3x3 convolutions.
+      strides: step of the block.
+      project: whether the shortcut is a 1x1 convolution.
+    """
+
+    def __init__(self, config: BackboneConfig, width: int, strides: int, project: bool, **kwargs: Any):
         super().__init__(**kwargs)
-        if bottleneck:
+        norm = config.norm
+        if ARRANGEMENTS[config.name].bottleneck:
+            first, second = (strides, 1) if config.stride_in_1x1 else (1, strides)
             self.convs = [
-                ConvNorm(width, 1, norm=norm, name="conv1"),
-                ConvNorm(width, 3, strides, norm=norm, name="conv2"),
-                ConvNorm(4 * width, 1, norm=norm, relu=False, zero_gamma=True, name="conv3"),
+                ConvNorm(width, 1, first, norm=norm, name="conv1"),
+                ConvNorm(width, 3, second, norm=norm, name="conv2"),
+                ConvNorm(4 * width, 1, norm=norm, activation=None, zero_gamma=True, name="conv3"),
             ]
         else:
             self.convs = [
                 ConvNorm(width, 3, strides, norm=norm, name="conv1"),
-                ConvNorm(width, 3, norm=norm, relu=False, zero_gamma=True, name="conv2"),
+                ConvNorm(width, 3, norm=norm, activation=None, zero_gamma=True, name="conv2"),
             ]
         self.shortcut: ConvNorm | None = None
         if project:
-            self.shortcut = ConvNorm(self.convs[-1].filters, 1, strides, norm=norm, relu=False, name="shortcut")
+            self.shortcut = ConvNorm(self.convs[-1].filters, 1, strides, norm=norm, activation=None, name="shortcut")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the variables."""
@@ -82,21 +91,21 @@ class ResidualBlock(keras.layers.Layer):
 class Stage(keras.layers.Layer):
     """Residual blocks at one stride; the first changes stride and width."""
 
-    def __init__(
-        self, blocks: int, width: int, strides: int, bottleneck: bool, norm: str, recompute: bool, **kwargs: Any
-    ):
+    def __init__(self, config: BackboneConfig, index: int, recompute: bool, **kwargs: Any):
         super().__init__(**kwargs)
         self.recompute = recompute
+        arrangement = ARRANGEMENTS[config.name]
+        # The large stem has reached stride 4 already, where the first stage works.
+        strides = 1 if index == 0 and arrangement.large_stem else 2
         self.blocks = [
             ResidualBlock(
-                width,
-                strides if index == 0 else 1,
-                bottleneck,
-                norm,
-                project=index == 0 and (strides > 1 or bottleneck),
-                name=f"block{index}",
+                config,
+                config.width * 2**index,
+                strides if block == 0 else 1,
+                project=block == 0 and (strides > 1 or arrangement.bottleneck),
+                name=f"block{block}",
             )
-            for index in range(blocks)
+            for block in range(arrangement.blocks[index])
         ]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -131,23 +140,9 @@ class ResNet(keras.layers.Layer):
 
     def __init__(self, config: BackboneConfig, recompute: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
-        arrangement = ARRANGEMENTS[config.name]
-        self.large_stem = arrangement.large_stem
-        stem_kernel = 7 if self.large_stem else 3
-        self.stem = ConvNorm(config.width, stem_kernel, 2, norm=config.norm, name="stem")
-        first_stride = 1 if self.large_stem else 2
-        self.stages = [
-            Stage(
-                blocks,
-                config.width * 2**index,
-                first_stride if index == 0 else 2,
-                arrangement.bottleneck,
-                config.norm,
-                recompute,
-                name=f"stage{index + 1}",
-            )
-            for index, blocks in enumerate(arrangement.blocks)
-        ]
+        self.large_stem = ARRANGEMENTS[config.name].large_stem
+        self.stem = ConvNorm(config.width, 7 if self.large_stem else 3, 2, norm=config.norm, name="stem")
+        self.stages = [Stage(config, index, recompute, name=f"stage{index + 1}") for index in range(4)]
         self.frozen_stages = config.frozen_stages
         for part in [self.stem, *self.stages][: config.frozen_stages + 1]:
             part.trainable = False

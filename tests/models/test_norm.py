@@ -81,7 +81,7 @@ def test_folded_statistics_equal_normalising_after_the_convolution():
 
 
 def test_batch_and_frozen_batch_share_names_and_differ_in_training():
-    layers = {kind: ConvNorm(4, 1, norm=kind, relu=False, name="layer") for kind in ("batch", "frozen_batch")}
+    layers = {kind: ConvNorm(4, 1, norm=kind, activation=None, name="layer") for kind in ("batch", "frozen_batch")}
     for layer in layers.values():
         layer.build((None, 4, 4, 4))
     names = [sorted(variable.path for variable in layer.variables) for layer in layers.values()]

@@ -1,0 +1,206 @@
+"""Reads PyTorch checkpoints without PyTorch, rebuilding tensors and nothing else.
+
+A `.pth` file is a pickle, and a pickle can call any function it names. Here the unpickler knows a short list of names,
+those that tensors are made of, and refuses the rest before anything is called. Both layouts are read: the zip archive
+(PyTorch 1.6 and later) and the older sequence of pickles followed by raw storages.
+"""
+
+import collections
+import io
+import math
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from solo_dist.config import ConfigError
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+_BFLOAT16 = "bfloat16"  # numpy has none: read as its upper 16 bits and widened to float32
+
+_STORAGES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": _BFLOAT16,
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "|i1",
+    "ByteStorage": "|u1",
+    "BoolStorage": "|b1",
+}
+
+
+class WeightFileError(ConfigError):
+    """A file that holds no weights that can be read; the message names it."""
+
+
+class _Storage(NamedTuple):
+    """A flat buffer, by its key in the file."""
+
+    key: str
+    kind: str
+    count: int
+
+
+class _Tensor(NamedTuple):
+    """A view of a storage; sizes and strides in elements."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _StorageKind(NamedTuple):
+    """What stands for a class such as torch.FloatStorage."""
+
+    dtype: str
+
+
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
+    if not isinstance(storage, _Storage):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+
+
+def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
+    return tensor
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch", "Size"): tuple,
+    **{("torch", name): _StorageKind(dtype) for name, dtype in _STORAGES.items()},
+}
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Builds containers, numbers, strings and tensors; refuses every other name."""
+
+    def __init__(self, stream: io.BytesIO):
+        super().__init__(stream)
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name in the pickle stands for."""
+        if (module, name) not in _ALLOWED:
+            raise _RefusedError(f"{module}.{name}")
+        return _ALLOWED[module, name]
+
+    def persistent_load(self, reference: Any) -> _Storage:
+        """A storage, from its tuple ("storage", kind, key, device, count, ...)."""
+        if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
+            raise pickle.UnpicklingError("a persistent object that is no storage")
+        _, kind, key, _, count = reference[:5]
+        if len(reference) > 5 and reference[5] is not None:
+            raise pickle.UnpicklingError("a view of a storage, as only very old versions of PyTorch wrote")
+        if not isinstance(kind, _StorageKind):
+            raise pickle.UnpicklingError("a storage of unknown type")
+        return self.storages.setdefault(str(key), _Storage(str(key), kind.dtype, int(count)))
+
+
+class _RefusedError(pickle.UnpicklingError):
+    """A name that no tensor needs."""
+
+
+def read_torch(data: bytes, source: str) -> dict[str, np.ndarray]:
+    """The tensors of a PyTorch checkpoint, by their names in the state dict.
+
+    Args:
+      data: content of the file.
+      source: what to call the file in errors.
+
+    Raises:
+      WeightFileError: truncated, no PyTorch checkpoint, no state dict in it, or more than tensors in the pickle.
+    """
+    try:
+        content, buffers = _read_zip(data) if data[:2] == b"PK" else _read_legacy(data)
+        tensors = dict(_named_tensors(content))
+        if not tensors:
+            raise WeightFileError(f"{source} holds no tensors by name, so it is no state dict of a model.")
+        return {name: _materialise(tensor, buffers) for name, tensor in tensors.items()}
+    except _RefusedError as error:
+        raise WeightFileError(
+            f"{source} is refused: its pickle asks for {error}, which is code and not a tensor. "
+            "Save the model's state_dict() alone, or as .safetensors."
+        ) from None
+    except WeightFileError:
+        raise
+    except Exception as error:  # pickle, zipfile and numpy fail in many ways on damaged input
+        reason = str(error) or type(error).__name__
+        raise WeightFileError(f"{source} is truncated or not a PyTorch checkpoint ({reason}).") from None
+
+
+def _read_zip(data: bytes) -> tuple[Any, dict[str, bytes]]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        if len(pickles) != 1:
+            raise pickle.UnpicklingError("no data.pkl in the archive")
+        root = pickles[0][: -len("data.pkl")]
+        if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
+            raise pickle.UnpicklingError("big-endian tensors")
+        content = _TensorUnpickler(io.BytesIO(archive.read(pickles[0]))).load()
+        prefix = f"{root}data/"
+        names = [name for name in archive.namelist() if name.startswith(prefix)]
+        return content, {name[len(prefix) :]: archive.read(name) for name in names}
+
+
+def _read_legacy(data: bytes) -> tuple[Any, dict[str, bytes]]:
+    stream = io.BytesIO(data)
+    if _TensorUnpickler(stream).load() != _LEGACY_MAGIC:
+        raise pickle.UnpicklingError("no magic number")
+    if _TensorUnpickler(stream).load() != _LEGACY_PROTOCOL:
+        raise pickle.UnpicklingError("unknown version of the format")
+    if not _TensorUnpickler(stream).load().get("little_endian", False):
+        raise pickle.UnpicklingError("big-endian tensors")
+    unpickler = _TensorUnpickler(stream)
+    content = unpickler.load()
+    buffers = {}
+    for key in _TensorUnpickler(stream).load():
+        storage = unpickler.storages[key]
+        stream.seek(8, io.SEEK_CUR)  # the count once more
+        buffers[key] = stream.read(storage.count * _item_size(storage.kind))
+    return content, buffers
+
+
+def _named_tensors(content: Any) -> Iterator[tuple[str, _Tensor]]:
+    """Tensors of the state dict, which stands alone or under one of the customary keys."""
+    if not isinstance(content, Mapping):
+        return
+    for key in ("state_dict", "model", "model_state"):
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    for name, value in content.items():
+        if isinstance(name, str) and isinstance(value, _Tensor):
+            yield name.removeprefix("module."), value  # the prefix of DataParallel
+
+
+def _item_size(kind: str) -> int:
+    return 2 if kind == _BFLOAT16 else np.dtype(kind).itemsize
+
+
+def _materialise(tensor: _Tensor, buffers: Mapping[str, bytes]) -> np.ndarray:
+    """A contiguous array of its own, after checking that the view lies within its storage."""
+    storage, shape = tensor.storage, tensor.shape
+    data = buffers.get(storage.key, b"")
+    if len(data) != storage.count * _item_size(storage.kind):
+        raise pickle.UnpicklingError(f"storage {storage.key} has {len(data)} bytes")
+    last = tensor.offset + sum((size - 1) * stride for size, stride in zip(shape, tensor.strides, strict=True))
+    negative = min((tensor.offset, *shape, *tensor.strides)) < 0
+    if negative or math.prod(shape) > storage.count or (math.prod(shape) and last >= storage.count):
+        raise pickle.UnpicklingError("a tensor beyond its storage")
+    flat = np.frombuffer(data, "<u2" if storage.kind == _BFLOAT16 else storage.kind)[tensor.offset :]
+    strides = [stride * flat.itemsize for stride in tensor.strides]
+    view = np.lib.stride_tricks.as_strided(flat, shape, strides, writeable=False)
+    if storage.kind == _BFLOAT16:
+        view = (view.astype(np.uint32) << 16).view(np.float32)
+    return np.ascontiguousarray(view).reshape(shape)
