@@ -65,7 +65,7 @@ def save_arrays(folder: str, arrays: Mapping[str, np.ndarray], metadata: Mapping
     Raises:
       CheckpointError: where the folder cannot be written (full disk, no permission).
     """
-    data = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    data = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     commit = {"file": ARRAYS_FILE, "bytes": len(data), "crc32c": google_crc32c.value(data), **metadata}
     try:
         if tf.io.gfile.exists(folder):
@@ -188,7 +188,9 @@ class CheckpointStore:
             except CheckpointError as error:
                 log.warning("Damaged checkpoint passed over: %s", error)
         if steps:
-            raise CheckpointError(f"None of the {len(steps)} checkpoints in {self.folder} can be read; see the warnings.")
+            raise CheckpointError(
+                f"None of the {len(steps)} checkpoints in {self.folder} can be read; see the warnings."
+            )
         return None
 
 

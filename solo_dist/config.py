@@ -45,7 +45,9 @@ class GridConfig:
             raise ConfigError("model.grid.levels is empty; name at least one of p2, p3, p4, p5, p6.")
         unknown = [name for name in self.levels if name not in PYRAMID_LEVELS]
         if unknown or list(self.levels) != sorted(set(self.levels)):
-            raise ConfigError(f"model.grid.levels={self.levels} must be distinct names out of {PYRAMID_LEVELS}, in order.")
+            raise ConfigError(
+                f"model.grid.levels={self.levels} must be distinct names out of {PYRAMID_LEVELS}, in order."
+            )
         if not len(self.levels) == len(self.sizes) == len(self.scale_ranges):
             raise ConfigError(
                 f"model.grid has {len(self.levels)} levels, {len(self.sizes)} sizes and {len(self.scale_ranges)} "

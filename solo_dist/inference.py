@@ -50,7 +50,7 @@ class Detector:
 
     def __post_init__(self) -> None:
         self.detect = detection_function(self.model, self.config.model.grid, self.config.postprocess)
-        canvas = tuple(self.config.data.canvas)
+        canvas = (self.config.data.canvas[0], self.config.data.canvas[1])
         self._letterbox = tf.function(
             lambda image: letterbox(image, canvas), input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
         )
@@ -59,13 +59,13 @@ class Detector:
         """Detects in a picture of any size, uint8 [H0,W0,3] RGB; masks have its size."""
         image, image_size = self._letterbox(tf.constant(picture))
         detections = self.detect(image[None])
-        count = int(detections["count"][0])
+        count, valid = int(detections["count"][0]), image_size.numpy()
         probabilities = detections["mask_probabilities"][0, :count].numpy()
         threshold = self.config.postprocess.mask_threshold
         return Found(
             scores=detections["scores"][0, :count].numpy(),
             classes=detections["categories"][0, :count].numpy(),
-            masks=paste_masks(probabilities, tuple(image_size.numpy()), picture.shape[:2], threshold),
+            masks=paste_masks(probabilities, (int(valid[0]), int(valid[1])), picture.shape[:2], threshold),
         )
 
 
@@ -130,7 +130,7 @@ def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
     # The weights come from the checkpoint: nothing is to be read or downloaded for the backbone.
     config.model.backbone.weights = ""
     set_precision(config.runtime.precision)
-    model = build_model(config.model, tuple(config.data.canvas))
+    model = build_model(config.model, (config.data.canvas[0], config.data.canvas[1]))
     assign_arrays({v.path: v for v in model.variables}, model_arrays(arrays), folder)
     return Detector(config, model, categories, metadata.get("step", 0), folder)
 

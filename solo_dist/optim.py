@@ -6,8 +6,9 @@ SGD applies the learning rate outside the momentum, as PyTorch does (golden quir
 gradient, and clipping acts on the gradient of the global batch.
 """
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -94,6 +95,18 @@ class Optimizer:
         """Lets the moving averages start from the weights as they are now."""
         for name, average in self.averages.items():
             average.assign(self._variables[name])
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """The moving averages in place of the weights, where the recipe keeps averages."""
+        kept = {name: self._variables[name].numpy() for name in self.averages}
+        for name, average in self.averages.items():
+            self._variables[name].assign(average.read_value())
+        try:
+            yield
+        finally:
+            for name, value in kept.items():
+                self._variables[name].assign(value)
 
     def state(self) -> dict[str, tf.Variable]:
         """Every variable of the optimizer by a name that stays the same from run to run."""

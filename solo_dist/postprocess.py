@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, GridConfig, PostprocessConfig
-from solo_dist.data.targets import unpack_bits
 from solo_dist.models.dynamic_conv import mask_logits
 
 CELLS_PER_CHUNK = 64
@@ -27,6 +26,7 @@ MIN_AREA = {"p2": 8, "p3": 8, "p4": 16, "p5": 32, "p6": 32}
 _PACKED_BASE = 1024
 _PIXELS_PER_SUM = 1016
 _ROW_BLOCKS = 4
+_BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
 
 
 class Candidates(NamedTuple):
@@ -162,9 +162,11 @@ def find_candidates(
 
 def pack_bits(bits: tf.Tensor) -> tf.Tensor:
     """Bool [n,P] -> uint8 [n,P/8], highest bit first, as numpy.packbits."""
-    eights = tf.reshape(tf.cast(bits, tf.uint8), [bits.shape[0], bits.shape[1] // 8, 8])
-    weights = tf.constant([128, 64, 32, 16, 8, 4, 2, 1], tf.uint8)
-    return tf.reduce_sum(eights * weights, axis=2)
+    count, pixels = bits.shape
+    eight_bytes = tf.bitcast(tf.reshape(tf.cast(bits, tf.uint8), [count, pixels // 8, 8]), tf.int64)
+    # The product moves the lowest bit of byte i to bit 7 - i of the highest byte.
+    highest_byte = tf.bitwise.right_shift(eight_bytes * (0x8040201008040201 - 2**64), 56)
+    return tf.cast(tf.bitwise.bitwise_and(highest_byte, 255), tf.uint8)
 
 
 def matrix_nms(masks: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor, kernel: str, sigma: float) -> tf.Tensor:
@@ -212,7 +214,7 @@ def mask_intersections(masks: tf.Tensor) -> tf.Tensor:
     masks = tf.reshape(masks, [total, runs, run_bytes])
 
     def add_run(run, *sums):
-        bits = tf.cast(unpack_bits(masks[:, run]), tf.float32)
+        bits = tf.reshape(tf.gather(_BITS_OF_BYTE, tf.cast(masks[:, run], tf.int32)), [total, _PIXELS_PER_SUM])
         updated = []
         for block, (low_sum, high_sum) in enumerate(zip(sums[::2], sums[1::2], strict=True)):
             start = 2 * block * rows

@@ -7,6 +7,8 @@ Only the first and the last part communicate, so what lies between can be compil
 Per replica and step a batch of A*b images arrives (A accumulated micro-batches of b images). Shape legend: config.py.
 """
 
+import functools
+import time
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -55,7 +57,9 @@ class TrainStep:
         self._strategy, self._model, self._optimizer, self._config = strategy, model, optimizer, config
         self._micro_batch, self._accumulation = micro_batch, accumulation
         self._variables = [variable.value for variable in model.trainable_variables]
-        self._loss = tf.function(self._loss_of_outputs, jit_compile=True) if compile_scope == "loss" else self._loss_of_outputs
+        self._loss = (
+            tf.function(self._loss_of_outputs, jit_compile=True) if compile_scope == "loss" else self._loss_of_outputs
+        )
         gradients = self._loss_and_gradients
         self._micro_gradients = tf.function(gradients, jit_compile=True) if compile_scope == "step" else gradients
         self._make_state()
@@ -119,11 +123,13 @@ class TrainStep:
 
     def _fetch(self, iterator: Any) -> Any:
         """The next batch, and the time that was spent waiting for it."""
-        started = tf.timestamp()
+        # Not tf.timestamp, which refuses to run when determinism is asked for.
+        clock = functools.partial(tf.numpy_function, time.perf_counter, [], tf.float64)
+        started = clock()
         with tf.control_dependencies([started]):
             batch = next(iterator)
         with tf.control_dependencies(self._strategy.experimental_local_results(batch["image_size"])):
-            self._wait_seconds.assign_add(tf.timestamp() - started)
+            self._wait_seconds.assign_add(clock() - started)
         return batch
 
     def _global_counts(self, batch: dict[str, tf.Tensor], wishes: tf.Tensor) -> dict[str, tf.Tensor]:

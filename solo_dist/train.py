@@ -33,11 +33,19 @@ from solo_dist.runtime.cluster import Cluster, resolve_cluster
 
 _DEFAULT_RECIPE = str(Path(__file__).resolve().parent.parent / "configs" / "shapes_tiny.py")
 
-_CONFIG = config_flags.DEFINE_config_file("config", _DEFAULT_RECIPE, "Recipe, a file with get_config().", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", _DEFAULT_RECIPE, "Recipe, a file with get_config().", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Run directory, a path or URL; by default runs/NAME of the recipe.")
-_STRATEGY = flags.DEFINE_enum("strategy", "one_device", ["one_device", "mirrored", "multi_worker"], "How to distribute.")
-_RESUME = flags.DEFINE_string("resume", "auto", "auto: go on where there is a checkpoint; never; or a checkpoint's folder.")
-_CPU_DEVICES = flags.DEFINE_integer("cpu_devices", 0, "Logical devices to split the CPU into, to try mirrored without GPUs.")
+_STRATEGY = flags.DEFINE_enum(
+    "strategy", "one_device", ["one_device", "mirrored", "multi_worker"], "How to distribute."
+)
+_RESUME = flags.DEFINE_string(
+    "resume", "auto", "auto: go on where there is a checkpoint; never; or a checkpoint's folder."
+)
+_CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices", 0, "Logical devices to split the CPU into, to try mirrored without GPUs."
+)
 _NUM_DEVICES = flags.DEFINE_integer("num_devices", 0, "GPUs to use; 0: all that --strategy can use.")
 _WORKERS = flags.DEFINE_list("workers", [], "host:port of every worker; by default from the environment.")
 _WORKER_INDEX = flags.DEFINE_integer("worker_index", None, "Rank of this worker, with --workers.")
@@ -52,7 +60,9 @@ def main(arguments: list[str]) -> int:
     del arguments
     config = _CONFIG.value.validate()
     workdir = (_WORKDIR.value or f"runs/{config.name}").rstrip("/")
-    cluster = resolve_cluster(os.environ, _WORKERS.value, _WORKER_INDEX.value) if _STRATEGY.value == "multi_worker" else None
+    cluster = (
+        resolve_cluster(os.environ, _WORKERS.value, _WORKER_INDEX.value) if _STRATEGY.value == "multi_worker" else None
+    )
     _log_to_stderr(config, cluster)
 
     from solo_dist.runtime.precision import set_determinism, set_precision
@@ -78,7 +88,8 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None)
     worker, num_workers = (cluster.index, cluster.num_workers) if cluster else (0, 1)
     try:
         with WorkdirLock(workdir) if worker == 0 else contextlib.nullcontext():
-            Trainer(config, workdir, strategy, worker, num_workers, _RESUME.value).fit()
+            trainer = Trainer(config, workdir, strategy, worker, num_workers, _RESUME.value)
+            trainer.fit()
     except Preempted as stop:
         log.info("%s. The same command goes on from there:\n  %s", stop, _same_command())
         return launcher.EXIT_PREEMPTED
@@ -89,6 +100,7 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None)
         # The collectives are beyond repair, and tearing them down can hang.
         sys.stderr.flush()
         os._exit(launcher.EXIT_PEER_LOST)
+    log.info("%s", trainer.summary())
     return launcher.EXIT_DONE
 
 

@@ -19,17 +19,21 @@ from solo_dist.checkpoint import (
     CheckpointError,
     CheckpointStore,
     assign_arrays,
-    find_checkpoint,
     load_arrays,
+    load_metadata,
     write_atomically,
 )
 from solo_dist.config import Config, ConfigError
 from solo_dist.data.pipeline import build_dataset, check_manifest
 from solo_dist.data.schema import Manifest, load_manifest
 from solo_dist.environment import write_environment
+from solo_dist.evaluation.coco import format_short
+from solo_dist.evaluation.validation import Validation
+from solo_dist.inference import detection_function
 from solo_dist.models.solov2 import build_model
+from solo_dist.observability.pictures import training_panel
 from solo_dist.observability.progress import Progress
-from solo_dist.observability.writers import MetricWriter
+from solo_dist.observability.writers import MetricWriter, has_line
 from solo_dist.optim import Optimizer, peak_learning_rate
 from solo_dist.runtime.preemption import StopSignals
 from solo_dist.runtime.watchdog import Watchdog
@@ -69,7 +73,7 @@ class Trainer:
     ):
         self.config, self.workdir, self.strategy = config, workdir.rstrip("/"), strategy
         self.worker, self.num_workers, self.is_chief = worker, num_workers, worker == 0
-        self.step_number, self.images_seen, self.best_ap = 0, 0, -1.0
+        self.step_number, self.images_seen = 0, 0
         self._last_save = time.monotonic()
         self.checkpoints = CheckpointStore(f"{self.workdir}/checkpoints", config.train.keep_checkpoints)
         self.best = CheckpointStore(f"{self.workdir}/best", keep=1)
@@ -79,6 +83,8 @@ class Trainer:
         self.model = self.build_model()
         self.optimizer = self.build_optimizer()
         self.train_step = self.build_step()
+        self.detect = detection_function(self.model, config.model.grid, config.postprocess)
+        self.validation = self.build_validation()
         self._initialise(resumed)
         self.writer = self.build_writer()
 
@@ -93,24 +99,25 @@ class Trainer:
         batches = self.build_input()
         self.progress = Progress(self.step_number, train.steps, train.global_batch)
         current: Signals | None = None
-        with StopSignals() as stop, Watchdog(self.config.runtime.watchdog_minutes * 60) as watchdog:
+        with StopSignals() as self.stop, Watchdog(self.config.runtime.watchdog_minutes * 60) as self.watchdog:
+            self._evaluate_if_left_out()
             while self.step_number < train.steps:
-                previous, current = current, self._run_steps(batches, bool(stop.requested))
-                watchdog.beat()
+                previous, current = current, self._run_steps(batches)
+                self.watchdog.beat()
                 # The signals of the call before are at hand without waiting, and the same on every worker.
                 stopping, saving = self._read(previous)
-                last = self.step_number == train.steps
-                if last or self._due(train.log_every):
+                evaluating = self._evaluation_due()
+                if self._due(train.log_every):
                     self._log_metrics()
+                if stopping or saving or evaluating or self._due(train.save_every):
+                    self._save()
+                if stopping:
+                    self._leave()
                 if self._due(train.picture_every):
                     self._write_pictures()
-                if last or self._due(train.eval_every):
-                    self._evaluate(0 if last else train.eval_images, watchdog)
-                if last or stopping or saving or self._due(train.save_every):
-                    self._save()
-                if stopping and not last:
-                    self._leave(stop.requested)
-        self._finish()
+                if evaluating:
+                    self._evaluate()
+        self._close()
 
     # ---------------------------------------------------------------- what a run is built of
 
@@ -139,7 +146,12 @@ class Trainer:
         config = self.config.optimizer
         peak = peak_learning_rate(config, self.config.train.global_batch)
         if peak != config.learning_rate:
-            log.info("learning rate %g scaled to %g for global batch %d", config.learning_rate, peak, self.config.train.global_batch)
+            log.info(
+                "learning rate %g scaled to %g for global batch %d",
+                config.learning_rate,
+                peak,
+                self.config.train.global_batch,
+            )
         variables = {variable.path: variable.value for variable in self.model.trainable_variables}
         backbone = {variable.path for variable in self.model.backbone.trainable_variables}
         scales = dict.fromkeys(backbone, self.config.model.backbone.learning_rate_scale)
@@ -151,7 +163,9 @@ class Trainer:
         if scope == "auto":
             scope = "step" if tf.config.list_physical_devices("GPU") else "loss"
         plan = self.plan
-        return TrainStep(self.strategy, self.model, self.optimizer, self.config, plan.micro_batch, plan.accumulation, scope)
+        return TrainStep(
+            self.strategy, self.model, self.optimizer, self.config, plan.micro_batch, plan.accumulation, scope
+        )
 
     def build_input(self) -> Any:
         """Iterator over the batches that follow the images already seen."""
@@ -169,6 +183,20 @@ class Trainer:
             return batches.rebatch(self.plan.replica_batch, drop_remainder=True)
 
         return iter(self.strategy.distribute_datasets_from_function(per_worker))
+
+    def build_validation(self) -> Validation | None:
+        """The evaluation, where the recipe has validation shards; all workers take part in it."""
+        if not self.config.data.validation:
+            return None
+        validation = Validation(
+            self.config, self.detect, self.plan.micro_batch, self.workdir, self.worker, self.num_workers
+        )
+        if validation.manifest.categories != self.manifest.categories:
+            raise ConfigError(
+                f"The categories of data.validation={self.config.data.validation} are not those of "
+                f"data.train={self.config.data.train}; shard both from jsons with the same categories."
+            )
+        return validation
 
     def build_writer(self) -> MetricWriter | None:
         """Files that only the chief writes: config.json, environment.json, metrics.jsonl and TensorBoard."""
@@ -216,7 +244,9 @@ class Trainer:
                 "give another --workdir."
             )
         if before != self.config:
-            log.warning("The recipe differs from the one that %s was started with; going on with the new one.", self.workdir)
+            log.warning(
+                "The recipe differs from the one that %s was started with; going on with the new one.", self.workdir
+            )
 
     def _initialise(self, resumed: Checkpoint | None) -> None:
         """Weights and state, in this order of precedence.
@@ -227,9 +257,10 @@ class Trainer:
         if resumed is not None:
             assign_arrays(self._state(), resumed.arrays, f"Checkpoint of step {resumed.step} in {self.workdir}")
             self.step_number, self.images_seen = resumed.step, resumed.metadata["images"]
-            self.best_ap = resumed.metadata["best_ap"]
             if resumed.metadata["categories"] != self.manifest.categories:
-                raise ConfigError(f"The categories of {self.config.data.train} are not those of the run in {self.workdir}.")
+                raise ConfigError(
+                    f"The categories of {self.config.data.train} are not those of the run in {self.workdir}."
+                )
             log.info("weights: checkpoint of step %d in %s", resumed.step, self.workdir)
         elif self.config.model.weights:
             load_model_weights(self.model, self.config.model.weights)
@@ -248,14 +279,17 @@ class Trainer:
 
     # ---------------------------------------------------------------- what happens on the way
 
-    def _run_steps(self, batches: Any, stop: bool) -> Signals:
+    def _run_steps(self, batches: Any) -> Signals:
         """Dispatches the steps up to the next event."""
         train = self.config.train
-        events = [every for every in (train.log_every, train.save_every, train.eval_every, train.picture_every) if every]
+        events = [
+            every for every in (train.log_every, train.save_every, train.eval_every, train.picture_every) if every
+        ]
         ahead = [every - self.step_number % every for every in events]
         count = min(train.steps_per_call, train.steps - self.step_number, *ahead)
         save = bool(train.save_minutes) and time.monotonic() - self._last_save > train.save_minutes * 60
-        signals = self.train_step(batches, tf.constant(count), tf.constant([float(stop), float(save)]))
+        wishes = tf.constant([float(self.stop.requested is not None), float(save)])
+        signals = self.train_step(batches, tf.constant(count), wishes)
         self.step_number += count
         self.images_seen += count * train.global_batch
         return signals
@@ -281,14 +315,65 @@ class Trainer:
         stop, save = signals.wishes.numpy() > 0
         return bool(stop), bool(save)
 
-    def _evaluate(self, images, watchdog):
-        pass
-
-    def _write_pictures(self):
-        pass
-
     def _due(self, every: int) -> bool:
-        return bool(every) and self.step_number % every == 0
+        """Whether something that happens every so many steps, and at the end, happens now."""
+        return bool(every) and self.step_number % every == 0 or self.step_number == self.config.train.steps
+
+    def _evaluation_due(self) -> bool:
+        return self.validation is not None and self.step_number > 0 and self._due(self.config.train.eval_every)
+
+    def _evaluate_if_left_out(self) -> None:
+        """Makes up for the evaluation that a run did not come to before it was interrupted at this step."""
+        if self._evaluation_due() and not has_line(self.workdir, self.step_number, "validation"):
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        """Mask AP of the weights as they are, or of their moving average; the best so far is kept."""
+        self.progress.pause()
+        last = self.step_number == self.config.train.steps
+        images = 0 if last else self.config.train.eval_images
+        with self.optimizer.averaged_weights():
+            metrics = self.validation.run(self.step_number, images, self._go_on_evaluating, self._any_worker)
+        if metrics is None:
+            self._leave()
+        if metrics:
+            self.writer.scalars(self.step_number, "validation", metrics)
+            self.writer.flush()
+            log.info("step %d  validation  %s", self.step_number, format_short(metrics))
+            if metrics["segm/AP"] > self._best_ap():
+                self.best.save(self.step_number, self._host_copy(), self._metadata() | {"ap": metrics["segm/AP"]})
+        self.progress.resume()
+
+    def _go_on_evaluating(self) -> bool:
+        self.watchdog.beat()
+        return self.stop.requested is None
+
+    def _any_worker(self, mine: bool) -> bool:
+        """A collective: whether any worker says True."""
+        return any(self._gather(int(mine)))
+
+    def _gather(self, *mine: int) -> list[int]:
+        """A collective: the values of every replica, given one a local replica or one for all of them."""
+        values = self.strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant([mine[context.replica_id_in_sync_group % len(mine)]], tf.int64)
+        )
+        return self.strategy.gather(values, axis=0).numpy().tolist()
+
+    def _best_ap(self) -> float:
+        self.best.wait()
+        steps = self.best.steps()
+        return load_metadata(self.best.path(steps[-1]))["ap"] if steps else -1.0
+
+    def _write_pictures(self) -> None:
+        """A panel of the next training picture: the picture, its target masks, and the masks found."""
+        if not self.is_chief:
+            return
+        self.progress.pause()
+        batch = next(iter(build_dataset(self.config, "train", start_position=self.images_seen, batch_size=1)))
+        found = self.detect(batch["image"])
+        picture = training_panel(batch, found, self.manifest.categories, self.config.postprocess.mask_threshold)
+        self.writer.picture(self.step_number, "train", "panel", picture)
+        self.progress.resume()
 
     def _log_metrics(self) -> None:
         values = self.train_step.read_metrics()
@@ -313,7 +398,6 @@ class Trainer:
     def _metadata(self) -> dict[str, Any]:
         return {
             "images": self.images_seen,
-            "best_ap": self.best_ap,
             "seed": self.config.seed,
             "categories": self.manifest.categories,
             "recipe": self.config.name,
@@ -323,22 +407,18 @@ class Trainer:
         """Raises CheckpointError where the weights of the replicas are not the same bits."""
         local = self.strategy.experimental_local_results
         copies = zip(*(local(variable.value) for variable in self.model.variables), strict=True)
-        mine = [fingerprint(copy) for copy in copies]
-        if self.num_workers > 1:
-            values = self.strategy.experimental_distribute_values_from_function(
-                lambda context: tf.constant([mine[context.replica_id_in_sync_group % len(mine)]], tf.int64)
-            )
-            mine = self.strategy.gather(values, axis=0).numpy().tolist()
-        if len(set(mine)) > 1:
+        all_of_them = self._gather(*(fingerprint(copy) for copy in copies))
+        if len(set(all_of_them)) > 1:
             raise CheckpointError(
-                f"The weights differ between replicas at step {self.step_number} (fingerprints {mine}): some worker "
-                "restored another checkpoint. Check that all workers see the same --workdir, and start again."
+                f"The weights differ between replicas at step {self.step_number} (fingerprints {all_of_them}): some "
+                "worker restored another checkpoint. Check that all workers see the same --workdir, and start again."
             )
 
-    def _leave(self, reason: str | None) -> None:
-        """Ends the process's part in the run after a signal, everything saved."""
+    def _leave(self) -> None:
+        """Ends this process's part in the run after a signal, everything saved."""
         self._close()
-        raise Preempted(f"{reason or 'another worker was asked to stop'}; saved at step {self.step_number}")
+        reason = self.stop.requested or "another worker was asked to stop"
+        raise Preempted(f"{reason}; saved at step {self.step_number}")
 
     def _close(self) -> None:
         self.checkpoints.wait()
@@ -346,17 +426,12 @@ class Trainer:
         if self.writer:
             self.writer.close()
 
-    def _finish(self) -> None:
-        self._close()
-        if self.is_chief:
-            log.info("%s", self.summary())
-
     def summary(self) -> str:
         """Where everything is and what to type next."""
-        best = f"\n  best mask AP  {self.best_ap:.3f}, {self.workdir}/best" if self.best_ap >= 0 else ""
+        best = f"\n  best mask AP  {self._best_ap():.3f}, {self.best.folder}" if self.best.steps() else ""
         return (
             f"Finished at step {self.step_number}.\n"
-            f"  checkpoints   {self.workdir}/checkpoints{best}\n"
+            f"  checkpoints   {self.checkpoints.folder}{best}\n"
             f"  curves        tensorboard --logdir={self.workdir}/tensorboard\n"
             f"  metrics       {self.workdir}/metrics.jsonl\n"
             "Next:\n"

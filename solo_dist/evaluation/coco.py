@@ -193,6 +193,11 @@ class CocoEvaluator:
         return values
 
 
+def format_short(metrics: Mapping[str, float]) -> str:
+    """AP, AP50 and AP by size in one line."""
+    return "  ".join(f"{name} {metrics[f'segm/{name}']:.3f}" for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"))
+
+
 def format_table(metrics: Mapping[str, float], ceiling: Mapping[str, float] | None = None) -> str:
     """The table that COCO prints, with a column for the ceiling where it is given."""
     kinds = {"AP": "Average Precision  (AP)", "AR": "Average Recall     (AR)"}

@@ -77,6 +77,15 @@ class MetricWriter:
             board.close()
 
 
+def has_line(workdir: str, step: int, split: str) -> bool:
+    """Whether metrics.jsonl of a run holds a line of this step and split."""
+    path = f"{workdir}/metrics.jsonl"
+    if not tf.io.gfile.exists(path):
+        return False
+    with tf.io.gfile.GFile(path, "r") as file:
+        return any(_step_of_line(line) == step and json.loads(line)["split"] == split for line in file)
+
+
 def _kept_lines(path: str, after_step: int) -> list[str]:
     if not after_step or not tf.io.gfile.exists(path):
         return []
