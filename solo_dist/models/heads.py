@@ -52,7 +52,7 @@ class GridHead(keras.layers.Layer):
         self.category = Conv(config.num_categories, 3, _normal(), prior_bias, name="category")
         self.kernel = Conv(config.kernel_channels, 3, _normal(), name="kernel")
 
-    def build(self, input_shapes: Sequence[tuple[int | None, ...]]) -> None:
+    def build(self, input_shapes: Sequence[tuple[Any, ...]]) -> None:
         """Creates the variables."""
         channels = input_shapes[0][-1]
         size = self.grid.sizes[0]
@@ -60,8 +60,9 @@ class GridHead(keras.layers.Layer):
             (self.category_convs, self.category, 0),
             (self.kernel_convs, self.kernel, 2 * self.coordinates),
         ):
-            shape = (None, size, size, channels + extra)
-            for layer in [*convs, output]:
+            shape: tuple[Any, ...] = (None, size, size, channels + extra)
+            layers: list[Any] = [*convs, output]
+            for layer in layers:
                 layer.build(shape)
                 shape = layer.compute_output_shape(shape)
 
@@ -88,7 +89,7 @@ class GridHead(keras.layers.Layer):
         """[B, h, w, channels] -> logits [B, size * size, C] and kernels [B, size * size, E]."""
         # Coordinates are appended before the resize, and the category branch does not see them (quirk 8).
         x = resize_bilinear(append_coordinates(feature) if self.coordinates else feature, (size, size))
-        branches = (
+        branches: tuple[tuple[tf.Tensor, list[Any]], ...] = (
             (x[..., : feature.shape[-1]], [*self.category_convs, self.category]),
             (x, [*self.kernel_convs, self.kernel]),
         )
@@ -133,7 +134,7 @@ class MaskHead(keras.layers.Layer):
         """How often a level is doubled on its way to stride 4; P6 comes at the size of P5."""
         return min(PYRAMID_LEVELS.index(level), 3)
 
-    def build(self, input_shapes: Sequence[tuple[int | None, ...]]) -> None:
+    def build(self, input_shapes: Sequence[tuple[Any, ...]]) -> None:
         """Creates the variables."""
         shapes = dict(zip(PYRAMID_LEVELS, input_shapes, strict=True))
         for level, convs in self.convs.items():
@@ -170,7 +171,7 @@ class MaskHead(keras.layers.Layer):
         if self._has_coordinates(level):
             x = append_coordinates(x)
         first, *others = self.convs[level]
-        steps = [first]
+        steps: list[Callable] = [first]
         for conv in others:
             steps += [_double, conv]
         return _apply(steps, x, recompute)

@@ -92,8 +92,8 @@ class KerasBackbone(keras.layers.Layer):
     """Pictures -> C2..C5: the deepest tensor at each of the strides 4, 8, 16, 32.
 
     Args:
-      config: with name keras:NAME. norm frozen_batch runs every BatchNorm on its stored statistics; the network's own epsilon
-        and momentum stay.
+      config: with name keras:NAME. norm frozen_batch runs every BatchNorm on its stored statistics; the network's own
+        epsilon and momentum stay.
     """
 
     def __init__(self, config: BackboneConfig, **kwargs: Any):
@@ -106,7 +106,8 @@ class KerasBackbone(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the variables."""
-        network = build_application(self.application, tuple(input_shape[1:]))
+        self.picture_shape = tuple(input_shape[1:])
+        network = build_application(self.application, self.picture_shape)
         levels = self._find_levels(network, input_shape[1:3])
         inputs = network.inputs[0]
         for layer in network.layers:

@@ -136,7 +136,7 @@ class ConvNorm(keras.layers.Layer):
         convolve = depthwise_conv2d if self.depthwise else conv2d
         return convolve(x, tf.cast(kernel, x.dtype), self.strides, self.padding)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """Shape of what `call` returns."""
         batch, height, width, _ = input_shape
         return batch, -(-height // self.strides), -(-width // self.strides), self.filters

@@ -28,6 +28,7 @@ class GroupNorm(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the variables."""
         channels = input_shape[-1]
+        assert channels is not None
         while channels % self.groups:
             self.groups -= 1
         initial = "zeros" if self.zero_gamma else "ones"

@@ -5,12 +5,12 @@ statistics twice; here the variables are explicit arguments.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
 
-Tensors = tf.Tensor | tuple[tf.Tensor, ...]
+Tensors: TypeAlias = tf.Tensor | tuple[tf.Tensor, ...]
 
 
 def recomputed(function: Callable[..., Tensors], layers: Sequence[keras.layers.Layer], *inputs: tf.Tensor) -> Tensors:

@@ -19,7 +19,7 @@ def _bilinear_matrix(source: int, target: int) -> np.ndarray:
     position = np.float32(scale * (np.arange(target) + 0.5) - 0.5).clip(min=0)
     low = np.minimum(position.astype(np.int64), source - 1)
     high = np.minimum(low + 1, source - 1)
-    share = position - low.astype(np.float32)
+    share: np.ndarray = position - low.astype(np.float32)
     matrix = np.zeros([target, source], np.float32)
     rows = np.arange(target)
     np.add.at(matrix, (rows, low), 1 - share)

@@ -97,7 +97,7 @@ class Stage(keras.layers.Layer):
         arrangement = ARRANGEMENTS[config.name]
         # The large stem has reached stride 4 already, where the first stage works.
         strides = 1 if index == 0 and arrangement.large_stem else 2
-        self.blocks = [
+        self.blocks: list[Any] = [
             ResidualBlock(
                 config,
                 config.width * 2**index,
@@ -144,14 +144,15 @@ class ResNet(keras.layers.Layer):
         self.stem = ConvNorm(config.width, 7 if self.large_stem else 3, 2, norm=config.norm, name="stem")
         self.stages = [Stage(config, index, recompute, name=f"stage{index + 1}") for index in range(4)]
         self.frozen_stages = config.frozen_stages
-        for part in [self.stem, *self.stages][: config.frozen_stages + 1]:
+        parts: list[Any] = [self.stem, *self.stages]
+        for part in parts[: config.frozen_stages + 1]:
             part.trainable = False
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the variables."""
         self.stem.build(input_shape)
         batch, height, width, channels = self.stem.compute_output_shape(input_shape)
-        shape = (
+        shape: tuple[Any, ...] = (
             (batch, -(-height // 2), -(-width // 2), channels) if self.large_stem else (batch, height, width, channels)
         )
         for stage in self.stages:
@@ -173,7 +174,7 @@ class ResNet(keras.layers.Layer):
             outputs.append(tf.stop_gradient(x) if index < self.frozen_stages else x)
         return outputs
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> list[tuple[int | None, ...]]:
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         """Shape of what `call` returns."""
         batch, height, width, _ = input_shape
         return [

@@ -4,7 +4,12 @@ Our names are variable paths without the leading model name, for example `backbo
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from solo_dist.models.resnet import STD
 
 _NORM = {
     "weight": "gamma",
@@ -69,7 +74,108 @@ _OFFICIAL_RULES: list[Rule] = [
 ]
 
 
-def _translate(name: str, rules: list[Rule]) -> str | None:
+_ADELAIDET_RULES: list[Rule] = [
+    _rule(r"backbone\.bottom_up\.stem\.conv1\.weight", lambda m: "backbone/stem/kernel"),
+    _rule(r"backbone\.bottom_up\.stem\.conv1\.norm\.(\w+)", lambda m: f"backbone/stem/norm/{_NORM[m[1]]}"),
+    _rule(
+        r"backbone\.bottom_up\.res(\d)\.(\d+)\.(conv\d|shortcut)\.weight",
+        lambda m: f"backbone/stage{int(m[1]) - 1}/block{m[2]}/{m[3]}/kernel",
+    ),
+    _rule(
+        r"backbone\.bottom_up\.res(\d)\.(\d+)\.(conv\d|shortcut)\.norm\.(\w+)",
+        lambda m: f"backbone/stage{int(m[1]) - 1}/block{m[2]}/{m[3]}/norm/{_NORM[m[4]]}",
+    ),
+    _rule(r"backbone\.fpn_(lateral|output)(\d)\.(\w+)", lambda m: f"fpn/{m[1]}{m[2]}/{_LAYER[m[3]]}"),
+    # Towers are sequences of convolution, GroupNorm, ReLU.
+    _rule(
+        r"ins_head\.(cate|kernel)_tower\.(\d+)\.(\w+)",
+        lambda m: _conv_or_norm(f"head/{_BRANCH[m[1]]}_conv{int(m[2]) // 3}", "gn" if int(m[2]) % 3 else "conv", m[3]),
+    ),
+    _rule(r"ins_head\.(cate|kernel)_pred\.(\w+)", lambda m: f"head/{_BRANCH[m[1]]}/{_LAYER[m[2]]}"),
+    _rule(
+        r"mask_head\.convs_all_levels\.(\d)\.conv(\d)\.([01])\.(\w+)",
+        lambda m: _conv_or_norm(f"mask_head/p{int(m[1]) + 2}_conv{m[2]}", ("conv", "gn")[int(m[3])], m[4]),
+    ),
+    _rule(
+        r"mask_head\.conv_pred\.([01])\.(\w+)",
+        lambda m: _conv_or_norm("mask_head/output", ("conv", "gn")[int(m[1])], m[2]),
+    ),
+]
+
+_LITE_CONV = {"expand": "expand", "depthwise": "depthwise", "project": "project"}
+_LITE_NORM = {"0": "expand", "1": "depthwise", "2": "project"}
+
+_EFFICIENTNET_LITE_RULES: list[Rule] = [
+    _rule(r"_conv_stem\.weight", lambda m: "backbone/stem/kernel"),
+    _rule(r"_bn0\.(\w+)", lambda m: f"backbone/stem/norm/{_NORM[m[1]]}"),
+    _rule(r"_blocks\.(\d+)\._(\w+)_conv\.weight", lambda m: f"backbone/block{m[1]}/{_LITE_CONV[m[2]]}/kernel"),
+    _rule(
+        r"_blocks\.(\d+)\._bn(\d)\.(\w+)",
+        lambda m: f"backbone/block{m[1]}/{_LITE_NORM[m[2]]}/norm/{_NORM[m[3]]}",
+    ),
+    _rule(r"_conv_head\.weight", lambda m: "head/kernel"),
+    _rule(r"_bn1\.(\w+)", lambda m: f"head/norm/{_NORM[m[1]]}"),
+    _rule(r"_fc\.(\w+)", lambda m: f"classes/{_LAYER[m[1]]}"),
+]
+
+
+class Origin(NamedTuple):
+    """Whose names these are."""
+
+    label: str
+    marker: str
+    """A pattern that some name of such a checkpoint matches."""
+    rules: list[Rule]
+
+
+# In this order: the first origin with a matching name counts.
+ORIGINS = (
+    Origin("official SOLO", r"bbox_head\..*", _OFFICIAL_RULES),
+    Origin("AdelaiDet", r"backbone\.bottom_up\..*", _ADELAIDET_RULES),
+    Origin("EfficientNet-Lite", r"_conv_stem\.weight", _EFFICIENTNET_LITE_RULES),
+    Origin("torchvision ResNet", r"layer1\.0\.conv1\.weight", _BACKBONE_RULES),
+)
+
+# Counters of batches, constants of the sampling grid, and the classifiers of backbones: no part of a SOLOv2.
+_NOT_NEEDED = re.compile(r".*num_batches_tracked|pixel_mean|pixel_std|fc\.(weight|bias)")
+
+
+class Translation(NamedTuple):
+    """Arrays under our names and in our layout, and the names for which ours has no variable."""
+
+    label: str
+    arrays: dict[str, np.ndarray]
+    left_over: list[str]
+    not_needed: list[str]
+
+
+def translate(arrays: Mapping[str, np.ndarray]) -> Translation | None:
+    """Recognises the origin of a checkpoint by its names and renames its arrays.
+
+    Returns:
+      None where the names are of no known origin.
+    """
+    for origin in ORIGINS:
+        if any(re.fullmatch(origin.marker, name) for name in arrays):
+            return _translate(arrays, origin)
+    return None
+
+
+def _translate(arrays: Mapping[str, np.ndarray], origin: Origin) -> Translation:
+    result = Translation(origin.label, {}, [], [])
+    for name, array in arrays.items():
+        ours = _our_name(name, origin.rules)
+        if ours is not None:
+            result.arrays[ours] = _to_our_layout(array, ours)
+        else:
+            (result.not_needed if _NOT_NEEDED.fullmatch(name) else result.left_over).append(name)
+    if origin.label == "AdelaiDet" and "backbone/stem/kernel" in result.arrays:
+        # detectron2 feeds BGR with its mean subtracted; ours feeds RGB divided by a deviation: the same function.
+        result.arrays["backbone/stem/kernel"] = result.arrays["backbone/stem/kernel"][:, :, ::-1] * STD[:, None]
+    return result
+
+
+def _our_name(name: str, rules: list[Rule]) -> str | None:
     for pattern, build in rules:
         match = pattern.fullmatch(name)
         if match:
@@ -80,11 +186,8 @@ def _translate(name: str, rules: list[Rule]) -> str | None:
     return None
 
 
-def official_name(name: str) -> str | None:
-    """Our name of a tensor of the official SOLOv2 code; None where ours has no such variable."""
-    return _translate(name, _OFFICIAL_RULES)
-
-
-def torchvision_name(name: str) -> str | None:
-    """Our name of a tensor of a torchvision or timm ResNet; None where ours has no such variable."""
-    return _translate(name, _BACKBONE_RULES)
+def _to_our_layout(array: np.ndarray, ours: str) -> np.ndarray:
+    """OIHW -> HWIO, depthwise O1HW -> HWO1, and a dense layer's [out, in] -> [in, out]."""
+    if array.ndim == 4:
+        return array.transpose((2, 3, 0, 1) if "/depthwise/" in ours else (2, 3, 1, 0))
+    return array.T

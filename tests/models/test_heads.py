@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from solo_dist.config import GridConfig, ModelConfig
 from solo_dist.models.heads import GridHead, MaskHead
-from solo_dist.models.weight_names import official_name
+from solo_dist.models.weight_names import translate
 
 
 def nhwc(x: np.ndarray) -> np.ndarray:
@@ -38,10 +38,9 @@ def heads(head_small):
     for part in parts:
         part.build(shapes)
     variables = {variable.path: variable for part in parts for variable in part.variables}
-    for name, value in head_small.items():
-        if name.startswith("w:"):
-            value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
-            variables.pop(official_name(name[2:])).assign(value)
+    weights = translate({name[2:]: value for name, value in head_small.items() if name.startswith("w:")})
+    for name, value in weights.arrays.items():
+        variables.pop(name).assign(value)
     assert not variables
     return parts
 
