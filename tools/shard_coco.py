@@ -35,12 +35,13 @@ flags.mark_flag_as_required("config")
 def main(arguments: list[str]) -> None:
     """Makes the shards and prints what is in them."""
     del arguments
+    config = _CONFIG.value
+    canvas = _parse_canvas(_CANVAS.value) if _CANVAS.value else tuple(config.data.canvas)
     from solo_dist.data import sharding
     from solo_dist.data.records import ShardSettings
 
-    config = _CONFIG.value
     settings = ShardSettings(
-        canvas=_parse_canvas(_CANVAS.value) if _CANVAS.value else tuple(config.data.canvas),
+        canvas=canvas,
         grid=config.model.grid,
         keep_original=_KEEP_ORIGINAL.value,
         views=_VIEWS.value,

@@ -1,6 +1,7 @@
 """One image and its annotations -> serialized records: what a worker of the shard tool does, image by image."""
 
 import dataclasses
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -245,4 +246,6 @@ def _reject(raw: dict[str, Any], image: CocoImage, reason: str) -> Rejection:
 
 
 def _cause(error: Unusable) -> str:
-    return str(error.__cause__).splitlines()[0][:200] if error.__cause__ and str(error.__cause__) else ""
+    """First line of what the decoder said, without the addresses of objects: the file is the same from any run."""
+    lines = str(error.__cause__ or "").splitlines()
+    return re.sub(r"\s*<[^>]*>", "", lines[0])[:200] if lines else ""

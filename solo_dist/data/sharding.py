@@ -87,7 +87,7 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
         return _finish(plan, notes, rejected, fingerprint)
     except tf.errors.OpError as error:
         raise ShardError(
-            f"Cannot write to {job.output}: {error.message}. Free it, then run the same command."
+            f"Cannot write to {job.output}: {error.message}. Free some space, then run the same command."
         ) from error
 
 
@@ -104,8 +104,8 @@ def summary(manifest: Manifest, data: DataConfig) -> str:
     lines = [
         f"{manifest.folder}: {manifest.num_images} images in {len(manifest.files)} shards, {size / 1e6:.1f} MB, "
         f"of which pictures {counts.image_bytes / 1e6:.1f} MB; {len(manifest.categories)} categories",
-        f"instances: {manifest.num_instances} kept, {crowds} crowd, {sum(rejected.values())} rejected",
-        f"rejected, by reason: {dropped}",
+        f"instances: {manifest.num_instances} kept, {crowds} crowd (kept for evaluation only)",
+        f"rejected: {dropped}",
         f"positives by level: {levels or 'none'}",
         f"collisions: {counts.colliding} instances lose cells to a later one, {counts.lost} of them all their cells; "
         f"{counts.without_positives} instances have no positive cell",
