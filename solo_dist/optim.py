@@ -9,7 +9,6 @@ gradient, and clipping acts on the gradient of the global batch.
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import tensorflow as tf
 

@@ -6,23 +6,13 @@ in data/pipeline.py, and how workers find each other in runtime/.
 
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import tensorflow as tf
 
 from solo_dist.batch_plan import BatchPlan, plan_batch
-from solo_dist.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    CheckpointStore,
-    assign_arrays,
-    load_arrays,
-    load_metadata,
-    write_atomically,
-)
+from solo_dist.checkpoint import Checkpoint, CheckpointStore, assign_arrays, load_metadata, write_atomically
 from solo_dist.config import Config, ConfigError
 from solo_dist.data.pipeline import build_dataset, check_manifest
 from solo_dist.data.schema import Manifest, load_manifest
@@ -35,8 +25,10 @@ from solo_dist.observability.pictures import training_panel
 from solo_dist.observability.progress import Progress
 from solo_dist.observability.writers import MetricWriter, has_line
 from solo_dist.optim import Optimizer, peak_learning_rate
+from solo_dist.runtime.agreement import any_worker, verify_equal
 from solo_dist.runtime.preemption import StopSignals
 from solo_dist.runtime.watchdog import Watchdog
+from solo_dist.starting_point import check_same_run, find_resume_point
 from solo_dist.step import Signals, TrainStep
 
 log = logging.getLogger(__name__)
@@ -78,7 +70,9 @@ class Trainer:
         self.checkpoints = CheckpointStore(f"{self.workdir}/checkpoints", config.train.keep_checkpoints)
         self.best = CheckpointStore(f"{self.workdir}/best", keep=1)
         self.manifest = self.build_data_contract()
-        resumed = self._find_resume_point(resume)
+        if self.is_chief:
+            check_same_run(config, self.workdir)
+        resumed = find_resume_point(self.checkpoints, self.workdir, resume)
         self.plan = self.build_plan()
         self.model = self.build_model()
         self.optimizer = self.build_optimizer()
@@ -109,12 +103,12 @@ class Trainer:
                 evaluating = self._evaluation_due()
                 if self._due(train.log_every):
                     self._log_metrics()
+                if self._due(train.picture_every):
+                    self._write_pictures()
                 if stopping or saving or evaluating or self._due(train.save_every):
                     self._save()
                 if stopping:
                     self._leave()
-                if self._due(train.picture_every):
-                    self._write_pictures()
                 if evaluating:
                     self._evaluate()
         self._close()
@@ -209,51 +203,8 @@ class Trainer:
 
     # ---------------------------------------------------------------- where a run starts
 
-    def _find_resume_point(self, resume: str) -> Checkpoint | None:
-        """The checkpoint to go on from, or None for a new run."""
-        self._check_same_run()
-        if resume == "auto":
-            return self.checkpoints.restore_latest()
-        existing = self.checkpoints.steps()
-        if resume == "never":
-            if existing:
-                raise ConfigError(
-                    f"--resume=never, but {self.workdir} holds a run at step {existing[-1]}; "
-                    "give another --workdir, or remove this one."
-                )
-            return None
-        arrays, metadata = load_arrays(resume)
-        if existing and existing[-1] > metadata["step"]:
-            raise ConfigError(
-                f"--resume={resume} is step {metadata['step']}, but {self.workdir} already holds step {existing[-1]}; "
-                "give another --workdir."
-            )
-        return Checkpoint(metadata["step"], arrays, metadata)
-
-    def _check_same_run(self) -> None:
-        """Raises ConfigError where the workdir holds a run of another recipe; says what else has changed."""
-        path = f"{self.workdir}/config.json"
-        if not self.is_chief or not tf.io.gfile.exists(path):
-            return
-        with tf.io.gfile.GFile(path, "r") as file:
-            before = Config.from_json(file.read())
-        if before.name != self.config.name or before.model != self.config.model:
-            what = f"recipe {before.name!r}" if before.name != self.config.name else "another model"
-            raise ConfigError(
-                f"{self.workdir} holds a run of {what} (see its config.json), not of {self.config.name!r} as given now; "
-                "give another --workdir."
-            )
-        if before != self.config:
-            log.warning(
-                "The recipe differs from the one that %s was started with; going on with the new one.", self.workdir
-            )
-
     def _initialise(self, resumed: Checkpoint | None) -> None:
-        """Weights and state, in this order of precedence.
-
-        1. The run's own checkpoint (--resume). 2. model.weights, a whole model. 3. model.backbone.weights.
-        4. Random, from the seed. The backbone's weights are loaded by `build_model`.
-        """
+        """Fills weights and state; the order of precedence is in starting_point.py."""
         if resumed is not None:
             assign_arrays(self._state(), resumed.arrays, f"Checkpoint of step {resumed.step} in {self.workdir}")
             self.step_number, self.images_seen = resumed.step, resumed.metadata["images"]
@@ -270,7 +221,10 @@ class Trainer:
             log.info("weights: backbone from %s, the rest random", self.config.model.backbone.weights)
         else:
             log.info("weights: random, seed %d", self.config.seed)
-        self._verify_replicas()
+        verify_equal(self.strategy, self._weights(), "at the start")
+
+    def _weights(self) -> list[tf.Variable]:
+        return [variable.value for variable in self.model.variables]
 
     def _state(self) -> dict[str, Any]:
         """Every variable of a checkpoint by name."""
@@ -305,11 +259,11 @@ class Trainer:
         run = int(signals.nonfinite_run)
         if run >= self.config.train.max_nonfinite_steps:
             self._log_metrics()
-            images = self.train_step.suspect_images()
+            images = self.train_step.suspect_images() or "none whose own loss was not finite"
             raise TrainingFailed(
                 f"Loss or gradients were not finite in {run} steps in a row, up to step {self.step_number}. "
-                f"The last such images here: {images or 'none with a loss of their own'}. Nothing broken was saved. Look at these "
-                "images (tools/inspect_shards.py), or try a lower optimizer.learning_rate, a longer optimizer.warmup_steps, "
+                f"Images of the last ones: {images}. Nothing broken was saved. Look at these images "
+                "(tools/inspect_shards.py), or try a lower optimizer.learning_rate, a longer optimizer.warmup_steps, "
                 "optimizer.clip_norm=10 or runtime.precision=float32."
             )
         stop, save = signals.wishes.numpy() > 0
@@ -333,7 +287,9 @@ class Trainer:
         last = self.step_number == self.config.train.steps
         images = 0 if last else self.config.train.eval_images
         with self.optimizer.averaged_weights():
-            metrics = self.validation.run(self.step_number, images, self._go_on_evaluating, self._any_worker)
+            metrics = self.validation.run(
+                self.step_number, images, self._go_on_evaluating, lambda mine: any_worker(self.strategy, mine)
+            )
         if metrics is None:
             self._leave()
         if metrics:
@@ -347,17 +303,6 @@ class Trainer:
     def _go_on_evaluating(self) -> bool:
         self.watchdog.beat()
         return self.stop.requested is None
-
-    def _any_worker(self, mine: bool) -> bool:
-        """A collective: whether any worker says True."""
-        return any(self._gather(int(mine)))
-
-    def _gather(self, *mine: int) -> list[int]:
-        """A collective: the values of every replica, given one a local replica or one for all of them."""
-        values = self.strategy.experimental_distribute_values_from_function(
-            lambda context: tf.constant([mine[context.replica_id_in_sync_group % len(mine)]], tf.int64)
-        )
-        return self.strategy.gather(values, axis=0).numpy().tolist()
 
     def _best_ap(self) -> float:
         self.best.wait()
@@ -384,7 +329,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Hands a copy of the state to the checkpoint writer; only the chief writes."""
-        self._verify_replicas()
+        verify_equal(self.strategy, self._weights(), f"at step {self.step_number}")
         self._last_save = time.monotonic()
         if not self.is_chief:
             return
@@ -402,17 +347,6 @@ class Trainer:
             "categories": self.manifest.categories,
             "recipe": self.config.name,
         }
-
-    def _verify_replicas(self) -> None:
-        """Raises CheckpointError where the weights of the replicas are not the same bits."""
-        local = self.strategy.experimental_local_results
-        copies = zip(*(local(variable.value) for variable in self.model.variables), strict=True)
-        all_of_them = self._gather(*(fingerprint(copy) for copy in copies))
-        if len(set(all_of_them)) > 1:
-            raise CheckpointError(
-                f"The weights differ between replicas at step {self.step_number} (fingerprints {all_of_them}): some "
-                "worker restored another checkpoint. Check that all workers see the same --workdir, and start again."
-            )
 
     def _leave(self) -> None:
         """Ends this process's part in the run after a signal, everything saved."""
@@ -439,11 +373,3 @@ class Trainer:
             f"  python -m solo_dist.predict --workdir={self.workdir} --images='PICTURES/*.jpg' --output=OVERLAYS\n"
             f"  python -m solo_dist.export --workdir={self.workdir}"
         )
-
-
-def fingerprint(variables: Any) -> int:
-    """CRC-32C over the bytes of variables, to tell whether replicas are equal."""
-    value = 0
-    for variable in variables:
-        value = google_crc32c.extend(value, np.ascontiguousarray(variable.numpy()).tobytes())
-    return value

@@ -33,10 +33,12 @@ class MetricWriter:
         self._appendable = "://" not in workdir
         tf.io.gfile.makedirs(workdir)
         write_atomically(self._path, "".join(self._lines).encode())
+        # An evaluation counts as done when its line is in metrics.jsonl, which comes after its events.
+        evaluated = max((_step_of_line(line) for line in self._lines if _split_of_line(line) == "validation"), default=0)
         self._boards = {}
         for split, name in _TENSORBOARD_FOLDERS.items():
             folder = f"{workdir}/tensorboard/{name}"
-            cut_events(folder, after_step)
+            cut_events(folder, after_step if split == "train" else evaluated)
             self._boards[split] = tf.summary.create_file_writer(folder)
 
     def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
@@ -45,6 +47,10 @@ class MetricWriter:
         Args:
           split: 'train' or 'validation'.
         """
+        with self._boards[split].as_default(step=step):
+            for tag, value in values.items():
+                tf.summary.scalar(tag, value)
+        self._boards[split].flush()
         line = json.dumps({"step": step, "split": split, **values}) + "\n"
         if self._appendable:
             with tf.io.gfile.GFile(self._path, "a") as file:
@@ -52,19 +58,11 @@ class MetricWriter:
         else:
             self._lines.append(line)
             write_atomically(self._path, "".join(self._lines).encode())
-        with self._boards[split].as_default(step=step):
-            for tag, value in values.items():
-                tf.summary.scalar(tag, value)
 
     def picture(self, step: int, split: str, tag: str, picture: np.ndarray) -> None:
         """Adds one picture, uint8 [height, width, 3], to TensorBoard."""
         with self._boards[split].as_default(step=step):
             tf.summary.image(tag, picture[None])
-
-    def text(self, step: int, tag: str, text: str) -> None:
-        """Adds one text in Markdown to TensorBoard."""
-        with self._boards["train"].as_default(step=step):
-            tf.summary.text(tag, text)
 
     def flush(self) -> None:
         """Returns when everything written so far is in the files."""
@@ -83,7 +81,7 @@ def has_line(workdir: str, step: int, split: str) -> bool:
     if not tf.io.gfile.exists(path):
         return False
     with tf.io.gfile.GFile(path, "r") as file:
-        return any(_step_of_line(line) == step and json.loads(line)["split"] == split for line in file)
+        return any(_step_of_line(line) == step and _split_of_line(line) == split for line in file)
 
 
 def _kept_lines(path: str, after_step: int) -> list[str]:
@@ -99,6 +97,10 @@ def _step_of_line(line: str) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
         return float("inf")  # a line that a killed process wrote in part
+
+
+def _split_of_line(line: str) -> str:
+    return json.loads(line)["split"] if _step_of_line(line) != float("inf") else ""
 
 
 def cut_events(folder: str, after_step: int) -> None:
