@@ -160,8 +160,8 @@ class Launcher:
 
     def _forward_signals(self, workers: list[Worker], deadline: float | None) -> float | None:
         while self._signals:
-            number = self._signals.pop(0)
-            say(f"Received {signal.Signals(number).name}; passing it to the workers.")
+            number = signal.Signals(self._signals.pop(0))
+            say(f"Received {number.name}; passing it to the workers.")
             self._stopping = True
             deadline = deadline or time.monotonic() + self._options.stop_seconds
             _send_all(workers, _FORWARDED[number])

@@ -7,6 +7,8 @@ Must run before TensorFlow touches a device: memory growth, logical CPU devices 
 Start the watchdog first: with a worker missing, a multi-worker strategy waits for it.
 """
 
+import signal
+
 import tensorflow as tf
 
 from solo_dist.config import ConfigError
@@ -99,7 +101,10 @@ def _multi_worker(cluster: Cluster | None, communication: str, devices: list[str
         rpc_layer="grpc",
     )
     options = tf.distribute.experimental.CommunicationOptions(implementation=_COMMUNICATION[communication])
-    return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    # TensorFlow's server has put a handler of its own under Python's that swallows SIGTERM; put Python's back.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    return strategy
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:

@@ -11,11 +11,11 @@ leaves with EXIT_WATCHDOG; the launcher kills what is left of the job and starts
 
 import faulthandler
 import os
-import sys
 import threading
 
 from solo_dist.runtime.launcher import EXIT_WATCHDOG
 
+_STDERR = 2  # the file descriptor: faulthandler needs no more, and it is there without sys.stderr
 _TICKS = 50
 _GIL_FACTOR = 2.0
 
@@ -54,7 +54,7 @@ class Watchdog:
         seen, ticks = self._beats, 0
         try:
             while not self._stop.wait(self._seconds / _TICKS):
-                faulthandler.dump_traceback_later(self._seconds * _GIL_FACTOR, exit=True, file=sys.__stderr__)
+                faulthandler.dump_traceback_later(self._seconds * _GIL_FACTOR, exit=True, file=_STDERR)
                 seen, ticks = self._beats, ticks + 1 if self._beats == seen else 0
                 if ticks >= _TICKS:
                     self._exit()
@@ -62,8 +62,7 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def _exit(self) -> None:
-        stderr = sys.__stderr__.fileno()
-        os.write(stderr, f"Watchdog: no step finished for {self._seconds:g} s. The stacks of all threads:\n".encode())
-        faulthandler.dump_traceback(stderr, all_threads=True)
-        os.write(stderr, f"Watchdog: exiting with code {EXIT_WATCHDOG}; the launcher starts the job again.\n".encode())
+        os.write(_STDERR, f"Watchdog: no step finished for {self._seconds:g} s. The stacks of all threads:\n".encode())
+        faulthandler.dump_traceback(_STDERR, all_threads=True)
+        os.write(_STDERR, f"Watchdog: exiting with code {EXIT_WATCHDOG}; the launcher starts the job again.\n".encode())
         os._exit(EXIT_WATCHDOG)

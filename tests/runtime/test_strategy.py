@@ -1,14 +1,18 @@
 """Strategies in processes of their own, because devices can be configured once a process."""
 
 import json
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
 from launch.local import free_ports
 from solo_dist.runtime.strategy import is_peer_loss
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SUM_OVER_REPLICAS = """
 import json, sys
@@ -63,6 +67,20 @@ def test_two_workers():
     for index, values in enumerate([result(process) for process in processes]):
         assert values["sums"] == [3.0]
         assert values["words"] == f"worker {index} of 2, 2 replicas in all, here on CPU:0"
+
+
+def test_a_worker_that_is_not_listening_yet_dies_of_sigterm():
+    code = """
+import os, signal
+from solo_dist.runtime.cluster import Cluster
+from solo_dist.runtime.strategy import build_strategy
+from launch.local import free_ports
+build_strategy("multi_worker", Cluster((f"127.0.0.1:{free_ports(1)[0]}",), 0))
+os.kill(os.getpid(), signal.SIGTERM)
+signal.pause()
+"""
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=120)
+    assert process.returncode == -signal.SIGTERM
 
 
 ERRORS = [
