@@ -166,7 +166,8 @@ def _read_legacy(data: bytes) -> tuple[Any, dict[str, bytes]]:
     buffers = {}
     for key in _TensorUnpickler(stream).load():
         storage = unpickler.storages[key]
-        stream.seek(8, io.SEEK_CUR)  # the count once more
+        if int.from_bytes(stream.read(8), "little") != storage.count:
+            raise pickle.UnpicklingError(f"no storage {key}")
         buffers[key] = stream.read(storage.count * _item_size(storage.kind))
     return content, buffers
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from solo_dist.config import GridConfig, ModelConfig
 from solo_dist.models.heads import GridHead, MaskHead
+from solo_dist.models.torch_reader import read_torch
 from solo_dist.models.weight_names import translate
 
 
@@ -22,7 +23,7 @@ def head_small(golden):
 
 
 @pytest.fixture(scope="module")
-def heads(head_small):
+def heads(head_small, write_pth):
     """Grid head and mask head with the official weights of the golden vector."""
     sizes = json.loads(str(head_small["config"]))
     config = ModelConfig(
@@ -38,7 +39,8 @@ def heads(head_small):
     for part in parts:
         part.build(shapes)
     variables = {variable.path: variable for part in parts for variable in part.variables}
-    weights = translate({name[2:]: value for name, value in head_small.items() if name.startswith("w:")})
+    file = write_pth({name[2:]: value for name, value in head_small.items() if name.startswith("w:")}, "legacy")
+    weights = translate(read_torch(file, "head_small"))
     for name, value in weights.arrays.items():
         variables.pop(name).assign(value)
     assert not variables
