@@ -16,6 +16,7 @@ from solo_dist.config import MASK_STRIDE, Config, ConfigError
 from solo_dist.data import targets, transforms
 from solo_dist.data.reader import RecordReader
 from solo_dist.data.schema import Manifest, Record, load_manifest, parse_record, precomputed_targets
+from solo_dist.data.service import through_service
 
 Element = dict[str, tf.Tensor]
 
@@ -60,14 +61,27 @@ def build_dataset(
     batch_size = batch_size or _batch_share(config, num_workers)
     reader = RecordReader(manifest, config.data.max_bad_records)
     training = split == "train"
-    positions = _positions(
-        0 if training else manifest.num_images, start_position, worker, num_workers, batch_size, parallelism
-    )
+    total = batch_size * num_workers
+    first = start_position + worker * batch_size
     # Control flow is written out, so AutoGraph would only slow down the tracing.
     make = tf.autograph.experimental.do_not_convert(_element_maker(config, manifest, reader, training))
-    dataset = positions.map(make, num_parallel_calls=parallelism)
-    dataset = reader.limit_bad_records(dataset.batch(batch_size, drop_remainder=True))
-    return dataset.prefetch(2).with_options(input_options())
+
+    def make_batches(numbers: tf.data.Dataset) -> tf.data.Dataset:
+        positions = numbers.flat_map(
+            lambda number: tf.data.Dataset.range(first + number * total, first + number * total + batch_size)
+        )
+        batches = positions.map(make, num_parallel_calls=parallelism).batch(batch_size, drop_remainder=True)
+        return batches.with_options(input_options())
+
+    if training and config.data.service:
+        batches = through_service(
+            config.data.service, make_batches, lambda batch: (int(batch["position"][0]) - first) // total
+        )
+    elif training:
+        batches = make_batches(tf.data.Dataset.counter())
+    else:
+        batches = make_batches(tf.data.Dataset.range(-(-(manifest.num_images - start_position) // total)))
+    return reader.limit_bad_records(batches).prefetch(2).with_options(input_options())
 
 
 def load_split(config: Config, split: str) -> Manifest:
@@ -106,13 +120,6 @@ def input_options() -> tf.data.Options:
     # Elements are prepared in parallel; threads inside single operations would only add switching between them.
     options.threading.max_intra_op_parallelism = 1
     return options
-
-
-def _positions(end: int, start: int, worker: int, num_workers: int, batch: int, parallelism: int) -> tf.data.Dataset:
-    """Positions of this worker, int64 scalars, in order; end 0: without end, else in whole global batches beyond it."""
-    total = batch * num_workers
-    counter = tf.data.Dataset.range(-(-(end - start) // total) * batch) if end else tf.data.Dataset.counter()
-    return counter.map(lambda i: start + i // batch * total + worker * batch + i % batch)
 
 
 class Order:

@@ -1,0 +1,163 @@
+"""Batches made on other machines by tf.data service, in the order and with the content they would have without it.
+
+The dispatcher deals batch numbers to its workers, first come first served, so batches arrive out of order, and those
+that a worker takes down with it never arrive. Since a batch is a function of its number, the trainer puts them back in
+order and makes the ones that do not arrive itself: neither the speed nor the loss of workers changes a training.
+The workers need the same folder of shards under the same path or URL. Start dispatcher and workers with
+`python -m tools.data_service`.
+"""
+
+import logging
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import tensorflow as tf
+
+from solo_dist.config import ConfigError
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 5.0
+"""A batch that the trainer has waited for this long it makes itself."""
+FIRST_PATIENCE_SECONDS = 60.0
+"""The same before any batch has arrived: the workers have to prepare."""
+CONNECT_SECONDS = 10.0
+_WAITING_BYTES = 1 << 30
+_LEAST_WAITING, _MOST_WAITING = 8, 64
+
+Batch = dict[str, tf.Tensor]
+MakeBatches = Callable[[tf.data.Dataset], tf.data.Dataset]
+
+
+def through_service(address: str, make_batches: MakeBatches, number_of: Callable[[Batch], int]) -> tf.data.Dataset:
+    """The endless batches of `make_batches`, made by a tf.data service.
+
+    Args:
+      address: grpc://host:port of the dispatcher.
+      make_batches: from batch numbers, int64 scalars, to a data set with one batch for each; graph operations only.
+      number_of: the number of a batch that has arrived.
+    Raises:
+      ConfigError: at once, where nothing answers at the address.
+    """
+    _check_reachable(address)
+    # Not compressed: pictures hardly shrink, and the trainer's host is the one short of time.
+    distribute = tf.data.experimental.service.distribute(
+        tf.data.experimental.service.ShardingPolicy.DYNAMIC, address, compression=None
+    )
+    remote = make_batches(tf.data.Dataset.counter()).apply(distribute)
+    here = tf.function(
+        lambda number: make_batches(tf.data.Dataset.range(number, number + 1)).get_single_element(), autograph=False
+    )
+
+    spec = remote.element_spec
+    most_waiting = max(_LEAST_WAITING, min(_MOST_WAITING, _WAITING_BYTES // _bytes_of(spec)))
+
+    def make_here(number: int) -> Batch:
+        with tf.device("/cpu:0"):
+            return here(tf.constant(number, tf.int64))
+
+    def batches() -> Iterator[Batch]:
+        arrivals = _Arrivals(remote)
+        try:
+            yield from in_order(arrivals.next, make_here, number_of, most_waiting)
+        finally:
+            arrivals.close()
+
+    return tf.data.Dataset.from_generator(batches, output_signature=spec)
+
+
+def in_order(
+    next_arrival: Callable[[], Batch | None],
+    make_here: Callable[[int], Batch],
+    number_of: Callable[[Batch], int],
+    most_waiting: int,
+) -> Iterator[Batch]:
+    """Batches 0, 1, 2, ... out of those that arrive in any order, some of them late, twice or never.
+
+    A batch is made here where `next_arrival` gives up (None), where it is overdue, or where `most_waiting` later ones
+    have arrived before it.
+    """
+    waiting: dict[int, Batch] = {}
+    wanted = 0
+    while True:
+        started = time.monotonic()
+        while wanted not in waiting and len(waiting) < most_waiting:
+            if waiting and time.monotonic() - started > PATIENCE_SECONDS:
+                break
+            batch = next_arrival()
+            if batch is None:
+                break
+            if (number := number_of(batch)) >= wanted:
+                waiting[number] = batch
+        if wanted not in waiting:
+            log.info("Batch %d did not arrive from the tf.data service; it is made here.", wanted)
+        yield waiting.pop(wanted, None) or make_here(wanted)
+        wanted += 1
+
+
+class _Arrivals:
+    """What the service sends, fetched by a thread of its own so that waiting for it can end."""
+
+    def __init__(self, remote: tf.data.Dataset):
+        self._queue: queue.Queue[Batch] = queue.Queue(maxsize=2)
+        self._open = True
+        self._patience = FIRST_PATIENCE_SECONDS
+        threading.Thread(target=self._fetch, args=[remote], daemon=True, name="tf.data service").start()
+
+    def next(self) -> Batch | None:
+        """The next batch to arrive; None where it takes too long, and then at once until batches come again."""
+        try:
+            batch = self._queue.get(timeout=self._patience) if self._patience else self._queue.get_nowait()
+        except queue.Empty:
+            if self._patience:
+                log.warning("Nothing comes from the tf.data service; batches are made here until it does.")
+            self._patience = 0.0
+            return None
+        self._patience = PATIENCE_SECONDS
+        return batch
+
+    def close(self) -> None:
+        """Lets the thread end."""
+        self._open = False
+
+    def _fetch(self, remote: tf.data.Dataset) -> None:
+        try:
+            for batch in remote:
+                while self._open and not self._offer(batch):
+                    pass
+                if not self._open:
+                    return
+        except tf.errors.OpError as error:
+            log.warning("The tf.data service has ended: %s", error.message)
+
+    def _offer(self, batch: Batch) -> bool:
+        try:
+            self._queue.put(batch, timeout=1.0)
+        except queue.Full:
+            return False
+        return True
+
+
+def _bytes_of(spec: dict[str, tf.TensorSpec]) -> int:
+    return sum(value.shape.num_elements() * value.dtype.size for value in spec.values())
+
+
+def _check_reachable(address: str) -> None:
+    parts = urlsplit(address)
+    try:
+        usable = parts.scheme == "grpc" and parts.hostname and parts.port
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"data.service={address!r} must be grpc://host:port.")
+    try:
+        socket.create_connection((parts.hostname, parts.port), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"data.service={address}: no dispatcher answers there ({error}); start one with "
+            "`python -m tools.data_service --role=dispatcher`, or leave the option empty."
+        ) from error
