@@ -17,7 +17,7 @@ def run(options: Options) -> dict[str, float]:
     masks = runs.from_numpy(instances)
     boxes = runs.tight_boxes(masks, NUM_INSTANCES)
     categories = tf.range(NUM_INSTANCES)
-    make = tf.function(lambda *arguments: targets.make_targets(*arguments, CANVAS, GridConfig()), autograph=False)
+    make = tf.function(lambda *of: targets.make_targets(of[0], of[1], of[2], CANVAS, GridConfig()), autograph=False)
     seconds = alternate(
         {"targets": lambda: make(masks, boxes, categories).masks.numpy(), "unit": yardstick()}, 4 * options.rounds
     )
