@@ -14,6 +14,16 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def two_cpus() -> list[str]:
+    """The CPU as two logical devices, for Mirrored without GPUs; set before any test can start TensorFlow's runtime."""
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    return ["CPU:0", "CPU:1"]
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder with real pictures and masks; the tests that need it are skipped where it is absent."""
