@@ -166,7 +166,7 @@ def _read_legacy(data: bytes) -> tuple[Any, dict[str, bytes]]:
     buffers = {}
     for key in _TensorUnpickler(stream).load():
         storage = unpickler.storages[key]
-        if int.from_bytes(stream.read(8), "little") != storage.count:
+        if stream.read(8) != storage.count.to_bytes(8, "little"):
             raise pickle.UnpicklingError(f"no storage {key}")
         buffers[key] = stream.read(storage.count * _item_size(storage.kind))
     return content, buffers

@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from solo_dist.config import ConfigError
+from solo_dist.config import ConfigError, ModelConfig
 from solo_dist.models import weight_names
 from solo_dist.models.keras_backbone import KerasBackbone, build_application
 from solo_dist.models.weight_files import read_weights
@@ -47,7 +47,9 @@ class Match:
     """How the arrays of a checkpoint and the variables of a model correspond."""
 
     source: str
-    """File and origin."""
+    """The file."""
+    origin: str
+    """Whose names it has."""
     mapped: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """By our variable name; shapes agree."""
     left_over: list[str] = dataclasses.field(default_factory=list)
@@ -73,9 +75,8 @@ class Match:
         ):
             rows.append((label, len(names), names[0] if names else ""))
             rows += [("", "", name) for name in names[1:]]
-        return "\n".join(
-            [self.source, *(f"  {label:15}{count!s:>6}  {detail}".rstrip() for label, count, detail in rows)]
-        )
+        lines = [f"  {label:15}{count!s:>6}  {detail}".rstrip() for label, count, detail in rows]
+        return "\n".join([f"{self.source} ({self.origin})", *lines])
 
     def check(self, strict: bool) -> None:
         """Raises WeightsError where something does not fit; unless strict, only where nothing does."""
@@ -84,7 +85,8 @@ class Match:
         if not self.mapped or (strict and found):
             details = [f"{len(names)} {label} ({names[0]})" for label, names in found.items()]
             raise WeightsError(
-                f"{self.source} does not fit the model: {len(self.mapped)} arrays mapped, {', '.join(details)}. "
+                f"{self.source} ({self.origin}) does not fit the model: {len(self.mapped)} arrays mapped, "
+                f"{', '.join(details)}. "
                 "Another depth, head or number of channels? tools/import_weights.py prints the whole table."
             )
 
@@ -111,7 +113,7 @@ def match_weights(arrays: Mapping[str, np.ndarray], variables: Mapping[str, Any]
             f"{source} has names of no known origin ({', '.join(list(arrays)[:3])}, ...). Known are official SOLO, "
             "AdelaiDet, torchvision and timm ResNets, EfficientNet-Lite, keras.applications, and our checkpoints."
         )
-    match = Match(f"{source} ({translation.label})", not_needed=translation.not_needed, left_over=translation.left_over)
+    match = Match(source, translation.label, not_needed=translation.not_needed, left_over=translation.left_over)
     for name, array in translation.arrays.items():
         if name not in variables:
             match.left_over.append(name)
@@ -158,6 +160,14 @@ def assign(match: Match, variables: Mapping[str, Any]) -> None:
         variables[name].assign(array)
 
 
+def check_arrangement(match: Match, config: ModelConfig) -> None:
+    """Raises WeightsError where names and shapes fit but the network would compute something else."""
+    if match.origin == "AdelaiDet" and not config.backbone.stride_in_1x1:
+        raise WeightsError(
+            f"{match.source}: bottlenecks of AdelaiDet step in the 1x1; set --config.model.backbone.stride_in_1x1=True."
+        )
+
+
 def load_model_weights(model: Any, path: str) -> Match:
     """Loads a whole model; only a category layer of another size may differ, and stays random.
 
@@ -170,10 +180,7 @@ def load_model_weights(model: Any, path: str) -> Match:
     """
     variables = variables_by_name(model)
     match = match_weights(read_weights(path), variables, path)
-    if "AdelaiDet" in match.source and not model.config.backbone.stride_in_1x1:
-        raise WeightsError(
-            f"{path} is of AdelaiDet, whose bottlenecks step in the 1x1: set model.backbone.stride_in_1x1."
-        )
+    check_arrangement(match, model.config)
     match.check(strict=True)
     assign(match, variables)
     for name in match.reinitialised:
@@ -200,6 +207,7 @@ def load_backbone_weights(model: Any) -> Match | None:
     variables = {name: v for name, v in variables_by_name(model).items() if name.startswith("backbone/")}
     match = match_weights(arrays, variables, source)
     match.left_over = []
+    check_arrangement(match, model.config)
     match.check(strict=True)
     assign(match, variables)
     return match
