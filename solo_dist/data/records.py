@@ -147,6 +147,8 @@ class RecordMaker:
             if window != (0, 0, *size) or canvas_size != size:
                 picture, encoded = pictures.cut_and_resize(picture, window, canvas_size), b""
             instances = instances.moved(self._place, size, geometry)
+            if self._settings.views > 1:
+                instances = instances.with_pixels()
             size = canvas_size
         if not encoded or not pictures.tensorflow_decodes(encoded, size):
             encoded = pictures.encode_jpeg(picture)
@@ -208,13 +210,17 @@ class _Instances:
     runs: list[np.ndarray]
 
     def moved(self, place: Callable[..., Any], size: tuple[int, int], geometry: transforms.Geometry) -> "_Instances":
-        """On the picture that the geometry makes; without those that no pixel is left of."""
+        """On the picture that the geometry makes. Of some there may be no pixel left."""
         moved, boxes = place(runs.from_numpy(self.runs), tf.constant(self.boxes), tf.constant(size), geometry)
         triples = np.stack([moved.row, moved.start, moved.end], axis=1).astype(np.int16)
         counts = np.bincount(moved.instance, minlength=len(self.runs))
         parts = np.split(triples, np.cumsum(counts)[:-1]) if len(self.runs) else []
-        kept = np.flatnonzero(counts)
-        return _Instances(self.categories[kept], boxes.numpy()[kept], [parts[i] for i in kept])
+        return _Instances(self.categories, boxes.numpy(), parts)
+
+    def with_pixels(self) -> "_Instances":
+        """Those that are not cut off entirely."""
+        kept = np.flatnonzero([len(triples) for triples in self.runs])
+        return _Instances(self.categories[kept], self.boxes[kept], [self.runs[i] for i in kept])
 
 
 def _spec(*shape: int | None, dtype: tf.DType = tf.int32) -> tf.TensorSpec:
