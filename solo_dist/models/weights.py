@@ -17,6 +17,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from solo_dist.config import ConfigError, ModelConfig
 from solo_dist.models import weight_names
@@ -244,7 +245,7 @@ def _imagenet_file(name: str) -> str:
             f"{_TORCHVISION}{file} could not be downloaded ({error}); "
             "fetch it elsewhere and set model.backbone.weights to its path, or to '' for random weights."
         ) from None
-    with open(path, "rb") as content:
+    with tf.io.gfile.GFile(path, "rb") as content:
         digest = hashlib.sha256(content.read()).hexdigest()
     if not digest.startswith(file[-12:-4]):
         raise WeightsError(f"{path} is not the file it was published as; remove it to download it again.")

@@ -1,0 +1,64 @@
+"""How large a model is: parameters and multiply-adds of one picture, part by part."""
+
+import math
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+
+class Part(NamedTuple):
+    """Size of one part of the network."""
+
+    name: str
+    parameters: int
+    """Learned numbers, frozen ones included, moving statistics not: as the official code counts."""
+    trainable: int
+    multiply_adds: int
+    """Of convolutions and matrix products in the forward pass of one picture, resizing included."""
+
+
+def describe(model: Any, canvas: tuple[int, int]) -> list[Part]:
+    """The parts of a SOLOv2 at a canvas H, W in the order of the forward pass; the dynamic convolution is not counted.
+
+    Dynamic convolution and mask loss cost E multiply-adds for each positive and pixel of the mask features.
+    """
+    images = tf.TensorSpec([1, *canvas, 3], tf.uint8)
+    features, backbone = _trace(model.backbone, images)
+    pyramid, fpn = _trace(model.fpn, features)
+    _, head = _trace(model.head, pyramid)
+    _, mask_head = _trace(model.mask_head, pyramid)
+    counts = {"backbone": backbone, "fpn": fpn, "head": head, "mask_head": mask_head}
+    return [_part(name, getattr(model, name), count) for name, count in counts.items()]
+
+
+def _part(name: str, layer: Any, multiply_adds: int) -> Part:
+    learned = [variable for variable in layer.variables if "moving_" not in variable.path]
+    return Part(name, _count(learned), _count(layer.trainable_variables), multiply_adds)
+
+
+def _count(variables: list[Any]) -> int:
+    return sum(math.prod(variable.shape) for variable in variables)
+
+
+def _trace(layer: Any, inputs: Any) -> tuple[Any, int]:
+    """The signature of what a layer returns, and its multiply-adds."""
+    function = tf.function(lambda x: layer(x, training=False) if layer.name != "fpn" else layer(x), autograph=False)
+    concrete = function.get_concrete_function(inputs)
+    outputs = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), concrete.structured_outputs)
+    return outputs, sum(_multiply_adds(operation) for operation in concrete.graph.get_operations())
+
+
+def _multiply_adds(operation: tf.Operation) -> int:
+    if operation.type == "Conv2D":
+        return _elements(operation.outputs[0]) * math.prod(operation.inputs[1].shape[:3])
+    if operation.type == "DepthwiseConv2dNative":
+        return _elements(operation.outputs[0]) * math.prod(operation.inputs[1].shape[:2])
+    if operation.type in ("MatMul", "BatchMatMulV2"):
+        transposed = operation.get_attr("adj_x" if operation.type == "BatchMatMulV2" else "transpose_a")
+        return _elements(operation.outputs[0]) * operation.inputs[0].shape[-2 if transposed else -1]
+    return 0
+
+
+def _elements(tensor: tf.Tensor) -> int:
+    """Numbers in a tensor; a size that is not static is that of the batch, 1."""
+    return math.prod(size or 1 for size in tensor.shape)
