@@ -1,11 +1,11 @@
-"""Trains a recipe.
+r"""Trains a recipe.
 
 Three ways to start:
 
   python -m solo_dist.train
       the demo on this machine's CPU or GPU; makes its own small data set
 
-  python -m solo_dist.train --config=configs/solov2_r50_fpn_3x.py --workdir=runs/mine --strategy=mirrored \\
+  python -m solo_dist.train --config=configs/solov2_r50_fpn_3x.py --workdir=runs/mine --strategy=mirrored \
       --config.data.train=data/mine/train --config.data.validation=data/mine/val --config.train.steps=20000
       your own shards, on all GPUs of this machine
 

@@ -20,7 +20,9 @@ from solo_dist.environment import write_environment
 from solo_dist.evaluation.coco import format_short
 from solo_dist.evaluation.validation import Validation
 from solo_dist.inference import detection_function
+from solo_dist.memory import images_that_fit
 from solo_dist.models.solov2 import build_model
+from solo_dist.models.weights import load_model_weights
 from solo_dist.observability.pictures import training_panel
 from solo_dist.observability.progress import Progress
 from solo_dist.observability.writers import MetricWriter, has_line
@@ -73,8 +75,8 @@ class Trainer:
         if self.is_chief:
             check_same_run(config, self.workdir)
         resumed = find_resume_point(self.checkpoints, self.workdir, resume)
-        self.plan = self.build_plan()
         self.model = self.build_model()
+        self.plan = self.build_plan()
         self.optimizer = self.build_optimizer()
         self.train_step = self.build_step()
         self.detect = detection_function(self.model, config.model.grid, config.postprocess)
@@ -125,7 +127,12 @@ class Trainer:
 
     def build_plan(self) -> BatchPlan:
         """Cuts the global batch into replicas and micro-batches."""
-        plan = plan_batch(self.config.train, self.strategy.num_replicas_in_sync, fitting=self.config.train.global_batch)
+        train, replicas = self.config.train, self.strategy.num_replicas_in_sync
+        fitting = 1
+        if train.micro_batch == "auto":
+            local = len(self.strategy.extended.worker_devices)
+            fitting = images_that_fit(self.model, self.config.data.canvas, train.global_batch // replicas, local)
+        plan = plan_batch(train, replicas, fitting)
         log.info("%s", plan.describe())
         return plan
 
@@ -133,7 +140,7 @@ class Trainer:
         """The network with random weights from the recipe's seed, the same on every worker."""
         tf.keras.utils.set_random_seed(self.config.seed)
         with self.strategy.scope():
-            return build_model(self.config.model, self.config.data.canvas)
+            return build_model(self.config.model, self.config.data.canvas, self.config.train.recompute)
 
     def build_optimizer(self) -> Optimizer:
         """The optimizer over the trainable variables, with the backbone's own learning rate."""

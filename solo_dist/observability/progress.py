@@ -52,5 +52,6 @@ class Progress:
         return (
             f"step {step}/{self._total}  loss {values['loss/total']:.4f} (category {values['loss/category']:.4f}, "
             f"mask {values['loss/mask']:.4f})  lr {values['lr']:.2e}  grad {values['grad_norm']:.2f}  "
-            f"{values['images_per_second']:.1f} images/s  data wait {values['data_wait_fraction']:.0%}  ETA {left}{extra}"
+            f"{values['images_per_second']:.1f} images/s  data wait {values['data_wait_fraction']:.0%}  "
+            f"ETA {left}{extra}"
         )

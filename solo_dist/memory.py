@@ -1,0 +1,68 @@
+"""How many images fit into a device at a time, for train.micro_batch=auto.
+
+An estimate from the network itself: what the forward pass of one image computes is kept for the backward pass. The
+factor that turns it into the peak was measured (README, "Memory"). It errs on the side of too few images.
+"""
+
+import os
+import subprocess
+from typing import Any
+
+import tensorflow as tf
+
+_PEAK_PER_KEPT_BYTE = 1.3
+"""Peak of the step over the bytes of all activations of the forward pass."""
+_MOST_BYTES_PER_PIXEL = 20_000
+"""No network of the recipes needs more for a pixel of the canvas; where that fits, nothing has to be traced."""
+_SHARE_OF_DEVICE = 0.8
+"""The rest is for the input pipeline, the framework and what others use."""
+_BYTES_PER_WEIGHT = 16
+"""Weight, gradient, its sum over micro-batches, momentum, in float32."""
+
+
+def images_that_fit(model: Any, canvas: tuple[int, int], wanted: int, local_replicas: int) -> int:
+    """Images of the canvas whose training step fits into one device beside the weights; 1 to `wanted`.
+
+    Args:
+      model: the built network.
+      canvas: H, W.
+      wanted: more are not needed.
+      local_replicas: replicas of this process, which share the memory of a CPU.
+    """
+    on_gpu = bool(tf.config.list_logical_devices("GPU"))
+    total = _gpu_bytes() if on_gpu else _host_bytes() // local_replicas
+    weights = sum(variable.shape.num_elements() for variable in _values(model.variables)) * _BYTES_PER_WEIGHT
+    free = total * _SHARE_OF_DEVICE - weights
+    if wanted * canvas[0] * canvas[1] * _MOST_BYTES_PER_PIXEL <= free:
+        return wanted
+    return min(wanted, max(1, int(free / (_forward_bytes(model, canvas) * _PEAK_PER_KEPT_BYTE))))
+
+
+def _values(variables: Any) -> list[Any]:
+    return [variable.value for variable in variables]
+
+
+def _forward_bytes(model: Any, canvas: tuple[int, int]) -> int:
+    """Bytes of everything that the forward pass of one image computes."""
+    forward = tf.function(lambda images: model(images, training=True), autograph=False)
+    graph = forward.get_concrete_function(tf.TensorSpec([1, *canvas, 3], tf.uint8)).graph
+    tensors = [tensor for operation in graph.get_operations() for tensor in operation.outputs]
+    return sum(
+        tensor.shape.num_elements() * tensor.dtype.size
+        for tensor in tensors
+        if tensor.shape.is_fully_defined() and tensor.dtype.is_floating
+    )
+
+
+def _host_bytes() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _gpu_bytes() -> int:
+    """Memory of the smallest GPU; TensorFlow itself does not tell the total."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout
+        return min(int(line) for line in listed.split()) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return 4 * 2**30  # the smallest that a run is planned for
