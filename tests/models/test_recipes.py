@@ -23,10 +23,6 @@ HEAVY = (
 )
 FAST = ("shapes_tiny", "solov2_light_448_r18_fpn_3x")
 RECIPES = (*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY))
-    "shapes_tiny",
-    "solov2_light_448_r18_fpn_3x",
-    *[pytest.param(name, marks=pytest.mark.slow) for name in HEAVY],
-)
 CANVAS = (64, 96)
 
 
