@@ -59,11 +59,11 @@ def get_config() -> Config:
             warmup_steps=150,
         ),
         train=TrainConfig(
-            steps=4000,
+            steps=2800,
             global_batch=8,
             log_every=50,
             save_every=500,
-            eval_every=2000,
+            eval_every=1400,
             eval_images=100,
             picture_every=500,
         ),
