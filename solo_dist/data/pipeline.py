@@ -81,7 +81,9 @@ def build_dataset(
         batches = make_batches(tf.data.Dataset.counter())
     else:
         batches = make_batches(tf.data.Dataset.range(-(-(manifest.num_images - start_position) // total)))
-    return reader.limit_bad_records(batches).prefetch(2).with_options(input_options())
+    if config.data.max_bad_records:
+        batches = reader.limit_bad_records(batches)
+    return batches.prefetch(2).with_options(input_options())
 
 
 def load_split(config: Config, split: str) -> Manifest:
@@ -148,10 +150,12 @@ def _element_maker(
         number = order.record(position)
         picture, bad_records = reader.read(number)
         values = paint(parse_record(picture.serialized), picture.image, position)
-        return values | {"position": position, "record": number, "bad_records": bad_records}
+        values |= {"position": position, "bad_records": bad_records}
+        return values | {"record": number} if config.data.max_bad_records else values
 
     def padding(position: tf.Tensor) -> Element:
-        return _padding_element(config) | {"position": position}
+        values = _padding_element(config) | {"position": position}
+        return values | {"record": position} if config.data.max_bad_records else values
 
     if training:
         return element
@@ -270,6 +274,5 @@ def _padding_element(config: Config) -> Element:
         "positive_instance": tf.zeros([config.data.max_positives], tf.int32),
         "masks": tf.zeros(masks, tf.uint8),
         "dropped_positives": tf.constant(0),
-        "record": tf.constant(0, tf.int64),
         "bad_records": tf.constant(0),
     }

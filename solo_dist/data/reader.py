@@ -69,7 +69,7 @@ class RecordReader:
         """Batches with keys record int64 [B] and bad_records int32 [B] -> the same without record.
 
         Counts distinct broken records. Beyond data.max_bad_records reading raises InvalidArgumentError, which names
-        them.
+        them. Where it is 0, `read` has failed at the first one already.
         """
 
         def update(seen: tf.Tensor, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
@@ -78,8 +78,10 @@ class RecordReader:
                 return seen, {key: tf.identity(value) for key, value in batch.items() if key != "record"}
 
         def add(seen: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-            broken = tf.ragged.range(tf.cast(batch["bad_records"], tf.int64)) + batch["record"][:, None]
-            seen = tf.unique(tf.concat([seen, broken.values % self.num_records], axis=0)).y
+            counts = tf.cast(batch["bad_records"], tf.int64)
+            before = tf.repeat(tf.cumsum(counts, exclusive=True), counts)
+            broken = tf.repeat(batch["record"], counts) + tf.range(tf.reduce_sum(counts)) - before
+            seen = tf.unique(tf.concat([seen, broken % self.num_records], axis=0)).y
             with tf.control_dependencies([self._assert_few(tf.size(seen) <= self._allowed, seen)]):
                 return tf.identity(seen)
 
