@@ -24,6 +24,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from solo_dist.config import ConfigError
+from solo_dist.runtime import launcher
 
 ARRAYS_FILE = "arrays.safetensors"
 COMMIT_FILE = "checkpoint.json"
@@ -162,6 +163,7 @@ class CheckpointStore:
     def _write(self, step: int, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
         try:
             save_arrays(self.path(step), arrays, {"step": step, **metadata})
+            launcher.report_progress(step)
             self._prune()
         except Exception as error:  # handed to the training thread by wait()
             self._error = error
