@@ -22,6 +22,7 @@ from solo_dist.data import pictures, transforms
 from solo_dist.models.solov2 import build_model
 from solo_dist.postprocess import detect, paste_masks
 from solo_dist.runtime.precision import set_precision
+from solo_dist.runtime.quiet import start_xla_quietly
 
 
 class Found(NamedTuple):
@@ -65,7 +66,9 @@ class Detector:
         return Found(
             scores=detections["scores"][0, :count].numpy(),
             classes=detections["categories"][0, :count].numpy(),
-            masks=paste_masks(probabilities, (int(valid[0]), int(valid[1])), picture.shape[:2], threshold),
+            masks=paste_masks(
+                probabilities, (int(valid[0]), int(valid[1])), (picture.shape[0], picture.shape[1]), threshold
+            ),
         )
 
 
@@ -130,6 +133,7 @@ def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
     # The weights come from the checkpoint: nothing is to be read or downloaded for the backbone.
     config.model.backbone.weights = ""
     set_precision(config.runtime.precision)
+    start_xla_quietly()
     model = build_model(config.model, (config.data.canvas[0], config.data.canvas[1]))
     assign_arrays({v.path: v for v in model.variables}, model_arrays(arrays), folder)
     return Detector(config, model, categories, metadata.get("step", 0), folder)

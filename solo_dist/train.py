@@ -66,11 +66,13 @@ def main(arguments: list[str]) -> int:
     _log_to_stderr(config, cluster)
 
     from solo_dist.runtime.precision import set_determinism, set_precision
+    from solo_dist.runtime.quiet import start_xla_quietly
     from solo_dist.runtime.strategy import build_strategy, describe
 
     strategy = build_strategy(
         _STRATEGY.value, cluster, config.runtime.communication, _NUM_DEVICES.value, _CPU_DEVICES.value
     )
+    start_xla_quietly()
     set_precision(config.runtime.precision)
     set_determinism(config.seed, config.runtime.deterministic)
     log.info("%s", describe(strategy))
