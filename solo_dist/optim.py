@@ -9,6 +9,7 @@ gradient, and clipping acts on the gradient of the global batch.
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -147,7 +148,7 @@ class Optimizer:
                         self._average(rest[-1], local, count)
         self.step.assign_add(1)
 
-    def _average(self, average, variable, count) -> None:
+    def _average(self, average: Any, variable: Any, count: tf.Tensor) -> None:
         # A short memory at first, so that the average does not hold on to the random weights.
         keep = tf.minimum(self.config.ema_decay, count / (count + 10.0))
         average.assign_sub((1.0 - keep) * (average - variable))
@@ -156,7 +157,7 @@ class Optimizer:
         spared = not self.config.decay_norms_and_biases and len(variable.shape) <= 1
         return 0.0 if spared else self.config.weight_decay
 
-    def _sgd(self, variable, gradient, rate, count, decay: float, momentum) -> None:
+    def _sgd(self, variable: Any, gradient: Any, rate: Any, count: Any, decay: float, momentum: Any) -> None:
         """v <- m v + (g + decay w); w <- w - rate v, as torch.optim.SGD."""
         if decay:
             gradient += decay * variable
@@ -164,7 +165,9 @@ class Optimizer:
             var=variable.handle, accum=momentum.handle, lr=rate, grad=gradient, momentum=self.config.momentum
         )
 
-    def _adamw(self, variable, gradient, rate, count, decay: float, first, second) -> None:
+    def _adamw(
+        self, variable: Any, gradient: Any, rate: Any, count: Any, decay: float, first: Any, second: Any
+    ) -> None:
         """Adam with decoupled weight decay, w <- w (1 - rate decay) before the update (Loshchilov and Hutter, 2019)."""
         if decay:
             variable.assign_sub(rate * decay * variable)

@@ -173,7 +173,9 @@ class TrainStep:
             return value
         return tf.reshape(value, [self._accumulation, self._micro_batch, *value.shape[1:]])[index]
 
-    def _loss_and_gradients(self, batch: Any, positives, cells, scale) -> tuple[list[tf.Tensor], tf.Tensor]:
+    def _loss_and_gradients(
+        self, batch: Any, positives: tf.Tensor, cells: tf.Tensor, scale: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
         with tf.GradientTape() as tape:
             outputs = self._model(batch["image"], training=True)
             losses = self._loss(outputs, batch, positives, cells)

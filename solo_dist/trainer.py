@@ -185,7 +185,7 @@ class Trainer:
 
         return iter(self.strategy.distribute_datasets_from_function(per_worker))
 
-    def build_validation(self) -> Validation | None:
+    def build_validation(self) -> Validation | Any:
         """The evaluation, where the recipe has validation shards; all workers take part in it."""
         if not self.config.data.validation:
             return None
@@ -199,7 +199,7 @@ class Trainer:
             )
         return validation
 
-    def build_writer(self) -> MetricWriter | None:
+    def build_writer(self) -> MetricWriter | Any:
         """Files that only the chief writes: config.json, environment.json, metrics.jsonl and TensorBoard."""
         if not self.is_chief:
             return None

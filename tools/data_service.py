@@ -11,6 +11,7 @@ URL as the trainers; they may come and go while trainings run. Ctrl-C or SIGTERM
 import signal
 import socket
 import threading
+from typing import Any
 
 from absl import flags
 
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> None:
     server._stop()
 
 
-def _dispatcher():  # type: ignore[no-untyped-def]
+def _dispatcher() -> Any:
     import tensorflow as tf
 
     service = tf.data.experimental.service
@@ -51,7 +52,7 @@ def _dispatcher():  # type: ignore[no-untyped-def]
     return server
 
 
-def _worker():  # type: ignore[no-untyped-def]
+def _worker() -> Any:
     import tensorflow as tf
 
     service = tf.data.experimental.service

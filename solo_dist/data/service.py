@@ -95,7 +95,7 @@ def in_order(
                 waiting[number] = batch
         if wanted not in waiting:
             log.info("Batch %d did not arrive from the tf.data service; it is made here.", wanted)
-        yield waiting.pop(wanted, None) or make_here(wanted)
+        yield waiting.pop(wanted) if wanted in waiting else make_here(wanted)
         wanted += 1
 
 
@@ -149,13 +149,13 @@ def _bytes_of(spec: dict[str, tf.TensorSpec]) -> int:
 def _check_reachable(address: str) -> None:
     parts = urlsplit(address)
     try:
-        usable = parts.scheme == "grpc" and parts.hostname and parts.port
+        host, port = parts.hostname, parts.port
     except ValueError:
-        usable = False
-    if not usable:
+        host, port = None, None
+    if parts.scheme != "grpc" or not host or not port:
         raise ConfigError(f"data.service={address!r} must be grpc://host:port.")
     try:
-        socket.create_connection((parts.hostname, parts.port), timeout=CONNECT_SECONDS).close()
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
     except OSError as error:
         raise ConfigError(
             f"data.service={address}: no dispatcher answers there ({error}); start one with "

@@ -104,11 +104,11 @@ class KerasBackbone(keras.layers.Layer):
         if config.norm == "group":
             raise ConfigError("model.backbone.norm=group is not in keras.applications; use frozen_batch or batch.")
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: tuple[Any, ...]) -> None:
         """Creates the variables."""
-        self.picture_shape = tuple(input_shape[1:])
+        self.picture_shape = (input_shape[1], input_shape[2], input_shape[3])
         network = build_application(self.application, self.picture_shape)
-        levels = self._find_levels(network, input_shape[1:3])
+        levels = self._find_levels(network, self.picture_shape[:2])
         inputs = network.inputs[0]
         for layer in network.layers:
             # EfficientNetB0..B7 cannot be built without these.

@@ -44,7 +44,7 @@ class _Storage(NamedTuple):
 
     key: str
     kind: str
-    count: int
+    length: int
 
 
 class _Tensor(NamedTuple):
@@ -166,9 +166,9 @@ def _read_legacy(data: bytes) -> tuple[Any, dict[str, bytes]]:
     buffers = {}
     for key in _TensorUnpickler(stream).load():
         storage = unpickler.storages[key]
-        if stream.read(8) != storage.count.to_bytes(8, "little"):
+        if stream.read(8) != storage.length.to_bytes(8, "little"):
             raise pickle.UnpicklingError(f"no storage {key}")
-        buffers[key] = stream.read(storage.count * _item_size(storage.kind))
+        buffers[key] = stream.read(storage.length * _item_size(storage.kind))
     return content, buffers
 
 
@@ -193,11 +193,12 @@ def _materialise(tensor: _Tensor, buffers: Mapping[str, bytes]) -> np.ndarray:
     """A contiguous array of its own, after checking that the view lies within its storage."""
     storage, shape = tensor.storage, tensor.shape
     data = buffers.get(storage.key, b"")
-    if len(data) != storage.count * _item_size(storage.kind):
+    if len(data) != storage.length * _item_size(storage.kind):
         raise pickle.UnpicklingError(f"storage {storage.key} has {len(data)} bytes")
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(shape, tensor.strides, strict=True))
+    count = math.prod(int(size) for size in shape)
     negative = min((tensor.offset, *shape, *tensor.strides)) < 0
-    if negative or math.prod(shape) > storage.count or (math.prod(shape) and last >= storage.count):
+    if negative or count > storage.length or (count and last >= storage.length):
         raise pickle.UnpicklingError("a tensor beyond its storage")
     flat = np.frombuffer(data, "<u2" if storage.kind == _BFLOAT16 else storage.kind)[tensor.offset :]
     strides = [stride * flat.itemsize for stride in tensor.strides]

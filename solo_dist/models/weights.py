@@ -67,7 +67,10 @@ class Match:
     def table(self) -> str:
         """The correspondence as lines for a person: counts, then the names behind every count but the first two."""
         numbers = sum(array.size for array in self.mapped.values())
-        rows = [("mapped", len(self.mapped), f"{numbers:,} numbers"), ("not needed", len(self.not_needed), "")]
+        rows: list[tuple[str, int | str, str]] = [
+            ("mapped", len(self.mapped), f"{numbers:,} numbers"),
+            ("not needed", len(self.not_needed), ""),
+        ]
         for label, names in (
             ("left over", self.left_over),
             ("missing", self.missing),
@@ -133,7 +136,7 @@ def _ours(arrays: Mapping[str, np.ndarray]) -> weight_names.Translation | None:
     """Our own checkpoints: model/NAME_OF_THE_MODEL/..., where a moving average takes the place of the last weights."""
     if not any(name.startswith("model/") for name in arrays):
         return None
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for prefix in ("model/", "average/"):
         found |= {name.split("/", 2)[2]: array for name, array in arrays.items() if name.startswith(prefix)}
     # The rest of a training state: optimizer, loss scale.

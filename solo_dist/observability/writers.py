@@ -35,7 +35,7 @@ class MetricWriter:
         write_atomically(self._path, "".join(self._lines).encode())
         # An evaluation counts as done when its line is in metrics.jsonl, which comes after its events.
         validations = [line for line in self._lines if _split_of_line(line) == "validation"]
-        evaluated = max(map(_step_of_line, validations), default=0)
+        evaluated = int(max(map(_step_of_line, validations), default=0))
         self._boards = {}
         for split, name in _TENSORBOARD_FOLDERS.items():
             folder = f"{workdir}/tensorboard/{name}"
