@@ -92,6 +92,8 @@ def load_split(config: Config, split: str) -> Manifest:
     if not folder:
         raise ConfigError(f"data.{split} is empty; set it to a folder that tools/shard_coco.py made.")
     manifest = load_manifest(folder)
+    if split == "validation" and manifest.views > 1:
+        raise ConfigError(f"{folder} holds random views, which cannot be evaluated; shard it again without --views.")
     check_manifest(manifest, config, option=f"data.{split}")
     return manifest
 
@@ -174,11 +176,13 @@ def painter(
     """
     canvas, grid, augment = tuple(config.data.canvas), config.model.grid, config.data.augment
     fits = manifest.canvas == canvas and manifest.grid == _as_stored(config)
-    recompute = recompute or not fits or (training and augment.changes_geometry)
+    # Views are random crops and scales already: they are taken as they are.
+    draw = training and augment.changes_geometry and manifest.views == 1
+    recompute = recompute or not fits or draw
 
     def paint(record: Record, image: tf.Tensor, position: tf.Tensor) -> Element:
         draws = transforms.draw(config.seed, position)
-        if training and augment.changes_geometry:
+        if draw:
             geometry = transforms.draw_geometry(draws, record.size, canvas, augment)
         else:
             size = record.canvas_size if fits else transforms.fitted_size(record.size, canvas)
