@@ -9,7 +9,10 @@ Source: SOLO (Wang et al. 2020), Matrix NMS of SOLOv2, section 3.4, and the offi
 are those of the golden vectors. Shape legend: config.py; besides P = h*w, T = max_candidates, D = max_detections.
 """
 
-from collections.abc import Mapping
+import concurrent.futures
+import functools
+import os
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,12 +24,10 @@ from solo_dist.models.dynamic_conv import mask_logits
 CELLS_PER_CHUNK = 64
 # A mask must cover more quarter-resolution pixels than its level's stride in the official grid head (quirk 13).
 MIN_AREA = {"p2": 8, "p3": 8, "p4": 16, "p5": 32, "p6": 32}
-# Matrix NMS counts common pixels of two masks at once, as low and high part of one number. With at most this many
-# pixels in a sum the parts do not mix, and every factor has at most 11 significant bits, exact also in TensorFloat-32.
-_PACKED_BASE = 1024
-_PIXELS_PER_SUM = 1016
-_ROW_BLOCKS = 4
-_BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
+_WORDS_PER_STEP = 16
+# Small enough that the linear algebra library uses one thread for a block: there is one a mask already.
+_PASTE_ROWS, _PASTE_COLUMNS, _PASTE_WIDTH = 16, 32, 1024
+_PASTE_THREADS = 8
 
 
 class Candidates(NamedTuple):
@@ -136,9 +137,11 @@ def find_candidates(
         probabilities = tf.sigmoid(
             tf.cast(mask_logits(features[None], kernels[None], cells[None], grid)[0], tf.float32)
         )
-        inside = probabilities > config.mask_threshold
-        area = tf.reduce_sum(tf.cast(inside, tf.float32), axis=1)
-        confidence = tf.reduce_sum(tf.where(inside, probabilities, 0.0), axis=1) / tf.maximum(area, 1.0)
+        bits = pack_bits(probabilities > config.mask_threshold)
+        area = tf.reduce_sum(tf.cast(tf.raw_ops.PopulationCount(x=bits), tf.float32), axis=1)
+        # The mean probability inside, as threshold plus mean excess: two passes less over the largest tensor.
+        excess = tf.reduce_sum(tf.nn.relu(probabilities - config.mask_threshold), axis=1)
+        confidence = config.mask_threshold + excess / tf.maximum(area, 1.0)
         confidence = tf.where(area > tf.gather(min_area, cells), confidence, 0.0)
         in_chunk = tf.cast(tf.range(chunk) + i * chunk < grid.num_cells, tf.float32)
         final = tf.gather(scores, cells) * (confidence * in_chunk)[:, None]
@@ -146,7 +149,7 @@ def find_candidates(
         places = i * chunk * categories + tf.range(chunk * categories)
         best, kept = tf.math.top_k(tf.concat([best, tf.reshape(final, [-1])], axis=0), limit)
         flat = tf.gather(tf.concat([flat, places], axis=0), kept)
-        return i + 1, best, flat, masks.write(i, pack_bits(inside))
+        return i + 1, best, flat, masks.write(i, bits)
 
     def going_on(i, best, flat, masks):
         del flat, masks
@@ -199,35 +202,28 @@ def matrix_nms(masks: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor, kerne
     return scores * tf.reduce_min(decay, axis=0)
 
 
+@tf.function(jit_compile=True)
+@tf.autograph.experimental.do_not_convert
 def mask_intersections(masks: tf.Tensor) -> tf.Tensor:
-    """Numbers of common pixels of masks uint8 [T,P/8] of bits -> float32 [T,T]; exact, and 0 below the diagonal.
+    """Numbers of common pixels of masks uint8 [T,P/8] of bits -> float32 [T,T].
 
-    A product of the 0/1 masks with themselves, but with two masks in each number, without the half below the
-    diagonal, and in runs of pixels that fit into a processor's cache.
+    Compiled, this is one loop of and, population count and add over words of 64 pixels, several times faster than the
+    product of the masks as numbers, and exact.
     """
-    count = masks.shape[0]
-    rows = -(-count // (2 * _ROW_BLOCKS))
-    total = 2 * _ROW_BLOCKS * rows
-    run_bytes = _PIXELS_PER_SUM // 8
-    runs = -(-masks.shape[1] // run_bytes)
-    masks = tf.pad(masks, [[0, total - count], [0, runs * run_bytes - masks.shape[1]]])
-    masks = tf.reshape(masks, [total, runs, run_bytes])
+    count, size = masks.shape
+    masks = tf.pad(masks, [[0, 0], [0, -size % (8 * _WORDS_PER_STEP)]])
+    words = tf.transpose(tf.bitcast(tf.reshape(masks, [count, -1, 8]), tf.int64))
+    words = tf.reshape(words, [-1, _WORDS_PER_STEP, count])
 
-    def add_run(run, *sums):
-        bits = tf.reshape(tf.gather(_BITS_OF_BYTE, tf.cast(masks[:, run], tf.int32)), [total, _PIXELS_PER_SUM])
-        updated = []
-        for block, (low_sum, high_sum) in enumerate(zip(sums[::2], sums[1::2], strict=True)):
-            start = 2 * block * rows
-            pairs = bits[start : start + rows] + _PACKED_BASE * bits[start + rows : start + 2 * rows]
-            product = tf.matmul(pairs, bits[start:], transpose_b=True)
-            high = tf.floor(product / _PACKED_BASE)
-            updated += [low_sum + (product - _PACKED_BASE * high), high_sum + high]
-        return run + 1, *updated
+    def add_words(step, common):
+        for word in tf.unstack(words[step]):
+            both = tf.bitwise.bitwise_and(word[:, None], word[None, :])
+            common += tf.cast(tf.raw_ops.PopulationCount(x=both), tf.int32)
+        return step + 1, common
 
-    zeros = [tf.zeros([rows, total - 2 * block * rows]) for block in range(_ROW_BLOCKS) for _ in range(2)]
-    _, *sums = tf.while_loop(lambda run, *_: run < runs, add_run, (0, *zeros), parallel_iterations=1)
-    square = tf.concat([tf.pad(part, [[0, 0], [total - part.shape[1], 0]]) for part in sums], axis=0)
-    return tf.linalg.band_part(square[:count, :count], 0, -1)
+    start = (0, tf.zeros([count, count], tf.int32))
+    _, common = tf.while_loop(lambda step, _: step < words.shape[0], add_words, start)
+    return tf.cast(common, tf.float32)
 
 
 def paste_masks(
@@ -236,8 +232,9 @@ def paste_masks(
     """Binary masks at the size of the original picture.
 
     Quirk 14: probabilities are enlarged four times, cut to the picture without its padding, resized to the original
-    size, both bilinearly with half-pixel centres, and only then compared. Both steps together are one product from the
-    left and one from the right, done for the part of a mask that can exceed the threshold.
+    size, both bilinearly with half-pixel centres, and only then compared. Along an axis the steps are linear, together
+    a matrix with a few neighbours a row. It is applied block by block to the part of a mask that can exceed the
+    threshold.
 
     Args:
       mask_probabilities: float32 [n,h,w], at a quarter of the canvas.
@@ -249,33 +246,31 @@ def paste_masks(
       Bool [n, original height, original width].
     """
     masks = np.zeros([len(mask_probabilities), *original_size], bool)
-    rows = _enlarging_matrix(mask_probabilities.shape[1], image_size[0], original_size[0])
-    columns = _enlarging_matrix(mask_probabilities.shape[2], image_size[1], original_size[1])
-    for mask, probability in zip(masks, mask_probabilities, strict=True):
-        # An interpolated value exceeds the threshold only where one of its sources does.
-        inside = probability > threshold
-        top, bottom = _extent(inside.any(axis=1))
-        left, right = _extent(inside.any(axis=0))
-        if top == bottom:
-            continue
-        y0, y1 = _extent(rows[:, top:bottom].any(axis=1))
-        x0, x1 = _extent(columns[:, left:right].any(axis=1))
-        top, bottom = _extent(rows[y0:y1].any(axis=0))
-        left, right = _extent(columns[x0:x1].any(axis=0))
-        part = rows[y0:y1, top:bottom] @ probability[top:bottom, left:right] @ columns[x0:x1, left:right].T
-        np.greater(part, threshold, out=mask[y0:y1, x0:x1])
+    rows = _axis(mask_probabilities.shape[1], int(image_size[0]), int(original_size[0]))
+    columns = _axis(mask_probabilities.shape[2], int(image_size[1]), int(original_size[1]))
+    with concurrent.futures.ThreadPoolExecutor(min(_PASTE_THREADS, os.cpu_count() or 1)) as pool:
+        paste = functools.partial(_paste, rows=rows, columns=columns, threshold=threshold)
+        list(pool.map(paste, masks, mask_probabilities))  # NumPy lets other threads work meanwhile
     return masks
 
 
-def _extent(flags: np.ndarray) -> tuple[int, int]:
-    """First and one past the last true index; (0, 0) where none is."""
-    indices = np.flatnonzero(flags)
-    return (int(indices[0]), int(indices[-1]) + 1) if indices.size else (0, 0)
+class _Axis(NamedTuple):
+    """Interpolation along one axis, from the mask features to the original picture."""
+
+    weights: np.ndarray
+    """float32 [original, source]; a few neighbours in each row are not 0."""
+    first: np.ndarray
+    """int [original], the first source that counts for each pixel; does not fall."""
+    end: np.ndarray
+    """int [original], one past the last."""
 
 
-def _enlarging_matrix(source: int, image: int, original: int) -> np.ndarray:
-    """float32 [original, source]: x4, then the first `image` values, then resized to `original`."""
-    return (_bilinear(image, original) @ _bilinear(source, MASK_STRIDE * source)[:image]).astype(np.float32)
+@functools.lru_cache(maxsize=64)
+def _axis(source: int, image: int, original: int) -> _Axis:
+    """x4, then the first `image` values, then resized to `original`."""
+    weights = _bilinear(image, original) @ _bilinear(source, MASK_STRIDE * source)[:image]
+    counts = weights > 0
+    return _Axis(weights.astype(np.float32), counts.argmax(axis=1), source - counts[:, ::-1].argmax(axis=1))
 
 
 def _bilinear(source: int, target: int) -> np.ndarray:
@@ -287,3 +282,37 @@ def _bilinear(source: int, target: int) -> np.ndarray:
     np.add.at(matrix, (np.arange(target), low), 1 - (position - low))
     np.add.at(matrix, (np.arange(target), high), position - low)
     return matrix
+
+
+def _paste(mask: np.ndarray, probability: np.ndarray, rows: _Axis, columns: _Axis, threshold: float) -> None:
+    """Sets the pixels of a mask, bool [H0,W0], whose interpolated probability, from [h,w], exceeds the threshold."""
+    inside = probability > threshold
+    if not inside.any():
+        return
+    # An interpolated value exceeds the threshold only where one of its sources does.
+    y0, y1 = _reach(rows, np.flatnonzero(inside.any(axis=1)))
+    x0, x1 = _reach(columns, np.flatnonzero(inside.any(axis=0)))
+    if y0 == y1 or x0 == x1:
+        return
+    top, bottom = rows.first[y0], rows.end[y1 - 1]
+    wide = np.empty([bottom - top, x1 - x0], np.float32)
+    for x, stop in _blocks(x0, x1, _PASTE_COLUMNS):
+        sources = slice(columns.first[x], columns.end[stop - 1])
+        wide[:, x - x0 : stop - x0] = probability[top:bottom, sources] @ columns.weights[x:stop, sources].T
+    for y, stop in _blocks(y0, y1, _PASTE_ROWS):
+        sources = slice(rows.first[y], rows.end[stop - 1])
+        part = wide[sources.start - top : sources.stop - top]
+        for x, x_stop in _blocks(0, x1 - x0, _PASTE_WIDTH):
+            values = rows.weights[y:stop, sources] @ part[:, x:x_stop]
+            np.greater(values, threshold, out=mask[y:stop, x0 + x : x0 + x_stop])
+
+
+def _blocks(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
+    for first in range(start, stop, size):
+        yield first, min(first + size, stop)
+
+
+def _reach(axis: _Axis, inside: np.ndarray) -> tuple[int, int]:
+    """First and one past the last pixel that the sources from inside[0] to inside[-1] count for."""
+    start = int(np.searchsorted(axis.end, inside[0], side="right"))
+    return start, max(start, int(np.searchsorted(axis.first, inside[-1], side="right")))

@@ -132,17 +132,17 @@ def test_linear_matrix_nms_of_identical_masks_is_finite():
     np.testing.assert_allclose(found, [0.9, 0, 0, 0.6 * 2 / 3], atol=1e-6)
 
 
-@pytest.mark.parametrize("count, pixels", [(1, 8), (13, 4000), (70, 16 * 1016 + 8)])
+@pytest.mark.parametrize("count, pixels", [(1, 8), (13, 4000), (70, 16 * 64 * 3 + 8)])
 def test_intersections_are_exact(count, pixels):
     masks = np.random.default_rng(0).integers(0, 2, [count, pixels]).astype(np.uint8)
-    masks[: count // 2] |= 1  # the largest sums that can be
+    masks[: count // 2] |= 1  # full masks: the largest sums
     found = postprocess.mask_intersections(tf.constant(np.packbits(masks, axis=1))).numpy()
     wide = masks.astype(np.int64)
-    assert np.array_equal(found, np.triu(wide @ wide.T))
+    assert np.array_equal(found, wide @ wide.T)
 
 
 def test_bits_are_packed_as_numpy_does():
-    bits = np.random.default_rng(0).integers(0, 2, [3, 40]).astype(bool)
+    bits = np.random.default_rng(0).integers(0, 2, [3, 4000]).astype(bool)
     assert np.array_equal(postprocess.pack_bits(tf.constant(bits)), np.packbits(bits, axis=1))
 
 
@@ -197,7 +197,7 @@ def slow_detect(outputs, config):
     return found[best], categories[best], probabilities[order][best]
 
 
-@pytest.mark.parametrize("limit", [20, 150, 5000])
+@pytest.mark.parametrize("limit", [20, 150, 900])
 def test_detections_equal_the_plain_order_of_operations(limit):
     config = PostprocessConfig(max_candidates=limit, max_detections=40)
     outputs = random_outputs(seed=limit)
