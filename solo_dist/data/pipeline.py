@@ -59,8 +59,8 @@ def build_dataset(
     """
     manifest = load_split(config, split)
     batch_size = batch_size or _batch_share(config, num_workers)
-    reader = RecordReader(manifest, config.data.max_bad_records)
     training = split == "train"
+    reader = RecordReader(manifest, config.data.max_bad_records, reduction(config, manifest, training))
     total = batch_size * num_workers
     first = start_position + worker * batch_size
     # Control flow is written out, so AutoGraph would only slow down the tracing.
@@ -166,6 +166,14 @@ def _element_maker(
     )
 
 
+def reduction(config: Config, manifest: Manifest, training: bool) -> Callable[[tf.Tensor], tf.Tensor] | None:
+    """How whole pictures are shrunk on decoding; None: the stored pictures have the size of the canvas already."""
+    if not manifest.keep_original:
+        return None
+    augment = config.data.augment if training else None
+    return lambda size: transforms.reduction(size, tuple(config.data.canvas), augment)
+
+
 def painter(
     config: Config, manifest: Manifest, training: bool, recompute: bool = False
 ) -> Callable[[Record, tf.Tensor, tf.Tensor], Element]:
@@ -179,6 +187,7 @@ def painter(
     # Views are random crops and scales already: they are taken as they are.
     draw = training and augment.changes_geometry and manifest.views == 1
     recompute = recompute or not fits or draw
+    reduce = reduction(config, manifest, training)
 
     def paint(record: Record, image: tf.Tensor, position: tf.Tensor) -> Element:
         draws = transforms.draw(config.seed, position)
@@ -194,7 +203,7 @@ def painter(
         else:
             made = precomputed_targets(record, geometry.flip, canvas, grid.num_cells)
         if recompute or manifest.keep_original:
-            image = transforms.move_image(image, geometry)
+            image = transforms.move_image(image, geometry, reduce(record.size) if reduce else 1)
         else:
             image = transforms.flip_image(image, geometry.flip)
         if training and transforms.changes_colour(augment):

@@ -7,16 +7,20 @@ record of the folder stands in for it; how many may go that way is data.max_bad_
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from solo_dist.data.schema import Manifest, ShardError, load_record_index, parse_record
+from solo_dist.data.transforms import REDUCTIONS
 
 MAX_CONSECUTIVE = 64
 """Broken records in a row after which reading stops whatever data.max_bad_records allows."""
+
+Reduce = Callable[[tf.Tensor], tf.Tensor]
+"""From the size of a stored picture, int32 [2], to one of transforms.REDUCTIONS, int32 scalar."""
 
 _REMEDY = "Shard the data again, or raise data.max_bad_records."
 
@@ -33,12 +37,17 @@ class StoredPicture(NamedTuple):
 class RecordReader:
     """Reads and decodes record i of a folder."""
 
-    def __init__(self, manifest: Manifest, max_bad_records: int):
-        """Raises ShardError where the folder holds no record or its index does not belong to it."""
+    def __init__(self, manifest: Manifest, max_bad_records: int, reduce: Reduce | None = None):
+        """Decodes pictures shrunk by what `reduce` says, where it is given.
+
+        Raises:
+          ShardError: the folder holds no record, or its index does not belong to it.
+        """
         if not manifest.num_records:
             raise ShardError(f"{manifest.folder} holds no image; shard data that has some.")
         self.num_records = manifest.num_records
         self._allowed = max_bad_records
+        self._decode = tf.autograph.experimental.do_not_convert(lambda serialized: decode_picture(serialized, reduce))
         self._attempts = 1 + min(max_bad_records, MAX_CONSECUTIVE, self.num_records - 1)
         index = load_record_index(manifest)
         self._paths = tf.constant([f"{manifest.folder}/{file.name}" for file in manifest.files])
@@ -113,7 +122,7 @@ class RecordReader:
 
     def _read_or_report(self, number: tf.Tensor) -> StoredPicture:
         # Inside the graph, errors can be caught only at the level of a data set.
-        records = self.records(number).map(tf.autograph.experimental.do_not_convert(decode_picture)).ignore_errors()
+        records = self.records(number).map(self._decode).ignore_errors()
         picture = records.concatenate(tf.data.Dataset.from_tensors(_nothing())).take(1).get_single_element()
 
         def report() -> tf.Operation:
@@ -135,9 +144,18 @@ def readable_errors() -> Iterator[None]:
         raise ShardError(named.group()) from error
 
 
-def decode_picture(serialized: tf.Tensor) -> StoredPicture:
+def decode_picture(serialized: tf.Tensor, reduce: Reduce | None = None) -> StoredPicture:
     """A serialized record -> its picture. Raises InvalidArgumentError where any part of the record is not valid."""
-    return StoredPicture(tf.io.decode_jpeg(parse_record(serialized).image, channels=3), serialized)
+    record = parse_record(serialized)
+
+    def decode(ratio: int) -> Callable[[], tf.Tensor]:
+        return lambda: tf.io.decode_jpeg(record.image, channels=3, ratio=ratio)
+
+    if reduce is None:
+        return StoredPicture(decode(1)(), serialized)
+    factor = reduce(record.size)
+    index = tf.reduce_sum(tf.cast(factor > REDUCTIONS, tf.int32))
+    return StoredPicture(tf.switch_case(index, [decode(ratio) for ratio in REDUCTIONS]), serialized)
 
 
 def _nothing() -> StoredPicture:

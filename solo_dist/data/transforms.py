@@ -19,6 +19,9 @@ from solo_dist.data import targets
 PADDING = 114
 """Grey of the canvas beyond the picture: near the mean of photographs, so that it is near 0 once normalised."""
 
+REDUCTIONS = (1, 2, 4, 8)
+"""Factors by which a JPEG can be shrunk while it is decoded."""
+
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in the brightness of a pixel (ITU-R BT.601)."""
 
@@ -87,6 +90,17 @@ def fit_factor(size: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
     return tf.reduce_min(tf.constant(canvas, tf.float64) / tf.cast(size, tf.float64))
 
 
+def reduction(size: tf.Tensor, canvas: tuple[int, int], augment: AugmentConfig | None) -> tf.Tensor:
+    """By how much a picture of `size`, int32 [2], may be shrunk on decoding: int32 scalar 1, 2, 4 or 8.
+
+    JPEG decoders shrink by these factors for less than no cost, and well filtered. The largest is taken with which no
+    geometry that `augment` can draw (None: the fitted picture) has to enlarge what was decoded.
+    """
+    largest = max(1.0, augment.scale[1]) if augment else 1.0
+    spare = 1.0 / (largest * fit_factor(size, canvas))
+    return tf.reduce_max(tf.where(tf.constant(REDUCTIONS, tf.float64) <= spare, REDUCTIONS, 1))
+
+
 def whole_picture(size: tf.Tensor, canvas: tuple[int, int], flip: tf.Tensor | bool = False) -> Geometry:
     """The geometry of precomputed targets: the picture, int32 [2] height, width, fitted into the canvas."""
     return Geometry(tf.concat([[0, 0], size], axis=0), fitted_size(size, canvas), tf.convert_to_tensor(flip))
@@ -102,16 +116,18 @@ def draw_geometry(draws: Draws, size: tf.Tensor, canvas: tuple[int, int], augmen
 
     The scale is that of the whole picture: drawn relative to the fitted one, or such that its short side has one of
     the official lengths and the canvas still holds it. What exceeds the canvas at that scale is cut off, at a random
-    place.
+    place. The window begins and ends at multiples of the `reduction`, or at the end of the picture.
     """
     if not augment.changes_geometry:
         return whole_picture(size, canvas, draw_flip(draws, augment))
     factor = _draw_factor(draws, size, canvas, augment)
     begin, end = _draw_crop(draws, size, augment.crop)
-    largest = tf.cast(tf.floor(tf.constant(canvas, tf.float64) / factor), tf.int32)
+    # A picture that fits exactly must not lose its last row to rounding.
+    largest = tf.cast(tf.floor(tf.constant(canvas, tf.float64) / factor + 1e-6), tf.int32)
     sides = tf.minimum(end - begin, tf.maximum(largest, 1))
     room = tf.cast(end - begin - sides + 1, tf.float32)
     begin += tf.cast(tf.floor(tf.stack([draws.place_y, draws.place_x]) * room), tf.int32)
+    begin, sides = _at_multiples(begin, begin + sides, size, reduction(size, canvas, augment))
     return Geometry(tf.concat([begin, sides], axis=0), fitted_size(sides, canvas, factor), draw_flip(draws, augment))
 
 
@@ -133,12 +149,19 @@ def _draw_crop(draws: Draws, size: tf.Tensor, largest_share: float) -> tuple[tf.
     return tf.cast(begin, tf.int32), size - tf.cast(cut, tf.int32)
 
 
-def move_image(image: tf.Tensor, geometry: Geometry) -> tf.Tensor:
-    """uint8 [height, width, 3] -> float32 or uint8 [*geometry.size, 3]; uint8 where no pixel was interpolated.
+def _at_multiples(begin: tf.Tensor, end: tf.Tensor, size: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Begin and sides, int32 [2] each, of the smaller window at multiples of `step` (or the end of the picture)."""
+    end = tf.where(end == size, end, tf.maximum(end // step * step, tf.minimum(step, size)))
+    begin = tf.minimum(-(-begin // step) * step, (end - 1) // step * step)
+    return begin, end - begin
+
+
+def move_image(image: tf.Tensor, geometry: Geometry, reduced_by: tf.Tensor | int = 1) -> tf.Tensor:
+    """uint8 [height, width, 3], decoded with a `reduction` -> float32 [*geometry.size, 3].
 
     Half-pixel bilinear without antialiasing, as the official pipeline. Only the window is resized.
     """
-    y, x, height, width = tf.unstack(geometry.window, num=4)
+    y, x, height, width = tf.unstack(-(-geometry.window // reduced_by), num=4)
     image = image[y : y + height, x : x + width]
     resized = tf.raw_ops.ResizeBilinear(images=image[None], size=geometry.size, half_pixel_centers=True)[0]
     return flip_image(resized, geometry.flip)

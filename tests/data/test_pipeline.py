@@ -27,19 +27,19 @@ EVERYTHING = AugmentConfig(
 Batch = dict[str, np.ndarray]
 
 
-def make_coco(folder: Path, num_images: int = NUM_IMAGES, instances: int = 4) -> None:
+def make_coco(folder: Path, num_images: int = NUM_IMAGES, instances: int = 4, zoom: int = 1) -> None:
     """Pictures of flat rectangles, each in the colour of its category, none over another, and their instances.json."""
     rng = np.random.default_rng(5)
     images: list[dict] = []
     annotations: list[dict] = []
     for number in range(num_images):
-        width, height = int(rng.integers(60, 160)), int(rng.integers(60, 120))
+        width, height = zoom * int(rng.integers(60, 160)), zoom * int(rng.integers(60, 120))
         picture = np.full((height, width, 3), 128, np.uint8)
         column = width / instances
         for k in range(instances):
             category = int(rng.choice(list(COLOURS)))
             x, y = int(k * column) + 1, int(rng.integers(0, height // 2))
-            w, h = int(column) - 2, int(rng.integers(12, height // 2))
+            w, h = int(column) - 2, int(rng.integers(12 * zoom, height // 2))
             picture[y : y + h, x : x + w] = COLOURS[category]
             polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
             annotations.append(
@@ -82,6 +82,14 @@ def shards(source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def whole_shards(source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return shard(source, tmp_path_factory.mktemp("shards") / "whole", keep_original=True)
+
+
+@pytest.fixture(scope="module")
+def large_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Whole pictures that are shrunk by 4 or 8 on decoding."""
+    folder = tmp_path_factory.mktemp("large")
+    make_coco(folder / "pictures", num_images=5, zoom=9)
+    return shard(folder / "pictures", folder / "shards", keep_original=True)
 
 
 def recipe(folder: str, augment: AugmentConfig | None = None, seed: int = 0, **data: Any) -> Config:
@@ -152,10 +160,10 @@ def test_static_shapes(shards):
     [AugmentConfig(flip=False), AugmentConfig(flip=True), AugmentConfig(scale=(0.6, 1.6), crop=0.2)],
     ids=["plain", "flip", "everything"],
 )
-@pytest.mark.parametrize("kind", ["fitted", "whole"])
-def test_masks_and_categories_lie_on_their_objects(augment, kind, shards, whole_shards):
+@pytest.mark.parametrize("kind", ["fitted", "whole", "large"])
+def test_masks_and_categories_lie_on_their_objects(augment, kind, shards, whole_shards, large_shards):
     """Objects are flat and in the colour of their category, so that picture, masks and cells check one another."""
-    config = recipe({"fitted": shards, "whole": whole_shards}[kind], augment)
+    config = recipe({"fitted": shards, "whole": whole_shards, "large": large_shards}[kind], augment)
     colours = np.array([COLOURS[number] for number in sorted(COLOURS)], float)
     seen = 0
     for batch in read(pipeline.build_dataset(config, "train", batch_size=4), 8):
@@ -209,7 +217,7 @@ def test_flip_mirrors_the_picture_within_its_width(shards, plain):
 def assert_paths_agree(config: Config, count: int) -> None:
     """Precomputed and recomputed elements of the first `count` records, plain and flipped, are the same bits."""
     manifest = pipeline.load_split(config, "train")
-    records = reader.RecordReader(manifest, 0)
+    records = reader.RecordReader(manifest, 0, pipeline.reduction(config, manifest, training=True))
     paths = [pipeline.painter(config, manifest, training=True, recompute=recompute) for recompute in (False, True)]
 
     @tf.function(autograph=False)
@@ -229,9 +237,12 @@ def _one_plain_one_flipped(config: Config) -> list[int]:
     return [next(p for p, draw in enumerate(draws) if (draw < 0.5) == flipped) for flipped in (False, True)]
 
 
-@pytest.mark.parametrize("kind", ["fitted", "whole"])
-def test_both_paths_agree(kind, shards, whole_shards):
-    assert_paths_agree(recipe({"fitted": shards, "whole": whole_shards}[kind], AugmentConfig()), NUM_IMAGES)
+def test_both_paths_agree(shards):
+    assert_paths_agree(recipe(shards, AugmentConfig()), NUM_IMAGES)
+
+
+def test_both_paths_agree_on_whole_pictures(large_shards):
+    assert_paths_agree(recipe(large_shards, AugmentConfig()), 5)
 
 
 def _real_recipe(shared_data: Path, name: str, output: Path, limit: int | None, **settings: Any) -> tuple[Config, int]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
@@ -13,7 +13,7 @@ from solo_dist.config import AugmentConfig
 from solo_dist.data import runs as row_runs
 from solo_dist.data import targets, transforms
 
-PROPERTY = settings(max_examples=30, deadline=None, derandomize=True)
+PROPERTY = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 # ---- Independent slow versions
@@ -229,6 +229,48 @@ def test_without_geometric_changes_the_picture_fills_the_canvas():
     np.testing.assert_array_equal(geometry.window, [0, 0, 480, 640])
     np.testing.assert_array_equal(geometry.size, [384, 512])
     assert not geometry.flip
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "wanted"),
+    [
+        ((64, 96), (1.0, 1.0), 1),
+        ((127, 96), (1.0, 1.0), 1),
+        ((128, 96), (1.0, 1.0), 2),
+        ((64, 192), (0.1, 0.5), 2),
+        ((300, 400), (1.0, 1.0), 4),
+        ((300, 400), (0.1, 2.0), 2),
+        ((3000, 4000), (1.0, 1.0), 8),
+        ((20, 30), (1.0, 1.0), 1),
+    ],
+)
+def test_pictures_are_shrunk_on_decoding_as_far_as_no_pixel_is_missed(size, scale, wanted):
+    assert transforms.reduction(tf.constant(size), (64, 96), AugmentConfig(scale=scale)) == wanted
+
+
+def test_windows_of_shrunk_pictures_begin_and_end_at_their_pixels():
+    for position in range(60):
+        size = [(701, 902), (517, 3001), (9, 4000), (5, 1000)][position % 4]
+        augment = AugmentConfig(crop=0.45, scale=(0.5, 1.0))
+        step = int(transforms.reduction(tf.constant(size), (64, 96), augment))
+        draws = transforms.draw(2, tf.constant(position, tf.int64))
+        window = transforms.draw_geometry(draws, tf.constant(size), (64, 96), augment).window.numpy()
+        assert step > 1
+        for begin, side, whole in zip(window[:2], window[2:], size, strict=True):
+            assert begin % step == 0 and begin >= 0 and side > 0
+            assert begin + side == whole or (begin + side) % step == 0 and begin + side < whole
+
+
+def test_a_shrunk_picture_moves_as_the_whole_one():
+    ramp = np.add.outer(np.arange(80), np.arange(120)).astype(np.float32)
+    small = ramp.reshape(20, 4, 30, 4).mean((1, 3))
+    picture, shrunk = (tf.constant(np.repeat(values[:, :, None], 3, 2)) for values in (ramp, small))
+    geometry = transforms.Geometry(tf.constant([8, 20, 56, 100]), tf.constant([12, 20]), tf.constant(False))
+    np.testing.assert_allclose(
+        transforms.move_image(shrunk, geometry, 4)[1:-1, 1:-1],
+        transforms.move_image(picture, geometry)[1:-1, 1:-1],
+        atol=0.6,
+    )
 
 
 def test_window_is_cut_before_it_is_resized():
