@@ -80,9 +80,9 @@ class RecordMaker:
     def __init__(self, settings: ShardSettings, class_of: dict[int, int]):
         self._settings = settings
         self._class_of = class_of
-        self._geometry = tf.function(self._draw_geometry, input_signature=[_spec(2), _spec(dtype=tf.int64)])
-        self._place = tf.function(transforms.move_instances, input_signature=[*_INSTANCES, _spec(2), _GEOMETRY])
-        self._targets = tf.function(self._make_targets, input_signature=[*_INSTANCES, _spec(None), _spec(2), _GEOMETRY])
+        self._geometry = _traced(self._draw_geometry, _spec(2), _spec(dtype=tf.int64))
+        self._place = _traced(transforms.move_instances, *_INSTANCES, _spec(2), _GEOMETRY)
+        self._targets = _traced(self._make_targets, *_INSTANCES, _spec(None), _spec(2), _GEOMETRY)
 
     def make(self, image: CocoImage, index: int, path: str, raw_annotations: list[dict[str, Any]]) -> ImageResult:
         """Records of image number `index` of the data set, whose picture is at `path`. Never raises for bad input."""
@@ -221,6 +221,11 @@ class _Instances:
         """Those that are not cut off entirely."""
         kept = np.flatnonzero([len(triples) for triples in self.runs])
         return _Instances(self.categories[kept], self.boxes[kept], [self.runs[i] for i in kept])
+
+
+def _traced(function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
+    # Control flow is written out; AutoGraph would only add seconds to the start of each process.
+    return tf.function(function, input_signature=signature, autograph=False)
 
 
 def _spec(*shape: int | None, dtype: tf.DType = tf.int32) -> tf.TensorSpec:

@@ -34,7 +34,7 @@ BY_DESIGN = ("crowd", "ignore")
 """Reasons that are no fault of the data: kept for evaluation, not trained on, no failure in strict mode."""
 _IMAGES_A_SHARD = 64
 _MOST_SHARDS = 256
-_SPOOLED_AT_A_TIME = 100_000
+_SPOOLED_AT_A_TIME = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
