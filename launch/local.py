@@ -67,6 +67,7 @@ class Worker:
     """A worker process and how far its log has been shown."""
 
     index: int
+    """Its rank in the job."""
     process: subprocess.Popen[bytes]
     log: Path
     shown: int
@@ -96,7 +97,7 @@ class Launcher:
         self._options = options
         self._log_dir = Path(options.log_dir).resolve()
         self._log_dir.mkdir(parents=True, exist_ok=True)
-        self._progress_file = str(self._log_dir / "progress")
+        self._progress_file = str(self._log_dir / f"progress_{options.first_index}")
         Path(self._progress_file).unlink(missing_ok=True)
         self._job_id = os.environ.get(JOB_ID_VARIABLE) or uuid.uuid4().hex
         self._signals: list[int] = []
@@ -170,7 +171,7 @@ class Launcher:
     def _after_end(self, worker: Worker, code: int, workers: list[Worker], deadline: float | None) -> float | None:
         """Decides how long the other workers may go on; returns the time to kill them, None: no limit."""
         say(f"Worker {worker.index} has ended: {describe_exit(code)}.")
-        if deadline is not None or (code == EXIT_DONE and worker.index > 0):
+        if deadline is not None or (code == EXIT_DONE and worker is not workers[0]):
             return deadline
         if code in (EXIT_DONE, EXIT_PREEMPTED):  # the chief leaves last when done; others are saving on a stop
             return time.monotonic() + self._options.stop_seconds
@@ -192,7 +193,8 @@ class Launcher:
         return workers
 
     def _start_worker(self, index: int, environ: dict[str, str]) -> Worker:
-        log = self._log_dir / f"worker_{index}.log"
+        number = self._options.first_index + index
+        log = self._log_dir / f"worker_{number}.log"
         with log.open("ab") as output:
             shown = output.tell()
             process = subprocess.Popen(
@@ -204,7 +206,7 @@ class Launcher:
                 start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on
                 preexec_fn=_before_exec(index, self._options.cores_per_worker),
             )
-        return Worker(index, process, log, shown)
+        return Worker(number, process, log, shown)
 
 
 def _send_all(workers: list[Worker], number: int) -> None:
@@ -265,14 +267,19 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
+def _flag(arguments: Sequence[str], name: str) -> str:
+    """The value of a flag of the workers, given as --name=value or --name value; empty where it is not given."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        flag, equals, value = argument.partition("=")
+        if flag == f"--{name}":
+            return value if equals else following
+    return ""
+
+
 def _default_log_dir(arguments: Sequence[str]) -> str:
     """WORKDIR/logs where the workers' --workdir is a local folder, else a new folder here."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, _, value = argument.partition("=")
-        workdir = value or following
-        if name == "--workdir" and workdir and "://" not in workdir:
-            return f"{workdir}/logs"
-    return time.strftime("logs_%Y%m%d_%H%M%S")
+    workdir = _flag(arguments, "workdir")
+    return f"{workdir}/logs" if workdir and "://" not in workdir else time.strftime("logs_%Y%m%d_%H%M%S")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -302,6 +309,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"{other[0]} uses one process; leave it out, or give --workers=1")
     if _visible_gpus() and options.workers * options.gpus_per_worker > len(_visible_gpus()):
         parser.error("CUDA_VISIBLE_DEVICES lists fewer GPUs than --workers times --gpus_per_worker")
+    index = _flag(options.arguments, "worker_index")
+    options.first_index = int(index) if index.isdigit() else 0  # launchers of several machines share a folder of logs
     options.log_dir = options.log_dir or _default_log_dir(options.arguments)
     return options
 

@@ -57,7 +57,12 @@ class Job:
         return self.process.returncode, output
 
     def wait_for(self, name: str) -> str:
-        wait_until(lambda: (self.folder / name).exists() and (self.folder / name).read_text() != "", name)
+        def written() -> bool:
+            assert self.process.poll() is None, self.process.communicate()[0]
+            return (self.folder / name).exists() and (self.folder / name).read_text() != ""
+
+        if not (self.folder / name).exists():
+            wait_until(written, name)
         return (self.folder / name).read_text()
 
     def starts(self) -> list[int]:
@@ -187,19 +192,21 @@ sys.exit(code)
 
 def test_a_new_checkpoint_gives_new_restarts(job):
     script = """
-if start < 5:
-    if index == 0:
-        launcher.report_progress(10 * start)
-    wait_for(f"starts_{1 - index}")
+if index == 1:
+    wait_for("finished")
+elif start < 5:
+    launcher.report_progress(10 * start)
     sys.exit(1)
+else:
+    (here / "finished").write_text("yes")
 """
-    code, output = job.start(script, "--workers=2", "--max_restarts=1").end()
+    code, output = job.start(script, "--workers=2", "--max_restarts=1", "--kill_seconds=1").end()
     assert code == 0, output
-    assert job.starts() == [5, 5]
+    assert job.starts()[0] == 5
 
 
 def test_progress_that_stands_still_does_not(job):
-    script = "launcher.report_progress(10)\nwait_for('starts_1')\nsys.exit(1)"
+    script = "launcher.report_progress(10)\nsys.exit(1)"
     code, output = job.start(script, "--workers=2", "--max_restarts=1").end()
     assert code == 1, output
     assert max(job.starts()) == 2
@@ -302,12 +309,22 @@ def test_wrong_flags(job, flags, worker_flags, message):
     assert job.starts() == []
 
 
-def test_logs_go_to_the_workdir(job):
-    (job.folder / "fake_train.py").write_text("print('hello')")
+@pytest.mark.parametrize(
+    ("worker_flags", "log"),
+    [
+        (["--workdir={run}"], "worker_0.log"),
+        (["--workdir", "{run}", "--worker_index=3", "--workers=a:1"], "worker_3.log"),
+    ],
+)
+def test_logs_go_to_the_workdir(job, worker_flags, log):
+    (job.folder / "fake_train.py").write_text("import os\nprint(os.environ['SOLO_DIST_PROGRESS_FILE'])")
     command = [sys.executable, "-m", "launch.local", "--workers=1", "--module=fake_train", "--"]
+    command += [flag.format(run=job.folder / "run") for flag in worker_flags]
     environ = os.environ | {"PYTHONPATH": f"{job.folder}:{ROOT}"}
-    subprocess.run([*command, f"--workdir={job.folder}/run"], cwd=ROOT, env=environ, check=True, capture_output=True)
-    assert (job.folder / "run/logs/worker_0.log").read_text() == "hello\n"
+    output = subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True, text=True).stdout
+    progress = job.folder / "run/logs" / log.replace("worker", "progress").removesuffix(".log")
+    assert (job.folder / "run/logs" / log).read_text() == f"{progress}\n"
+    assert f"[{log.removesuffix('.log').replace('_', ' ')}] {progress}\n" in output
 
 
 def test_does_not_import_tensorflow():
