@@ -8,11 +8,13 @@ checksum is right are kept. The bytes depend on data and settings alone, not on 
 Works without initialising TensorFlow in the calling process, which may want to configure it first.
 """
 
+import contextlib
 import dataclasses
 import gzip
 import io
 import json
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -78,12 +80,13 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
         finished = _finished(job.output, fingerprint)
         if finished:
             return finished
-        plan = _Plan(job, catalogue, num_shards)
         _prepare_folder(job.output, fingerprint)
-        rejected = [*catalogue.rejected, *_spool_annotations(plan)]
-        if job.strict:
-            _fail_on(rejected)
-        notes = _make_shards(plan, processes, progress)
+        with _spool_folder(job.output) as spool:
+            plan = _Plan(job, catalogue, num_shards, spool)
+            rejected = [*catalogue.rejected, *_spool_annotations(plan)]
+            if job.strict:
+                _fail_on(rejected)
+            notes = _make_shards(plan, processes, progress)
         return _finish(plan, notes, rejected, fingerprint)
     except tf.errors.OpError as error:
         raise ShardError(
@@ -127,6 +130,8 @@ class _Plan:
     job: ShardJob
     catalogue: Catalogue
     num_shards: int
+    spool: str
+    """Folder of the annotations on their way to the workers."""
 
     def task(self, shard: int) -> ShardTask:
         """Where the shard's parts are; all but the shard itself are removed at the end."""
@@ -137,7 +142,7 @@ class _Plan:
             images=self.job.images,
             first=first,
             entries=self.catalogue.images[first:last],
-            spool=f"{passing}.spool.jsonl",
+            spool=f"{self.spool}/{shard:05d}.spool.jsonl",
             shard=f"{self.job.output}/shard-{shard:05d}-of-{self.num_shards:05d}.tfrecord",
             annotations=f"{passing}.annotations.gz",
             note=f"{passing}.note.json",
@@ -210,6 +215,16 @@ def _prepare_folder(output: str, fingerprint: str) -> None:
 
 def _refuse(output: str) -> None:
     raise ShardError(f"{output} holds shards of other data or settings; delete the folder, or choose another --output.")
+
+
+@contextlib.contextmanager
+def _spool_folder(output: str) -> Iterator[str]:
+    """On a local disk: files are appended to, which buckets cannot do."""
+    if "://" not in output:
+        yield f"{output}/{PROGRESS}"
+        return
+    with tempfile.TemporaryDirectory(prefix="solo_dist_shards_") as folder:
+        yield folder
 
 
 def _spool_annotations(plan: _Plan) -> list[Rejection]:

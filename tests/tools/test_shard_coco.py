@@ -233,6 +233,20 @@ def test_a_picture_is_rotated_only_where_the_json_has_the_rotated_size(data_set)
     ]
 
 
+def test_everything_can_be_a_url(data_set):
+    """ram:// stands for a bucket: it is reached through tf.io.gfile only."""
+    data_set.add("a b.png", annotations=2)
+    job = data_set.job("here")
+    local = shard(job)
+    for name in ("instances.json", "images/a b.png"):
+        data = (data_set.folder / name).read_bytes()
+        with tf.io.gfile.GFile(f"ram://source/{name}", "wb") as file:
+            file.write(data)
+    far = shard(ShardJob("ram://source/instances.json", "ram://source/images", "ram://shards/train", SETTINGS))
+    assert schema.load_manifest("ram://shards/train/") == far
+    assert far.files == local.files and sorted(tf.io.gfile.listdir(far.folder)) == sorted(content(local.folder))
+
+
 # ---- What is rejected
 
 
@@ -472,7 +486,7 @@ def interrupted(many, tmp_path):
     data_set, undisturbed = many
     job = data_set.job(str(tmp_path / "half"), num_shards=9)
     catalogue = coco.read_catalogue(job.annotations)
-    plan = sharding._Plan(job, catalogue, 9)
+    plan = sharding._Plan(job, catalogue, 9, f"{job.output}/{sharding.PROGRESS}")
     sharding._prepare_folder(job.output, sharding._fingerprint(job, 9))
     sharding._spool_annotations(plan)
     tasks = [plan.task(number) for number in range(3)]
