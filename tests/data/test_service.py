@@ -1,28 +1,12 @@
-"""tf.data service: real servers in processes of their own; order and content must not depend on them."""
+"""tf.data service: how batches are put in order, and what an address must be. Real servers: tests/distributed."""
 
-import os
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
-from solo_dist.config import AugmentConfig, Config, ConfigError, DataConfig, GridConfig, ModelConfig
-from solo_dist.data import pipeline, service, shapes
-from solo_dist.data.records import ShardSettings
-from solo_dist.data.sharding import ShardJob, shard_coco
-
-ROOT = Path(__file__).resolve().parents[2]
-CANVAS = (64, 64)
-GRID = GridConfig(levels=("p2",), sizes=(8,), scale_ranges=((1, 2000),))
-
-
-# ---- Putting batches in order
+from solo_dist.config import ConfigError
+from solo_dist.data import service
 
 
 def batch(number: int) -> service.Batch:
@@ -61,109 +45,23 @@ def test_batches_are_put_in_order_and_gaps_are_filled(arrivals, made):
     assert ordered(arrivals, most_waiting=3, count=6) == (list(range(6)), made)
 
 
-# ---- Real servers
+@pytest.mark.parametrize("address", ["localhost:5050", "grpc://localhost", "grpc://:5050", "grpc://localhost:port"])
+def test_an_address_of_another_form_is_refused(address):
+    with pytest.raises(ConfigError, match="data.service=.*must be grpc://host:port"):
+        service.through_service(address, lambda numbers: numbers, int)
 
 
-class Servers:
-    """A dispatcher and workers."""
-
-    def __init__(self) -> None:
-        self.port = _free_port()
-        self.processes: list[subprocess.Popen] = []
-        self.start("--role=dispatcher", f"--port={self.port}")
-
-    @property
-    def address(self) -> str:
-        return f"grpc://localhost:{self.port}"
-
-    def start_worker(self) -> subprocess.Popen:
-        return self.start("--role=worker", f"--dispatcher=localhost:{self.port}", "--host=localhost")
-
-    def start(self, *arguments: str) -> subprocess.Popen:
-        """Waits until it serves."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tools.data_service", *arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-        )
-        self.processes.append(process)
-        assert process.stdout and process.stdout.readline(), "the server did not start"
-        return process
-
-    def stop(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-            assert process.stdout
-            process.stdout.close()
-
-
-def _free_port() -> int:
+def test_a_dispatcher_that_is_not_there_is_named():
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture
-def servers() -> Iterator[Servers]:
-    started = Servers()
-    yield started
-    started.stop()
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Config]:
-    folder = str(tmp_path_factory.mktemp("shapes"))
-    shapes.make_shapes(folder, "train", 9, shapes.ShapesSettings(side=64))
-    job = ShardJob(f"{folder}/instances.json", f"{folder}/images", f"{folder}/shards", ShardSettings(CANVAS, GRID))
-    shard_coco(job, processes=0, progress=False)
-
-    def make(address: str) -> Config:
-        augment = AugmentConfig(brightness=0.2, crop=0.1)
-        data = DataConfig(train=f"{folder}/shards", canvas=CANVAS, augment=augment, service=address)
-        return Config(data=data, model=ModelConfig(grid=GRID))
-
-    return make
-
-
-def test_batches_are_those_made_without_the_service_although_workers_die(servers, recipe, monkeypatch):
-    monkeypatch.setattr(service, "PATIENCE_SECONDS", 0.2)
-    doomed, other = servers.start_worker(), servers.start_worker()
-    place = {"batch_size": 3, "worker": 1, "num_workers": 2, "start_position": 12}
-    count = 60
-    reference = list(pipeline.build_dataset(recipe(""), "train", **place).take(count))
-    through = pipeline.build_dataset(recipe(servers.address), "train", **place).take(count)
-    for step, (made_there, made_here) in enumerate(zip(through, reference, strict=True)):
-        assert made_there.keys() == made_here.keys()
-        for key in made_here:
-            np.testing.assert_array_equal(made_there[key], made_here[key], err_msg=f"{key} of batch {step}")
-        if step == 10:
-            doomed.kill()
-        if step == 40:
-            other.kill()
-
-
-def test_servers_end_when_told_to(servers):
-    worker = servers.start_worker()
-    for process in (worker, servers.processes[0]):
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
-
-
-@pytest.mark.parametrize("address", ["localhost:5050", "grpc://localhost", "grpc://:5050", "grpc://localhost:port"])
-def test_an_address_of_another_form_is_refused(address, recipe):
-    with pytest.raises(ConfigError, match="data.service=.*must be grpc://host:port"):
-        pipeline.build_dataset(recipe(address), "train", batch_size=2)
-
-
-def test_a_dispatcher_that_is_not_there_is_named(recipe):
+        port = probe.getsockname()[1]
     with pytest.raises(ConfigError, match="data.service=grpc://localhost:.*no dispatcher answers"):
-        pipeline.build_dataset(recipe(f"grpc://localhost:{_free_port()}"), "train", batch_size=2)
+        service.through_service(f"grpc://localhost:{port}", lambda numbers: numbers, int)
 
 
-def test_validation_is_read_here(recipe):
-    config = recipe("grpc://localhost:1")
-    config.data.validation = config.data.train
-    assert len(list(pipeline.build_dataset(config, "validation", batch_size=5))) == 2
+def test_a_late_batch_is_made_here_and_dropped_when_it_comes(monkeypatch):
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr(service.time, "monotonic", lambda: next(clock))
+    # With three seconds between looks at the clock, batch 0 is overdue before six others have come.
+    numbers, made = ordered([1, 2, 3, 4, 5, 0, 6], most_waiting=50, count=7)
+    assert numbers == list(range(7)) and made == [0]
