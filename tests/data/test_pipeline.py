@@ -492,6 +492,49 @@ def _damage_two(shards: str, tmp_path: Path) -> str:
     return damage(damage(shards, 2, "data", first), 7, "checksum", second)
 
 
+def _broken_by(rng: np.random.Generator, data: bytes) -> bytes:
+    """A shard with a bit turned, its end missing, or a part zeroed or overwritten."""
+    changed, place = bytearray(data), int(rng.integers(len(data)))
+    part = slice(place, place + int(rng.integers(1, 200)))
+    match rng.integers(4):
+        case 0:
+            changed[place] ^= 1 << int(rng.integers(8))
+        case 1:
+            del changed[place:]
+        case 2:
+            changed[part] = bytes(len(changed[part]))
+        case _:
+            changed[part] = rng.bytes(len(changed[part]))
+    return bytes(changed)
+
+
+def test_each_record_of_a_damaged_shard_is_as_it_was_or_named(shards, tmp_path):
+    for name in tf.io.gfile.listdir(shards):
+        tf.io.gfile.copy(f"{shards}/{name}", f"{tmp_path}/{name}")
+    manifest = schema.load_manifest(str(tmp_path))
+    records = reader.RecordReader(manifest, 0)
+    read_one = tf.function(lambda number: records.read(number)[0].serialized, autograph=False)
+    numbers = [tf.constant(number, tf.int64) for number in range(NUM_IMAGES)]
+    intact = [read_one(number).numpy() for number in numbers]
+    rng, errors = np.random.default_rng(0), 0
+    for case in range(80):
+        path = tmp_path / manifest.files[case % 3].name
+        whole = path.read_bytes()
+        path.write_bytes(_broken_by(rng, whole))
+        before = errors
+        for number, wanted in zip(numbers, intact, strict=True):
+            try:
+                with reader.readable_errors():
+                    assert read_one(number).numpy() == wanted
+            except schema.ShardError as error:
+                errors += 1
+                assert str(path) in str(error) and "\n" not in str(error)
+        # Zeroing what is zero changes nothing; everything else must be noticed.
+        assert errors > before or path.read_bytes() == whole
+        path.write_bytes(whole)
+    assert 80 < errors < 4 * 80
+
+
 def test_other_errors_of_the_graph_are_not_taken_for_broken_records():
     with pytest.raises(tf.errors.InvalidArgumentError), reader.readable_errors():
         tf.debugging.assert_equal(1, 2)
