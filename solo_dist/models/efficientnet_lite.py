@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from solo_dist.config import BackboneConfig
 from solo_dist.models.layers import ConvNorm
-from solo_dist.models.recompute import recomputed
+from solo_dist.models.recompute import Recomputation
 
 MEAN, STD = 127.0, 128.0
 EPSILON = 1e-3
@@ -120,6 +120,7 @@ class EfficientNetLite0(keras.layers.Layer):
         x = tf.cast((tf.cast(images, tf.float32) - MEAN) / STD, self.compute_dtype)
         x = self.stem(x, training=training)
         stages = {}
+        recomputed = Recomputation()
         for block, stage in zip(self.blocks, self.stage_of_block, strict=True):
             if training and self.recompute and block.trainable:
                 x = recomputed(lambda x, block=block: block(x, training=True), [block], x)

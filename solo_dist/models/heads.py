@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from solo_dist.config import PYRAMID_LEVELS, ModelConfig
 from solo_dist.models.layers import Conv, ConvNorm
-from solo_dist.models.recompute import recomputed
+from solo_dist.models.recompute import Recomputation
 from solo_dist.models.resize import append_coordinates, resize_bilinear
 
 PRIOR = 0.01  # probability of a category at every cell before training (focal loss paper, section 4.1)
@@ -68,8 +68,9 @@ class GridHead(keras.layers.Layer):
 
     def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """P2..P6 -> category logits [B, N, C] and kernels [B, N, E]; levels in order, cells row-major."""
+        recompute = Recomputation() if training and self.recompute else None
         outputs = [
-            self.one_level(feature, size, training)
+            self.one_level(feature, size, recompute)
             for feature, size in zip(self.align(pyramid), self.grid.sizes, strict=True)
         ]
         logits, kernels = zip(*outputs, strict=True)
@@ -85,7 +86,7 @@ class GridHead(keras.layers.Layer):
             features["p6"] = resize_bilinear(features["p6"], features["p5"].shape[1:3])
         return [features[name] for name in self.grid.levels]
 
-    def one_level(self, feature: tf.Tensor, size: int, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    def one_level(self, feature: tf.Tensor, size: int, recompute: Recomputation | None) -> tuple[tf.Tensor, tf.Tensor]:
         """[B, h, w, channels] -> logits [B, size * size, C] and kernels [B, size * size, E]."""
         # Coordinates are appended before the resize, and the category branch does not see them (quirk 8).
         x = resize_bilinear(append_coordinates(feature) if self.coordinates else feature, (size, size))
@@ -93,7 +94,7 @@ class GridHead(keras.layers.Layer):
             (x[..., : feature.shape[-1]], [*self.category_convs, self.category]),
             (x, [*self.kernel_convs, self.kernel]),
         )
-        logits, kernels = (_apply(layers, x, training and self.recompute) for x, layers in branches)
+        logits, kernels = (_apply(layers, x, recompute) for x, layers in branches)
         cells = size * size
         return tf.reshape(logits, [-1, cells, logits.shape[-1]]), tf.reshape(kernels, [-1, cells, kernels.shape[-1]])
 
@@ -153,7 +154,7 @@ class MaskHead(keras.layers.Layer):
         features = dict(zip(PYRAMID_LEVELS, pyramid, strict=True))
         if "p6" in self.levels:
             features["p6"] = resize_bilinear(features["p6"], features["p5"].shape[1:3])
-        recompute = training and self.recompute
+        recompute = Recomputation() if training and self.recompute else None
         if self.unified:
             return _apply(self.outputs, self._sum_levels(features, recompute), recompute)
         maps = []
@@ -161,12 +162,12 @@ class MaskHead(keras.layers.Layer):
             maps.append(_apply([output], self._to_stride_4(level, features[level], recompute), recompute))
         return tf.concat(maps, axis=-1)
 
-    def _sum_levels(self, features: dict[str, tf.Tensor], recompute: bool) -> tf.Tensor:
+    def _sum_levels(self, features: dict[str, tf.Tensor], recompute: Recomputation | None) -> tf.Tensor:
         """Sum of all levels at stride 4. Doubling is linear, so the sum is taken before the last, costliest one."""
         partial = [self._to_stride_8(level, features[level], recompute) for level in self.levels[1:]]
         return self._to_stride_4("p2", features["p2"], recompute) + _double(tf.add_n(partial))
 
-    def _to_stride_8(self, level: str, x: tf.Tensor, recompute: bool) -> tf.Tensor:
+    def _to_stride_8(self, level: str, x: tf.Tensor, recompute: Recomputation | None) -> tf.Tensor:
         """A level after its convolutions, doubled after each of them but the last."""
         if self._has_coordinates(level):
             x = append_coordinates(x)
@@ -176,7 +177,7 @@ class MaskHead(keras.layers.Layer):
             steps += [_double, conv]
         return _apply(steps, x, recompute)
 
-    def _to_stride_4(self, level: str, x: tf.Tensor, recompute: bool) -> tf.Tensor:
+    def _to_stride_4(self, level: str, x: tf.Tensor, recompute: Recomputation | None) -> tf.Tensor:
         x = self._to_stride_8(level, x, recompute)
         return _double(x) if self.doublings(level) else x
 
@@ -185,7 +186,9 @@ def _double(x: tf.Tensor) -> tf.Tensor:
     return resize_bilinear(x, (2 * x.shape[1], 2 * x.shape[2]))
 
 
-def _apply(steps: Sequence[Callable[[tf.Tensor], tf.Tensor]], x: tf.Tensor, recompute: bool) -> tf.Tensor:
+def _apply(
+    steps: Sequence[Callable[[tf.Tensor], tf.Tensor]], x: tf.Tensor, recompute: Recomputation | None
+) -> tf.Tensor:
     """Applies layers and functions one after the other; with recompute, only x is kept for the backward pass."""
 
     def run(x: tf.Tensor) -> tf.Tensor:
@@ -193,6 +196,6 @@ def _apply(steps: Sequence[Callable[[tf.Tensor], tf.Tensor]], x: tf.Tensor, reco
             x = step(x)
         return x
 
-    if not recompute:
+    if recompute is None:
         return run(x)
-    return recomputed(run, [step for step in steps if isinstance(step, keras.layers.Layer)], x)
+    return recompute(run, [step for step in steps if isinstance(step, keras.layers.Layer)], x)

@@ -13,60 +13,73 @@ import tensorflow as tf
 Tensors: TypeAlias = tf.Tensor | tuple[tf.Tensor, ...]
 
 
-def recomputed(function: Callable[..., Tensors], layers: Sequence[keras.layers.Layer], *inputs: tf.Tensor) -> Tensors:
-    """Calls a function of floating tensors such that only its inputs are kept for the backward pass.
+class Recomputation:
+    """Calls functions such that only their inputs are kept for the backward pass. One object for each forward pass.
 
-    Args:
-      function: from the inputs to a tensor or a tuple of tensors; runs twice.
-      layers: built layers with every variable that the function reads.
-      *inputs: floating tensors.
-
-    Returns:
-      What the function returns. Moving statistics are updated once.
+    The second computations run one after the other in the reverse order of the first, so that parallel branches, whose
+    gradients all are there at once, do not hold their activations at the same time.
     """
-    trainable = _unique(variable for layer in layers for variable in layer.trainable_variables)
-    others = _unique(variable for layer in layers for variable in layer.non_trainable_variables)
 
-    def run(*arguments: tf.Tensor) -> tuple[Tensors, list[tuple[Any, tf.Tensor]]]:
-        """The outputs, and the new values of variables that the function would have changed."""
-        values = list(zip(trainable, arguments[len(inputs) :], strict=True))
-        # Without the two scopes the variables would be read, and changed, behind the back of the gradient.
-        with keras.StatelessScope(state_mapping=values) as scope:
-            outputs = function(*arguments[: len(inputs)])
-        new = [(variable, scope.get_current_value(variable)) for variable in others]
-        return outputs, [(variable, value) for variable, value in new if value is not None]
+    def __init__(self) -> None:
+        self._previous: list[tf.Tensor] = []
 
-    @tf.custom_gradient
-    def with_gradient(*arguments: tf.Tensor) -> tuple[Tensors, Callable[..., list[tf.Tensor]]]:
-        outputs, changes = run(*arguments)
-        for variable, value in changes:
-            variable.assign(value)
+    def __call__(
+        self, function: Callable[..., Tensors], layers: Sequence[keras.layers.Layer], *inputs: tf.Tensor
+    ) -> Tensors:
+        """Calls a function of floating tensors.
 
-        def gradient(*output_gradients: tf.Tensor) -> list[tf.Tensor]:
-            again = _after(arguments, output_gradients[0])
-            with tf.GradientTape() as tape:
-                tape.watch(again)
-                outputs, _ = run(*again)
-            return tape.gradient(
-                outputs,
-                again,
-                output_gradients if isinstance(outputs, tuple) else output_gradients[0],
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
+        Args:
+          function: from the inputs to a tensor or a tuple of tensors; runs twice.
+          layers: built layers with every variable that the function reads.
+          *inputs: floating tensors.
 
-        return outputs, gradient
+        Returns:
+          What the function returns. Moving statistics are updated once.
+        """
+        trainable = _unique(variable for layer in layers for variable in layer.trainable_variables)
+        others = _unique(variable for layer in layers for variable in layer.non_trainable_variables)
 
-    return with_gradient(*inputs, *[tf.convert_to_tensor(variable.value) for variable in trainable])
+        def run(*arguments: tf.Tensor) -> tuple[Tensors, list[tuple[Any, tf.Tensor]]]:
+            """The outputs, and the new values of variables that the function would have changed."""
+            values = list(zip(trainable, arguments[len(inputs) :], strict=True))
+            # Outside such a scope variables would be read, and changed, behind the back of the gradient.
+            with keras.StatelessScope(state_mapping=values) as scope:
+                outputs = function(*arguments[: len(inputs)])
+            new = [(variable, scope.get_current_value(variable)) for variable in others]
+            return outputs, [(variable, value) for variable, value in new if value is not None]
+
+        @tf.custom_gradient
+        def with_gradient(*arguments: tf.Tensor) -> tuple[Tensors, Callable[..., list[tf.Tensor]]]:
+            outputs, changes = run(*arguments)
+            for variable, value in changes:
+                variable.assign(value)
+
+            def gradient(*output_gradients: tf.Tensor) -> list[tf.Tensor]:
+                again = _after(arguments, [output_gradients[0], *self._previous])
+                with tf.GradientTape() as tape:
+                    tape.watch(again)
+                    outputs, _ = run(*again)
+                wanted = output_gradients if isinstance(outputs, tuple) else output_gradients[0]
+                gradients = tape.gradient(outputs, again, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+                self._previous = gradients
+                return gradients
+
+            return outputs, gradient
+
+        return with_gradient(*inputs, *[tf.convert_to_tensor(variable.value) for variable in trainable])
 
 
-def _after(tensors: Sequence[tf.Tensor], signal: tf.Tensor) -> list[tf.Tensor]:
-    """The tensors, unchanged, but not available before `signal` is.
+def _after(tensors: Sequence[tf.Tensor], signals: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The tensors, unchanged, but not available before the signals are.
 
-    A sum with a zero that depends on the signal: XLA ignores control dependencies and would merge the second
-    computation with the first. It does not know that the minimum of an absolute value and zero is zero.
+    By a control dependency, and for XLA, which ignores those and would merge the second computation with the first, by
+    adding a zero that depends on the first two signals. XLA does not know that the minimum of an absolute value and
+    zero is zero.
     """
-    zero = tf.minimum(tf.abs(tf.reshape(signal, [-1])[0]), 0)
-    return [tensor + tf.cast(zero, tensor.dtype) for tensor in tensors]
+    corners = [tf.cast(tf.reshape(signal, [-1])[0], tf.float32) for signal in signals[:2]]
+    zero = tf.minimum(tf.abs(tf.add_n(corners)), 0)
+    with tf.control_dependencies(signals):
+        return [tensor + tf.cast(zero, tensor.dtype) for tensor in tensors]
 
 
 def _unique(variables: Any) -> list[Any]:

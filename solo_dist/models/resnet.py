@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from solo_dist.config import BackboneConfig
 from solo_dist.models.layers import ConvNorm
-from solo_dist.models.recompute import recomputed
+from solo_dist.models.recompute import Recomputation
 
 # What torchvision's weights expect, RGB, in the range 0..255.
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -116,6 +116,7 @@ class Stage(keras.layers.Layer):
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, H, W, C] -> [B, H / strides, W / strides, filters]."""
+        recomputed = Recomputation()
         for block in self.blocks:
             if training and self.recompute and block.trainable:
                 x = recomputed(functools.partial(block, training=True), [block], x)
