@@ -1,0 +1,104 @@
+"""The mask loss on positives only against the dense formulation that published TensorFlow ports have.
+
+Forward and backward of two pictures of 512x512 with 256 channels and 64 positives each. Dense means a mask channel for
+every one of the 3,728 cells of grids 40, 36, 24 and 16, with a target of the same size.
+
+    python -m tools.benchmarks.loss dense     # one case alone, for its peak memory
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from solo_dist.config import GridConfig
+from solo_dist.losses import DICE_EPSILON, mask_dice_sum
+from tools.benchmarks.timing import Options, alternate, ratio, report
+
+BATCH, SIDE, CHANNELS, POSITIVES, INSTANCES = 2, 128, 256, 64, 20
+GRID = GridConfig(levels=("p2", "p3", "p4", "p5"), sizes=(40, 36, 24, 16), scale_ranges=((1, 2048),) * 4)
+CASES = ("dense", "sparse", "sparse compiled")
+
+
+def run(options: Options) -> dict[str, float]:
+    """Ratios of time and of the peak memory beyond the inputs; larger is better for the sparse form."""
+    seconds = alternate({name: make_case(name) for name in CASES}, options.rounds)
+    report(seconds)
+    megabytes = {name: _peak_megabytes(name) for name in CASES}
+    for name, value in megabytes.items():
+        print(f"  {name:<28}{value:12.1f} MB beyond the inputs")
+    return {
+        "dense_vs_sparse": ratio(seconds, "dense", "sparse"),
+        "dense_vs_sparse_memory": megabytes["dense"] / megabytes["sparse"],
+        "dense_vs_compiled": ratio(seconds, "dense", "sparse compiled"),
+        "dense_vs_compiled_memory": megabytes["dense"] / megabytes["sparse compiled"],
+    }
+
+
+def make_case(name: str) -> Callable[[], object]:
+    """Makes the inputs of a case; the function does one forward and backward pass."""
+    random = np.random.default_rng(0)
+    features = tf.random.normal([BATCH, SIDE, SIDE, CHANNELS])
+    kernels = 0.05 * tf.random.normal([BATCH, GRID.num_cells, CHANNELS])
+    cells = np.stack([random.permutation(GRID.num_cells)[:POSITIVES] for _ in range(BATCH)]).astype(np.int32)
+    loss = _dense_loss(cells) if name == "dense" else _sparse_loss(cells, random)
+
+    def step(features: tf.Tensor, kernels: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            tape.watch([features, kernels])
+            value = loss(features, kernels)
+        return value, tape.gradient(value, [features, kernels])
+
+    compiled = tf.function(step, jit_compile=name.endswith("compiled"), autograph=False)
+    return lambda: compiled(features, kernels)[0].numpy()
+
+
+def _sparse_loss(cells: np.ndarray, random: np.random.Generator) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    instances = tf.constant(random.integers(0, INSTANCES, cells.shape), tf.int32)
+    masks = tf.constant(random.integers(0, 256, [BATCH, INSTANCES, SIDE, SIDE // 8]), tf.uint8)
+    positives = tf.constant(cells)
+    return lambda features, kernels: mask_dice_sum(features, kernels, positives, instances, masks, GRID) / cells.size
+
+
+def _dense_loss(cells: np.ndarray) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    shape = [BATCH, GRID.num_cells, SIDE * SIDE]
+    masks = tf.cast(tf.random.uniform(shape, maxval=5, dtype=tf.int32) == 0, tf.uint8)
+    positive = np.zeros(shape[:2], bool)
+    np.put_along_axis(positive, cells, True, axis=1)
+
+    def loss(features: tf.Tensor, kernels: tf.Tensor) -> tf.Tensor:
+        logits = tf.matmul(kernels, tf.reshape(features, [BATCH, -1, CHANNELS]), transpose_b=True)
+        probability, target = tf.sigmoid(logits), tf.cast(masks, tf.float32)
+        overlap = tf.reduce_sum(probability * target, axis=2)
+        squares = tf.reduce_sum(probability**2, axis=2) + tf.reduce_sum(target, axis=2) + 2 * DICE_EPSILON
+        return tf.reduce_mean(tf.boolean_mask(1.0 - 2.0 * overlap / squares, positive))
+
+    return loss
+
+
+def _peak_megabytes(name: str) -> float:
+    """Growth of the peak memory of a fresh process from the inputs to the end of three passes."""
+    command = [sys.executable, "-m", "tools.benchmarks.loss", *name.split()]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return float(output.splitlines()[-1])
+
+
+def _main() -> None:
+    case = make_case(" ".join(sys.argv[1:]))
+    before = _peak_kilobytes()
+    for _ in range(3):
+        case()
+    print((_peak_kilobytes() - before) / 1024)
+
+
+def _peak_kilobytes() -> int:
+    # Not getrusage: there a process starts with the peak of the one that started it.
+    with open("/proc/self/status") as file:
+        return int(re.search(r"VmHWM:\s+(\d+) kB", file.read()).group(1))  # type: ignore[union-attr]
+
+
+if __name__ == "__main__":
+    _main()
