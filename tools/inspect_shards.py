@@ -13,23 +13,24 @@ from solo_dist.config import ConfigError
 
 _SHARDS = flags.DEFINE_string("shards", None, "Folder of shards; a path or URL.", required=True)
 _RECORDS = flags.DEFINE_integer("records", 0, "Records to count; 0: all.", lower_bound=0)
-_PICTURES = flags.DEFINE_integer("pictures", 0, "Pictures to draw, spread over the folder.", lower_bound=0)
-_OUTPUT = flags.DEFINE_string("output", "", "Folder for the pictures; needed with --pictures.")
+_OUTPUT = flags.DEFINE_string("output", "", "Folder for pictures; empty: none are drawn.")
+_PICTURES = flags.DEFINE_integer("pictures", 8, "Pictures to draw, spread over the folder of shards.", lower_bound=1)
 _FLIPPED = flags.DEFINE_bool("flipped", False, "Draw the mirrored targets.")
 
 
 def main(arguments: list[str]) -> None:
     """Counts, then draws."""
     del arguments
-    if _PICTURES.value and not _OUTPUT.value:
+    if flags.FLAGS["pictures"].present and not _OUTPUT.value:
         raise ConfigError("--pictures needs --output, the folder to write them to.")
     from solo_dist.data.schema import load_manifest
     from solo_dist.observability import shard_report
 
     manifest = load_manifest(_SHARDS.value)
     print(shard_report.statistics(manifest, _RECORDS.value or manifest.num_records))
-    for path in shard_report.draw_pictures(manifest, _PICTURES.value, _OUTPUT.value.rstrip("/"), _FLIPPED.value):
-        print(path)
+    if _OUTPUT.value:
+        for path in shard_report.draw_pictures(manifest, _PICTURES.value, _OUTPUT.value.rstrip("/"), _FLIPPED.value):
+            print(path)
 
 
 if __name__ == "__main__":

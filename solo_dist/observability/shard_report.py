@@ -40,8 +40,6 @@ def statistics(manifest: Manifest, num_records: int) -> str:
 
 def draw_pictures(manifest: Manifest, count: int, folder: str, flipped: bool = False) -> Iterator[str]:
     """Draws `count` records, spread evenly over the folder of shards; yields the paths of the PNG files."""
-    if not count:
-        return
     tf.io.gfile.makedirs(folder)
     chosen = set(np.linspace(0, manifest.num_records - 1, min(count, manifest.num_records)).astype(int).tolist())
     for number, record in enumerate(read_records(manifest)):
