@@ -15,7 +15,7 @@ def run(options: Options) -> dict[str, float]:
     masks = tf.constant(random.integers(0, 256, [MASKS, HEIGHT * WIDTH // 8]), tf.uint8)
     categories = tf.constant(random.integers(0, CATEGORIES, MASKS), tf.int32)
     scores = tf.constant(np.sort(random.uniform(size=MASKS))[::-1], tf.float32)
-    nms = tf.function(lambda *of: matrix_nms(*of, kernel="gaussian", sigma=2.0), autograph=False)
+    nms = tf.function(lambda m, c, s: matrix_nms(m, c, s, "gaussian", 2.0), autograph=False)
     seconds = alternate(
         {"nms": lambda: nms(masks, categories, scores).numpy(), "unit": yardstick()}, 4 * options.rounds
     )
