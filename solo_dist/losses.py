@@ -144,8 +144,8 @@ def _dice_and_gradients(features, kernels, valid, instance, packed):
 
     def chunk_terms(chunk):
         columns = chunk * size + tf.range(size)
-        part = [tf.gather(value, columns, axis=1) for value in (kernels, valid, instance)]
-        return _chunk_dice_and_gradients(features, *part, packed)
+        chosen, is_positive, whose = (tf.gather(value, columns, axis=1) for value in (kernels, valid, instance))
+        return _chunk_dice_and_gradients(features, chosen, is_positive, whose, packed)
 
     def body(chunk, loss, d_features, d_kernels):
         chunk_loss, more_d_features, chunk_d_kernels = chunk_terms(chunk)

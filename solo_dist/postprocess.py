@@ -59,7 +59,7 @@ def detect(outputs: Mapping[str, tf.Tensor], grid: GridConfig, config: Postproce
     detections = config.max_detections
     height, width = outputs["mask_features"].shape[1:3]
     return tf.map_fn(
-        lambda image: _detect_image(*image, grid, config),
+        lambda image: _detect_image(image[0], image[1], image[2], grid, config),
         (scores, outputs["kernels"], outputs["mask_features"]),
         fn_output_signature={
             "scores": tf.TensorSpec([detections], tf.float32),

@@ -5,7 +5,6 @@ All cases are tf.data pipelines over the same pictures on the same cores; they t
 
 import json
 import multiprocessing
-import re
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from solo_dist.data.reader import RecordReader
 from solo_dist.data.records import ShardSettings
 from solo_dist.data.schema import load_manifest, parse_record
 from solo_dist.data.sharding import ShardJob, shard_coco
-from tools.benchmarks.timing import Options, alternate, ratio, report
+from tools.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, report
 
 CANVAS = (512, 512)
 BATCH = 8
@@ -112,17 +111,11 @@ def _memory_gigabytes(recipes: dict[str, Config]) -> float:
 
 
 def _peak_gigabytes(recipes: list[Config]) -> float:
-    before = _peak_kilobytes()
+    before = peak_kilobytes()
     for recipe in recipes:
         for _ in pipeline.build_dataset(recipe, "train", batch_size=BATCH).take(64):
             pass
-    return (_peak_kilobytes() - before) / 1e6
-
-
-def _peak_kilobytes() -> int:
-    """Of this process alone: getrusage's peak would include that of the process that started this one."""
-    with open("/proc/self/status", encoding="ascii") as file:
-        return int(re.search(r"VmHWM:\s+(\d+) kB", file.read()).group(1))  # type: ignore[union-attr]
+    return (peak_kilobytes() - before) / 1e6
 
 
 def _seconds_to_first_batch(recipe: Config) -> dict[str, float]:

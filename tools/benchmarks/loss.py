@@ -6,7 +6,6 @@ every one of the 3,728 cells of grids 40, 36, 24 and 16, with a target of the sa
     python -m tools.benchmarks.loss dense     # one case alone, for its peak memory
 """
 
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import tensorflow as tf
 
 from solo_dist.config import GridConfig
 from solo_dist.losses import DICE_EPSILON, mask_dice_sum
-from tools.benchmarks.timing import Options, alternate, ratio, report
+from tools.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, report
 
 BATCH, SIDE, CHANNELS, POSITIVES, INSTANCES = 2, 128, 256, 64, 20
 GRID = GridConfig(levels=("p2", "p3", "p4", "p5"), sizes=(40, 36, 24, 16), scale_ranges=((1, 2048),) * 4)
@@ -88,16 +87,10 @@ def _peak_megabytes(name: str) -> float:
 
 def _main() -> None:
     case = make_case(" ".join(sys.argv[1:]))
-    before = _peak_kilobytes()
+    before = peak_kilobytes()
     for _ in range(3):
         case()
-    print((_peak_kilobytes() - before) / 1024)
-
-
-def _peak_kilobytes() -> int:
-    # Not getrusage: there a process starts with the peak of the one that started it.
-    with open("/proc/self/status") as file:
-        return int(re.search(r"VmHWM:\s+(\d+) kB", file.read()).group(1))  # type: ignore[union-attr]
+    print((peak_kilobytes() - before) / 1024)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ A part of the benchmark is a function `run(options: Options) -> dict[str, float]
 """
 
 import dataclasses
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -50,6 +51,12 @@ def report(seconds: Mapping[str, list[float]]) -> None:
     for name, turns in seconds.items():
         low, middle, high = (1000 * f(turns) for f in (min, statistics.median, max))
         print(f"  {name:<28}{middle:12.3f} ms   ({low:.3f} to {high:.3f} in {len(turns)} turns)")
+
+
+def peak_kilobytes() -> int:
+    """Peak memory of this process alone: getrusage's would include that of the process that started this one."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        return int(re.search(r"VmHWM:\s+(\d+) kB", file.read()).group(1))  # type: ignore[union-attr]
 
 
 def yardstick() -> Callable[[], object]:
