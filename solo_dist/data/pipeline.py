@@ -171,7 +171,7 @@ def reduction(config: Config, manifest: Manifest, training: bool) -> Callable[[t
     if not manifest.keep_original:
         return None
     augment = config.data.augment if training else None
-    return lambda size: transforms.reduction(size, tuple(config.data.canvas), augment)
+    return lambda size: transforms.reduction(size, _canvas(config), augment)
 
 
 def painter(
@@ -182,7 +182,7 @@ def painter(
     Targets are those of the record where its geometry is kept, except for a flip; else, or to `recompute` them in any
     case, the function that the shard tool uses makes them here.
     """
-    canvas, grid, augment = tuple(config.data.canvas), config.model.grid, config.data.augment
+    canvas, grid, augment = _canvas(config), config.model.grid, config.data.augment
     fits = manifest.canvas == canvas and manifest.grid == _as_stored(config)
     # Views are random crops and scales already: they are taken as they are.
     draw = training and augment.changes_geometry and manifest.views == 1
@@ -219,8 +219,14 @@ def painter(
     return paint
 
 
+def _canvas(config: Config) -> tuple[int, int]:
+    """A tuple, although overrides from the command line make lists."""
+    height, width = config.data.canvas
+    return height, width
+
+
 def _as_stored(config: Config) -> Any:
-    """The recipe's grid with tuples throughout: overrides from the command line make lists."""
+    """The recipe's grid with tuples throughout, as `_canvas`."""
     return type(config).from_json(config.to_json()).model.grid
 
 
