@@ -82,7 +82,7 @@ def detection_function(model: Any, grid: GridConfig, postprocess: PostprocessCon
 
 
 def letterbox(image: tf.Tensor, canvas: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Fits a picture into the canvas as the shard tool does: bilinear, antialiased where it shrinks, grey beyond.
+    """Fits a picture into the canvas as the shard tool does: bilinear, antialiased where it shrinks, PADDING beyond.
 
     Args:
       image: uint8 [H0,W0,3].

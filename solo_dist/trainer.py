@@ -15,6 +15,7 @@ from solo_dist.batch_plan import BatchPlan, plan_batch
 from solo_dist.checkpoint import Checkpoint, CheckpointStore, assign_arrays, load_metadata, write_atomically
 from solo_dist.config import Config, ConfigError
 from solo_dist.data.pipeline import build_dataset, check_manifest
+from solo_dist.data.reader import readable_errors
 from solo_dist.data.schema import Manifest, load_manifest
 from solo_dist.environment import write_environment
 from solo_dist.evaluation.coco import format_short
@@ -95,7 +96,8 @@ class Trainer:
         batches = self.build_input()
         self.progress = Progress(self.step_number, train.steps, train.global_batch)
         current: Signals | None = None
-        with StopSignals() as self.stop, Watchdog(self.config.runtime.watchdog_minutes * 60) as self.watchdog:
+        watchdog = Watchdog(self.config.runtime.watchdog_minutes * 60)
+        with StopSignals() as self.stop, watchdog as self.watchdog, readable_errors():
             self._evaluate_if_left_out()
             while self.step_number < train.steps:
                 previous, current = current, self._run_steps(batches)

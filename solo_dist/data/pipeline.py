@@ -284,7 +284,7 @@ def _padding_element(config: Config) -> Element:
     height, width = config.data.canvas
     masks = (config.data.max_instances, height // MASK_STRIDE, width // MASK_STRIDE // 8)
     return {
-        "image": tf.fill([height, width, 3], tf.constant(transforms.PADDING, tf.uint8)),
+        "image": tf.tile(tf.constant(transforms.PADDING, tf.uint8)[None, None], [height, width, 1]),
         "image_size": tf.constant([height, width]),
         "image_id": tf.constant(-1, tf.int64),
         "original_size": tf.constant([height, width]),

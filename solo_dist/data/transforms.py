@@ -16,8 +16,8 @@ from solo_dist.config import MASK_STRIDE, AugmentConfig
 from solo_dist.data import runs as row_runs
 from solo_dist.data import targets
 
-PADDING = 114
-"""Grey of the canvas beyond the picture: near the mean of photographs, so that it is near 0 once normalised."""
+PADDING = (124, 116, 104)
+"""Colour of the canvas beyond the picture: the mean of ImageNet, which is 0 once normalised, as the official padding."""
 
 REDUCTIONS = (1, 2, 4, 8)
 """Factors by which a JPEG can be shrunk while it is decoded."""
@@ -213,10 +213,12 @@ def _inside(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
 
 
 def pad_to_canvas(image: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
-    """uint8 [h, w, 3] -> [H, W, 3], grey beyond the picture, which lies top left."""
+    """uint8 [h, w, 3] -> [H, W, 3], PADDING beyond the picture, which lies top left."""
     shape = tf.shape(image)
     padding = [[0, canvas[0] - shape[0]], [0, canvas[1] - shape[1]], [0, 0]]
-    return tf.ensure_shape(tf.pad(image, padding, constant_values=PADDING), [*canvas, 3])
+    # What is padded with 0 is the difference to the colour, in arithmetic modulo 256.
+    colour = tf.constant(PADDING, tf.uint8)
+    return tf.ensure_shape(tf.pad(image - colour, padding) + colour, [*canvas, 3])
 
 
 # ---- Colour

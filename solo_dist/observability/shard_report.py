@@ -9,6 +9,7 @@ import PIL.ImageDraw
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE
+from solo_dist.data import transforms
 from solo_dist.data.schema import Manifest, Record, ShardError, parse_record, precomputed_targets
 from solo_dist.data.targets import Targets, unpack_bits
 from solo_dist.observability.pictures import colour_of, overlay
@@ -80,7 +81,7 @@ def _on_canvas(record: Record, canvas: tuple[int, int], flipped: bool) -> np.nda
     height, width = (int(side) for side in record.canvas_size)
     picture = PIL.Image.fromarray(tf.io.decode_jpeg(record.image, channels=3).numpy()).resize((width, height))
     pixels = np.asarray(picture)
-    padded = np.full((*canvas, 3), 114, np.uint8)
+    padded = np.full((*canvas, 3), transforms.PADDING, np.uint8)
     padded[:height, :width] = pixels[:, ::-1] if flipped else pixels
     return padded
 
