@@ -17,7 +17,7 @@ from solo_dist.data import runs as row_runs
 from solo_dist.data import targets
 
 PADDING = (124, 116, 104)
-"""Colour of the canvas beyond the picture: the mean of ImageNet, which is 0 once normalised, as the official padding."""
+"""Colour of the canvas beyond the picture: the mean of ImageNet, 0 once normalised, as the official padding."""
 
 REDUCTIONS = (1, 2, 4, 8)
 """Factors by which a JPEG can be shrunk while it is decoded."""
