@@ -3,7 +3,7 @@
 In this order of precedence:
   1. the run's own checkpoint, by --resume=auto, or the one that --resume=PATH names;
   2. model.weights: a whole model, imported or from another run;
-  3. model.backbone.weights: a pretrained backbone (loaded when the model is built), the rest random;
+  3. model.backbone.weights: a pretrained backbone, the rest random;
   4. random, from the recipe's seed.
 """
 

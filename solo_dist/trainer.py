@@ -23,7 +23,7 @@ from solo_dist.evaluation.validation import Validation
 from solo_dist.inference import detection_function
 from solo_dist.memory import images_that_fit
 from solo_dist.models.solov2 import build_model
-from solo_dist.models.weights import load_model_weights
+from solo_dist.models.weights import load_backbone_weights, load_model_weights
 from solo_dist.observability.pictures import training_panel
 from solo_dist.observability.progress import Progress
 from solo_dist.observability.writers import MetricWriter, has_line
@@ -224,12 +224,13 @@ class Trainer:
             log.info("weights: checkpoint of step %d in %s", resumed.step, self.workdir)
         elif self.config.model.weights:
             load_model_weights(self.model, self.config.model.weights)
-            self.optimizer.restart_averages()
             log.info("weights: %s", self.config.model.weights)
-        elif self.config.model.backbone.weights:
-            log.info("weights: backbone from %s, the rest random", self.config.model.backbone.weights)
+        elif match := load_backbone_weights(self.model):
+            log.info("weights: backbone from %s, the rest random", match.source)
         else:
             log.info("weights: random, seed %d", self.config.seed)
+        if resumed is None:
+            self.optimizer.restart_averages()
         verify_equal(self.strategy, self._weights(), "at the start")
 
     def _weights(self) -> list[tf.Variable]:

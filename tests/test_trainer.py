@@ -147,6 +147,26 @@ def test_weights_of_another_run_are_a_start(finished, shards, tmp_path, caplog):
         np.testing.assert_array_equal(variable.numpy(), averages[variable.path])
 
 
+def test_a_pretrained_backbone_is_loaded_and_the_rest_is_random(finished, shards, tmp_path, caplog):
+    workdir, run = finished
+    config = recipe(shards)
+    config.model.backbone.weights = find_checkpoint(workdir, "latest")
+    config.optimizer.ema_decay = 0.5
+    with caplog.at_level("INFO"):
+        started = Trainer(config, str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"))
+    assert f"weights: backbone from {config.model.backbone.weights}" in caplog.text
+    averages = {name: average.numpy() for name, average in run.optimizer.averages.items()}
+    backbone = {variable.path for variable in started.model.backbone.trainable_variables}
+    equal = {
+        variable.path: np.array_equal(variable.numpy(), averages[variable.path])
+        for variable in started.model.trainable_variables
+    }
+    assert all(equal[path] for path in backbone)
+    assert sum(equal.values()) < len(equal)
+    for path in backbone:
+        np.testing.assert_array_equal(started.optimizer.averages[path].numpy(), averages[path])
+
+
 def test_a_run_that_diverges_stops_and_saves_nothing_broken(shards, tmp_path):
     config = recipe(shards, max_nonfinite_steps=3, steps=50, log_every=1, save_every=1)
     config.data.validation = ""
