@@ -285,6 +285,28 @@ def test_window_is_cut_before_it_is_resized():
     np.testing.assert_allclose(transforms.move_image(tf.constant(image), geometry), wanted, atol=1e-3)
 
 
+def test_resizing_and_flipping_are_those_of_the_official_pipeline(golden):
+    """Pixels within a level of OpenCV's fixed-point resize, masks exact (quirk 16).
+
+    Boxes are within a tenth of a pixel: ours scale by the rounded sides, the official ones by one factor.
+    """
+    g = golden("pipeline_up")
+    height, width = g["image_bgr"].shape[:2]
+    size = g["img_shape"][:2].astype(np.int32)
+    whole = tf.constant([0, 0, height, width])
+    plain = transforms.Geometry(whole, tf.constant(size), tf.constant(False))
+    resized = transforms.to_uint8(transforms.move_image(tf.constant(g["image_bgr"]), plain)).numpy()
+    assert np.abs(resized.astype(int) - g["resized_bgr_u8"]).max() <= 1
+
+    flipped = transforms.Geometry(whole, tf.constant(size), tf.constant(bool(g["flip"])))
+    masks = np.unpackbits(g["gt_masks"], axis=1)[:, : height * width].reshape(-1, height, width).astype(bool)
+    runs, boxes = move(masks, g["gt_boxes"], flipped)
+    count, out_height, out_width = g["out_mask_shape"]
+    wanted = np.unpackbits(g["out_masks"], axis=1)[:, : out_height * out_width].reshape(g["out_mask_shape"])
+    np.testing.assert_array_equal(to_dense(runs, count, out_height, out_width), wanted.astype(bool))
+    np.testing.assert_allclose(boxes, g["out_boxes"], atol=0.1)
+
+
 def test_canvas_is_padded_right_and_below():
     image = tf.fill([8, 12, 3], tf.constant(7, tf.uint8))
     padded = transforms.pad_to_canvas(image, (32, 32)).numpy()
