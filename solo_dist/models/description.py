@@ -42,7 +42,7 @@ def _count(variables: list[Any]) -> int:
 
 def _trace(layer: Any, inputs: Any) -> tuple[Any, int]:
     """The signature of what a layer returns, and its multiply-adds."""
-    function = tf.function(lambda x: layer(x, training=False) if layer.name != "fpn" else layer(x), autograph=False)
+    function = tf.function(lambda x: layer(x, training=False), autograph=False)
     concrete = function.get_concrete_function(inputs)
     outputs = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), concrete.structured_outputs)
     return outputs, sum(_multiply_adds(operation) for operation in concrete.graph.get_operations())

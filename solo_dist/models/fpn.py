@@ -10,14 +10,21 @@ import keras
 import tensorflow as tf
 
 from solo_dist.models.layers import Conv
+from solo_dist.models.recompute import Recomputation
 from solo_dist.models.resize import upsample_nearest_2x
 
 
 class FeaturePyramid(keras.layers.Layer):
-    """C2..C5 -> P2..P6 with a common number of channels."""
+    """C2..C5 -> P2..P6 with a common number of channels.
 
-    def __init__(self, channels: int, **kwargs: Any):
+    Args:
+      channels: of every level.
+      recompute: keep only the input and the output for the backward pass.
+    """
+
+    def __init__(self, channels: int, recompute: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
+        self.recompute = recompute
         self.lateral = [Conv(channels, 1, name=f"lateral{level}") for level in range(2, 6)]
         self.output_convs = [Conv(channels, 3, name=f"output{level}") for level in range(2, 6)]
 
@@ -27,11 +34,17 @@ class FeaturePyramid(keras.layers.Layer):
             lateral.build(shape)
             output.build(lateral.compute_output_shape(shape))
 
-    def call(self, features: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    def call(self, features: Sequence[tf.Tensor], training: bool = False) -> list[tf.Tensor]:
         """Strides 4, 8, 16, 32 -> strides 4, 8, 16, 32, 64; each [B, H / stride, W / stride, channels]."""
+        if training and self.recompute:
+            outputs = Recomputation()(self._merge, [*self.lateral, *self.output_convs], *features)
+        else:
+            outputs = self._merge(*features)
+        # A max pooling of one pixel at stride 2 in the official code: every other pixel of P5 (quirk 9).
+        return [*outputs, outputs[-1][:, ::2, ::2]]
+
+    def _merge(self, *features: tf.Tensor) -> tuple[tf.Tensor, ...]:
         merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
         for level in (2, 1, 0):
             merged[level] += upsample_nearest_2x(merged[level + 1])
-        outputs = [conv(feature) for conv, feature in zip(self.output_convs, merged, strict=True)]
-        # A max pooling of one pixel at stride 2 in the official code: every other pixel of P5 (quirk 9).
-        return [*outputs, outputs[-1][:, ::2, ::2]]
+        return tuple(conv(feature) for conv, feature in zip(self.output_convs, merged, strict=True))

@@ -55,7 +55,9 @@ class Recomputation:
                 variable.assign(value)
 
             def gradient(*output_gradients: tf.Tensor) -> list[tf.Tensor]:
-                again = _after(arguments, [output_gradients[0], *self._previous])
+                again = _after(arguments, output_gradients, self._previous)
+                # Of the variables only: a sum would be a copy, and the inputs are large.
+                again[len(inputs) :] = _plus_zero(again[len(inputs) :], [*output_gradients, *self._previous[:1]])
                 with tf.GradientTape() as tape:
                     tape.watch(again)
                     outputs, _ = run(*again)
@@ -69,17 +71,23 @@ class Recomputation:
         return with_gradient(*inputs, *[tf.convert_to_tensor(variable.value) for variable in trainable])
 
 
-def _after(tensors: Sequence[tf.Tensor], signals: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """The tensors, unchanged, but not available before the signals are.
+def _after(
+    tensors: Sequence[tf.Tensor], incoming: Sequence[tf.Tensor], previous: Sequence[tf.Tensor]
+) -> list[tf.Tensor]:
+    """The tensors, unchanged, but not available before the incoming gradients and the previous ones are."""
+    with tf.control_dependencies([*incoming, *previous]):
+        return [tf.identity(tensor) for tensor in tensors]
 
-    By a control dependency, and for XLA, which ignores those and would merge the second computation with the first, by
-    adding a zero that depends on the first two signals. XLA does not know that the minimum of an absolute value and
-    zero is zero.
+
+def _plus_zero(tensors: Sequence[tf.Tensor], signals: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The tensors, unchanged, but computed from the signals.
+
+    XLA ignores control dependencies and would merge the second computation with the first, whose operands are the
+    same. It does not know that the minimum of an absolute value and zero is zero.
     """
-    corners = [tf.cast(tf.reshape(signal, [-1])[0], tf.float32) for signal in signals[:2]]
+    corners = [tf.cast(tf.reshape(signal, [-1])[0], tf.float32) for signal in signals]
     zero = tf.minimum(tf.abs(tf.add_n(corners)), 0)
-    with tf.control_dependencies(signals):
-        return [tensor + tf.cast(zero, tensor.dtype) for tensor in tensors]
+    return [tensor + tf.cast(zero, tensor.dtype) for tensor in tensors]
 
 
 def _unique(variables: Any) -> list[Any]:

@@ -4,6 +4,7 @@ The stride sits in the 3x3 convolution, padding is symmetric, epsilon 1e-5 (gold
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -17,6 +18,11 @@ from solo_dist.models.recompute import Recomputation
 # What torchvision's weights expect, RGB, in the range 0..255.
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 STD = np.array([58.395, 57.12, 57.375], np.float32)
+
+
+BLOCKS_RECOMPUTED = 4
+"""Residual blocks whose activations are computed again together. The input of a stage is kept for the pyramid anyway;
+within a stage, more inputs kept and more activations held at a time balance about here."""
 
 
 class Arrangement(NamedTuple):
@@ -116,12 +122,12 @@ class Stage(keras.layers.Layer):
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, H, W, C] -> [B, H / strides, W / strides, filters]."""
-        recomputed = Recomputation()
-        for block in self.blocks:
-            if training and self.recompute and block.trainable:
-                x = recomputed(functools.partial(block, training=True), [block], x)
-            else:
-                x = block(x, training=training)
+        if not (training and self.recompute and self.trainable):
+            return _run(self.blocks, x, training)
+        recompute = Recomputation()
+        for start in range(0, len(self.blocks), BLOCKS_RECOMPUTED):
+            blocks = self.blocks[start : start + BLOCKS_RECOMPUTED]
+            x = recompute(functools.partial(_run, blocks, training=True), blocks, x)
         return x
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -131,12 +137,18 @@ class Stage(keras.layers.Layer):
         return input_shape
 
 
+def _run(blocks: Sequence[Any], x: tf.Tensor, training: bool) -> tf.Tensor:
+    for block in blocks:
+        x = block(x, training=training)
+    return x
+
+
 class ResNet(keras.layers.Layer):
     """Pictures -> C2..C5 at strides 4, 8, 16, 32.
 
     Args:
       config: the backbone.
-      recompute: keep only the input of each residual block for the backward pass.
+      recompute: keep only the input of every few residual blocks for the backward pass.
     """
 
     def __init__(self, config: BackboneConfig, recompute: bool = False, **kwargs: Any):

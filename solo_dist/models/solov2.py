@@ -22,7 +22,7 @@ class SOLOv2(keras.Model):
         super().__init__(name=kwargs.pop("name", "solov2"), **kwargs)
         self.config = config
         self.backbone = build_backbone(config.backbone, recompute == "all")
-        self.fpn = FeaturePyramid(config.fpn_channels, name="fpn")
+        self.fpn = FeaturePyramid(config.fpn_channels, recompute == "all", name="fpn")
         self.head = GridHead(config, recompute != "none", name="head")
         self.mask_head = MaskHead(config, recompute != "none", name="mask_head")
 
@@ -46,7 +46,7 @@ class SOLOv2(keras.Model):
           category_logits float32 [B, N, C]; kernels float32 [B, N, E]; mask_features [B, h, w, E], or
           [B, h, w, L * E] where the config keeps the levels separate.
         """
-        pyramid = self.fpn(self.backbone(images, training=training))
+        pyramid = self.fpn(self.backbone(images, training=training), training=training)
         logits, kernels = self.head(pyramid, training=training)
         return {
             "category_logits": tf.cast(logits, tf.float32),
