@@ -109,10 +109,6 @@ class DataConfig:
     """Records that may be unreadable before the run stops; each one is reported by file and position."""
     service: str = ""
     """tf.data service dispatcher, grpc://host:port; empty: read in this process."""
-    cache_dir: str = ""
-    """Folder on a local disk that keeps shards read from a bucket; empty: no cache."""
-    cache_bytes: int = 100_000_000_000
-    """Upper bound of cache_dir in bytes."""
 
 
 @dataclasses.dataclass
