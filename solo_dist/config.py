@@ -118,7 +118,7 @@ class BackboneConfig:
     name: str = "resnet50"
     """resnet18|34|50|101, resnet_tiny, efficientnet_lite0, or keras:NAME for a keras.applications model."""
     weights: str = ""
-    """'' for random, 'imagenet', or the path of a converted checkpoint."""
+    """'' for random, 'imagenet', or a weight file or checkpoint folder (see tools/import_weights.py)."""
     width: int = 64
     """Channels of the stem of the resnets."""
     norm: str = "frozen_batch"

@@ -76,6 +76,36 @@ def test_mask_head_gives_the_official_output(head_small, heads, compiled):
     assert_close(actual.numpy(), nhwc(head_small["mask_feat"]))
 
 
+def flat_levels(vector, key) -> tf.Tensor:
+    """Official maps of five levels, NCHW, as [B, N, channels]."""
+    levels = [nhwc(vector[f"{key}_{level}"]) for level in range(5)]
+    return tf.constant(np.concatenate([x.reshape(x.shape[0], -1, x.shape[-1]) for x in levels], axis=1))
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_gradients_of_features_and_parameters_are_the_official_ones(golden, head_small, heads, compiled):
+    """From the official gradients of the predictions back through both heads."""
+    vector = golden("loss_head_two")
+    output_gradients = [flat_levels(vector, "grad_cate_pred"), flat_levels(vector, "grad_kernel_pred")]
+    output_gradients.append(tf.constant(nhwc(vector["grad_mask_feat"])))
+    variables = {variable.path: variable.value for part in heads for variable in part.variables}
+
+    @tf.function(jit_compile=compiled)
+    def backward(pyramid):
+        with tf.GradientTape() as tape:
+            tape.watch(pyramid)
+            outputs = [*heads[0](pyramid, training=True), heads[1](pyramid, training=True)]
+        return tape.gradient(outputs, [pyramid, variables], output_gradients)
+
+    features, parameters = backward(pyramid_of(head_small))
+    expected = translate({name[2:]: value for name, value in vector.items() if name.startswith("g:")}).arrays
+    expected |= {f"feature {level}": nhwc(vector[f"grad_feat_{level}"]) for level in range(5)}
+    actual = parameters | {f"feature {level}": feature for level, feature in enumerate(features)}
+    assert set(actual) == set(expected)
+    for name, gradient in actual.items():
+        assert np.linalg.norm(gradient - expected[name]) <= 1e-4 * np.linalg.norm(expected[name]), name
+
+
 def test_levels_are_aligned_as_in_the_official_code(head_small, heads):
     aligned = heads[0].align(pyramid_of(head_small))
     assert_close(aligned[0].numpy(), nhwc(head_small["split_feat_0"]))

@@ -72,7 +72,11 @@ def test_frozen_stages_get_no_gradient_and_the_others_do():
     assert not any("moving_" in path for path in trained)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+# Each takes the compiler many seconds; bfloat16 is where compilation fails first.
+SLOW = [pytest.param(policy, marks=pytest.mark.slow) for policy in ("float32", "mixed_float16")]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", *SLOW])
 def test_precisions_compile_and_agree(policy):
     keras.utils.set_random_seed(3)
     reference = build_model(TINY, (64, 96))
