@@ -129,6 +129,14 @@ class CheckpointStore:
         self._writer: threading.Thread | None = None
         self._error: Exception | None = None
 
+    def __enter__(self) -> "CheckpointStore":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Lets a save that has begun come to its end, whatever ended the training."""
+        if self._writer is not None:
+            self._writer.join()
+
     def path(self, step: int) -> str:
         """Folder of the checkpoint of a step."""
         return f"{self.folder}/step_{step:08d}"

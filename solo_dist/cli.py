@@ -9,7 +9,9 @@ import difflib
 import itertools
 import os
 import re
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -17,8 +19,8 @@ from typing import NoReturn
 from absl import app, flags
 
 from solo_dist.config import Config, ConfigError
+from solo_dist.runtime import launcher
 
-USER_ERROR_EXIT_CODE = 2
 _OWN_PACKAGES = ("solo_dist", "tools", "configs", "launch")
 _STORED_RECIPE = Path(__file__).with_name("stored_recipe.py")
 
@@ -29,10 +31,17 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         app.run(main, flags_parser=_parse_flags)
+    except SystemExit as end:
+        launcher.leave(_exit_code(end))
+    except KeyboardInterrupt:
+        launcher.leave(128 + signal.SIGINT)
     except Exception as error:
-        if not _is_users_mistake(error):
-            raise
-        _leave(str(error))
+        # Leaving from here and not after it: with the exception would go what its frames hold, such as a strategy.
+        if _is_users_mistake(error):
+            print(f"error: {error}", file=sys.stderr)
+            launcher.leave(launcher.EXIT_USER_ERROR)
+        traceback.print_exc()
+        launcher.leave(1)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -91,6 +100,14 @@ def _is_users_mistake(error: Exception) -> bool:
     return isinstance(error, ValueError) and type(error).__module__.split(".")[0] in _OWN_PACKAGES
 
 
+def _exit_code(end: SystemExit) -> int:
+    """What the interpreter would make of a SystemExit: None is 0, and text is printed and means 1."""
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    print(end.code, file=sys.stderr)
+    return 1
+
+
 def _leave(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(USER_ERROR_EXIT_CODE)
+    raise SystemExit(launcher.EXIT_USER_ERROR)

@@ -55,8 +55,8 @@ _SHAPES_WAIT_SECONDS = 600
 log = logging.getLogger(__name__)
 
 
-def main(arguments: list[str]) -> int:
-    """Builds the strategy, then the run, and maps its end to an exit code that launchers understand."""
+def main(arguments: list[str]) -> None:
+    """Builds the strategy, then the run, and leaves with an exit code that launchers understand."""
     del arguments
     config = _CONFIG.value.validate()
     workdir = (_WORKDIR.value or f"runs/{config.name}").rstrip("/")
@@ -68,19 +68,23 @@ def main(arguments: list[str]) -> int:
     from solo_dist.runtime.precision import set_determinism, set_precision
     from solo_dist.runtime.quiet import start_xla_quietly
     from solo_dist.runtime.strategy import build_strategy, describe
+    from solo_dist.runtime.watchdog import Watchdog
 
-    strategy = build_strategy(
-        _STRATEGY.value, cluster, config.runtime.communication, _NUM_DEVICES.value, _CPU_DEVICES.value
-    )
-    start_xla_quietly()
-    set_precision(config.runtime.precision)
-    set_determinism(config.seed, config.runtime.deterministic)
-    log.info("%s", describe(strategy))
-    _make_missing_shapes(config, cluster is None or cluster.is_chief)
-    return _train(config, workdir, strategy, cluster)
+    # From here on other workers can keep this one waiting: the strategy waits until all of them are there.
+    with Watchdog(config.runtime.watchdog_minutes * 60) as watchdog:
+        strategy = build_strategy(
+            _STRATEGY.value, cluster, config.runtime.communication, _NUM_DEVICES.value, _CPU_DEVICES.value
+        )
+        start_xla_quietly()
+        set_precision(config.runtime.precision)
+        set_determinism(config.seed, config.runtime.deterministic)
+        log.info("%s", describe(strategy))
+        _make_missing_shapes(config, cluster is None or cluster.is_chief)
+        # The strategy goes with the process: freeing it can wait for workers that are gone.
+        launcher.leave(_train(config, workdir, strategy, cluster, watchdog))
 
 
-def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None) -> int:
+def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None, watchdog: Any) -> int:
     import tensorflow as tf
 
     from solo_dist.runtime.lock import WorkdirLock
@@ -90,7 +94,7 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None)
     worker, num_workers = (cluster.index, cluster.num_workers) if cluster else (0, 1)
     try:
         with WorkdirLock(workdir) if worker == 0 else contextlib.nullcontext():
-            trainer = Trainer(config, workdir, strategy, worker, num_workers, _RESUME.value)
+            trainer = Trainer(config, workdir, strategy, worker, num_workers, _RESUME.value, watchdog)
             trainer.fit()
     except Preempted as stop:
         log.info("%s. The same command goes on from there:\n  %s", stop, _same_command())
@@ -99,9 +103,7 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None)
         if not is_peer_loss(error):
             raise
         log.error("Another worker was lost: %s", error.message.splitlines()[0])
-        # The collectives are beyond repair, and tearing them down can hang.
-        sys.stderr.flush()
-        os._exit(launcher.EXIT_PEER_LOST)
+        return launcher.EXIT_PEER_LOST
     log.info("%s", trainer.summary())
     return launcher.EXIT_DONE
 

@@ -55,6 +55,7 @@ class Trainer:
       worker: index of this worker; worker 0 is the chief, the only one that writes shared files.
       num_workers: number of workers.
       resume: auto (continue where there is a checkpoint), never, or the path of a checkpoint folder.
+      watchdog: hears of every step; none by default.
     """
 
     def __init__(
@@ -65,9 +66,11 @@ class Trainer:
         worker: int = 0,
         num_workers: int = 1,
         resume: str = "auto",
+        watchdog: Watchdog | None = None,
     ):
         self.config, self.workdir, self.strategy = config, workdir.rstrip("/"), strategy
         self.worker, self.num_workers, self.is_chief = worker, num_workers, worker == 0
+        self.watchdog = watchdog or Watchdog(0)
         self.step_number, self.images_seen = 0, 0
         self._last_save = time.monotonic()
         self.checkpoints = CheckpointStore(f"{self.workdir}/checkpoints", config.train.keep_checkpoints)
@@ -96,8 +99,7 @@ class Trainer:
         batches = self.build_input()
         self.progress = Progress(self.step_number, train.steps, train.global_batch)
         current: Signals | None = None
-        watchdog = Watchdog(self.config.runtime.watchdog_minutes * 60)
-        with StopSignals() as self.stop, watchdog as self.watchdog, readable_errors():
+        with StopSignals() as self.stop, self.checkpoints, readable_errors():
             self._evaluate_if_left_out()
             while self.step_number < train.steps:
                 previous, current = current, self._run_steps(batches)

@@ -62,7 +62,7 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def _exit(self) -> None:
-        os.write(_STDERR, f"Watchdog: no step finished for {self._seconds:g} s. The stacks of all threads:\n".encode())
+        os.write(_STDERR, f"Watchdog: no progress for {self._seconds:g} s. The stacks of all threads:\n".encode())
         faulthandler.dump_traceback(_STDERR, all_threads=True)
         os.write(_STDERR, f"Watchdog: exiting with code {EXIT_WATCHDOG}; the launcher starts the job again.\n".encode())
         os._exit(EXIT_WATCHDOG)

@@ -28,7 +28,7 @@ def test_prints_all_stacks_and_exits():
             main_hangs()
     """)
     assert result.returncode == EXIT_WATCHDOG
-    assert "no step finished for 0.5 s" in result.stderr
+    assert "no progress for 0.5 s" in result.stderr
     assert "main_hangs" in result.stderr
     assert "other_thread_waits" in result.stderr
 
