@@ -11,6 +11,8 @@ doubles up to a minute; --max_restarts such starts in a row without a new checkp
 SIGHUP and SIGUSR1 are passed to the workers, which save and leave; the launcher then leaves with their code.
 When the launcher itself is killed, the workers die with it.
 
+--data_workers=N also starts a tf.data service, a dispatcher and N processes that make batches, and keeps it going.
+
 Exit codes: 0 done; 2 a user's error (not tried again); 193 stopped on request after saving; otherwise that of the
 worker that failed first, 128 + N for signal N. solo_dist/runtime/launcher.py lists them.
 
@@ -32,6 +34,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from launch.data_service import DataService
 from solo_dist.runtime.cluster import Cluster
 from solo_dist.runtime.launcher import (
     EXIT_DONE,
@@ -107,6 +110,12 @@ class Launcher:
         """Runs the job to its end and returns the exit code."""
         for number in _FORWARDED:
             signal.signal(number, self._on_signal)
+        with DataService(
+            self._options.data_workers, free_ports(1)[0], self._log_dir, say, _before_exec(0, 0)
+        ) as self._data_service:
+            return self._run_until_done()
+
+    def _run_until_done(self) -> int:
         failures, progress, start = 0, -1, 0
         while True:
             codes = self._run_once(start)
@@ -143,6 +152,7 @@ class Launcher:
         deadline: float | None = None
         while len(ended) < len(workers):
             time.sleep(_POLL_SECONDS)
+            self._data_service.keep_alive()
             deadline = self._forward_signals(workers, deadline)
             for worker in workers:
                 worker.show_output()
@@ -198,7 +208,7 @@ class Launcher:
         with log.open("ab") as output:
             shown = output.tell()
             process = subprocess.Popen(
-                _command(self._options),
+                _command(self._options, self._data_service.address),
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -220,8 +230,10 @@ def _job_code(codes: list[int]) -> int:
     return EXIT_USER_ERROR if EXIT_USER_ERROR in codes else codes[0]
 
 
-def _command(options: argparse.Namespace) -> list[str]:
+def _command(options: argparse.Namespace, data_service: str) -> list[str]:
     arguments = list(options.arguments)
+    if data_service:
+        arguments.append(f"--config.data.service={data_service}")
     if options.workers > 1 and not any(argument.startswith("--strategy") for argument in arguments):
         arguments.append("--strategy=multi_worker")
     return [sys.executable, "-u", "-m", options.module, *arguments]
@@ -298,6 +310,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--stop_seconds", type=float, default=120, help="time to save when asked to stop (default 120)")
     add("--gpus_per_worker", type=int, default=0, help="GPUs of each worker; 0: each sees all")
     add("--cores_per_worker", type=int, default=0, help="CPU cores each worker is bound to; 0: any")
+    add("--data_workers", type=int, default=0, help="processes of a tf.data service; 0: no service")
     add("--log_dir", default="", help="folder of the workers' logs (default WORKDIR/logs)")
     add("--module", default="solo_dist.train", help="Python module to run (default solo_dist.train)")
     add("arguments", nargs="*", help="after --: flags of the workers")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from solo_dist.config import AugmentConfig, Config, DataConfig, GridConfig, ModelConfig
@@ -114,6 +115,34 @@ def test_a_training_fed_by_the_service_outlives_a_worker(servers, flags, train, 
     assert {step: line["loss/total"] for step, line in run.metrics().items()} == {
         step: line["loss/total"] for step, line in reference.metrics().items()
     }
+
+
+@pytest.mark.slow
+def test_the_launcher_keeps_a_service_going(flags, train, environ, tmp_path):
+    reference = train(tmp_path / "here", flags(tmp_path / "here", steps=STEPS))
+    workdir = tmp_path / "launched"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch.local", "--workers=1", "--data_workers=2", "--", *flags(workdir, steps=STEPS)],
+        cwd=ROOT,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    output, killed = "", []
+    for line in process.stdout:
+        output += line
+        if f"step 5/{STEPS}" in line:
+            killed = [child for child in psutil.Process(process.pid).children() if "--role=worker" in child.cmdline()]
+            killed[0].kill()
+    assert process.wait() == 0, output[-5000:]
+    assert len(killed) == 2 and "data_worker_0 has ended; starting it again" in output, output
+    assert not any(child.is_running() for child in killed)
+    run = type(reference)(workdir, output)
+    losses = [{step: line["loss/total"] for step, line in other.metrics().items()} for other in (run, reference)]
+    assert losses[0] == losses[1]
+    assert "worker of 127.0.0.1" in (workdir / "logs/data_worker_1.log").read_text()
 
 
 def test_servers_end_when_told_to(servers):

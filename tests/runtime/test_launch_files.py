@@ -134,16 +134,31 @@ def test_pods_have_time_to_save_and_a_shared_workdir(pod):
     assert spec["terminationGracePeriodSeconds"] >= 120
 
 
+def test_data_workers_find_the_dispatcher_and_the_shards():
+    service, dispatcher, workers = documents("kubernetes/data_service.yaml")
+    (port,) = [port["port"] for port in service["spec"]["ports"]]
+    (serving,) = dispatcher["spec"]["template"]["spec"]["containers"]
+    (making,) = workers["spec"]["template"]["spec"]["containers"]
+    assert service["spec"]["selector"] == dispatcher["spec"]["template"]["metadata"]["labels"]
+    assert f"--port={port}" in serving["args"]
+    assert f"--dispatcher={service['metadata']['name']}:{port}" in making["args"]
+    training = jobset()["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert workers["spec"]["template"]["spec"]["volumes"][0] in training["volumes"]
+    assert making["volumeMounts"][0]["mountPath"] == training["containers"][0]["volumeMounts"][0]["mountPath"]
+
+
 def test_kubernetes_schemas():
     validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate to check the schemas")
     job = jobset()["spec"]["replicatedJobs"][0]["template"]["spec"]
     worker = tfjob()["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]
-    objects = documents("kubernetes/workdir.yaml") + documents("kubernetes/indexed_job.yaml")
+    names = ("workdir", "indexed_job", "data_service")
+    objects = [thing for name in names for thing in documents(f"kubernetes/{name}.yaml")]
     objects.append({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, "spec": job})
     objects.append({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": worker})
     for thing in objects:
         validate.validate(thing, "1.32", strict=True)
 
 
-def test_slurm_script_is_valid_shell():
-    subprocess.run(["bash", "-n", str(LAUNCH / "slurm/train.sbatch")], check=True)
+@pytest.mark.parametrize("name", ["train", "data_service"])
+def test_slurm_scripts_are_valid_shell(name):
+    subprocess.run(["bash", "-n", str(LAUNCH / f"slurm/{name}.sbatch")], check=True)
