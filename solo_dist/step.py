@@ -13,13 +13,20 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from solo_dist.config import Config
+from solo_dist.config import Config, RuntimeConfig
 from solo_dist.losses import count_positives, solov2_loss
 from solo_dist.optim import Optimizer
 
 _LOSS_PARTS = ("total", "category", "mask")
 _INITIAL_LOSS_SCALE = 2.0**15
 _LOSS_SCALE_GROWTH_STEPS = 2000
+
+
+def compile_scope(runtime: RuntimeConfig) -> str:
+    """What XLA compiles on this machine: none, loss or step."""
+    if runtime.compile != "auto":
+        return runtime.compile
+    return "step" if tf.config.list_physical_devices("GPU") else "loss"
 
 
 class Signals(NamedTuple):

@@ -32,7 +32,7 @@ from solo_dist.runtime.agreement import any_worker, verify_equal
 from solo_dist.runtime.preemption import StopSignals
 from solo_dist.runtime.watchdog import Watchdog
 from solo_dist.starting_point import check_same_run, find_resume_point
-from solo_dist.step import Signals, TrainStep
+from solo_dist.step import Signals, TrainStep, compile_scope
 
 log = logging.getLogger(__name__)
 
@@ -164,10 +164,7 @@ class Trainer:
 
     def build_step(self) -> TrainStep:
         """The compiled step."""
-        scope = self.config.runtime.compile
-        if scope == "auto":
-            scope = "step" if tf.config.list_physical_devices("GPU") else "loss"
-        plan = self.plan
+        plan, scope = self.plan, compile_scope(self.config.runtime)
         return TrainStep(
             self.strategy, self.model, self.optimizer, self.config, plan.micro_batch, plan.accumulation, scope
         )
