@@ -72,6 +72,8 @@ def main(arguments: list[str]) -> None:
 
     # From here on other workers can keep this one waiting: the strategy waits until all of them are there.
     with Watchdog(config.runtime.watchdog_minutes * 60) as watchdog:
+        if cluster:
+            log.info("waiting until all workers are there: %s", ", ".join(cluster.workers))
         strategy = build_strategy(
             _STRATEGY.value, cluster, config.runtime.communication, _NUM_DEVICES.value, _CPU_DEVICES.value
         )

@@ -338,12 +338,14 @@ class Trainer:
 
     def _save(self) -> None:
         """Hands a copy of the state to the checkpoint writer; only the chief writes."""
-        verify_equal(self.strategy, self._weights(), f"at step {self.step_number}")
-        self._last_save = time.monotonic()
-        if not self.is_chief:
-            return
-        self.writer.flush()
-        self.checkpoints.save(self.step_number, self._host_copy(), self._metadata())
+        # The step may still be running; waiting for it is no cost of the checkpoint.
+        self.strategy.experimental_local_results(self._weights()[0])[0].numpy()
+        with self.progress.checkpoint():
+            verify_equal(self.strategy, self._weights(), f"at step {self.step_number}")
+            self._last_save = time.monotonic()
+            if self.is_chief:
+                self.writer.flush()
+                self.checkpoints.save(self.step_number, self._host_copy(), self._metadata())
 
     def _host_copy(self) -> dict[str, np.ndarray]:
         local = self.strategy.experimental_local_results

@@ -15,7 +15,7 @@ from absl import flags
 
 from solo_dist import cli
 
-PARTS = ("input", "targets", "loss", "step", "postprocess", "nms")
+PARTS = ("input", "targets", "loss", "step", "postprocess", "nms", "scaling")
 """Modules of tools/benchmarks, each with run(options) -> {name: number}."""
 
 _WHAT = flags.DEFINE_multi_enum("what", ["all"], ["all", *PARTS], "What to measure.")

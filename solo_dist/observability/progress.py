@@ -1,7 +1,8 @@
 """The progress line of a training run: one line every N steps, readable in a log file and on a terminal."""
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 
 def format_duration(seconds: float) -> str:
@@ -21,6 +22,7 @@ class Progress:
         self._total, self._images = total_steps, images_a_step
         self._first_step = self._last_step = step
         self._training_seconds = 0.0
+        self._checkpoint_seconds = 0.0
         self._mark = time.perf_counter()
 
     def pause(self) -> None:
@@ -31,16 +33,25 @@ class Progress:
         """Starts the clock again."""
         self._mark = time.perf_counter()
 
+    @contextlib.contextmanager
+    def checkpoint(self) -> Iterator[None]:
+        """Inside of it the training waits for a checkpoint."""
+        started = time.perf_counter()
+        yield
+        self._checkpoint_seconds += time.perf_counter() - started
+
     def rates(self, step: int, wait_seconds: float) -> dict[str, float]:
-        """images_per_second and data_wait_fraction since the last call; restarts the clock."""
+        """images_per_second, and the shares of the time spent waiting, since the last call; restarts the clock."""
         self.pause()
         seconds, self._training_seconds = max(self._training_seconds, 1e-9), 0.0
+        checkpoint_seconds, self._checkpoint_seconds = self._checkpoint_seconds, 0.0
         steps, self._last_step = step - self._last_step, step
         self._seconds_a_step = seconds / max(steps, 1)
         self.resume()
         return {
             "images_per_second": steps * self._images / seconds,
             "data_wait_fraction": min(1.0, wait_seconds / seconds),
+            "checkpoint_wait_fraction": min(1.0, checkpoint_seconds / seconds),
         }
 
     def line(self, step: int, values: Mapping[str, float]) -> str:

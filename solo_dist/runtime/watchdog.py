@@ -37,6 +37,7 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         if self._seconds > 0:
+            self._arm()  # at once: the thread may never get the interpreter
             self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
             self._thread.start()
         return self
@@ -54,12 +55,15 @@ class Watchdog:
         seen, ticks = self._beats, 0
         try:
             while not self._stop.wait(self._seconds / _TICKS):
-                faulthandler.dump_traceback_later(self._seconds * _GIL_FACTOR, exit=True, file=_STDERR)
+                self._arm()
                 seen, ticks = self._beats, ticks + 1 if self._beats == seen else 0
                 if ticks >= _TICKS:
                     self._exit()
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+    def _arm(self) -> None:
+        faulthandler.dump_traceback_later(self._seconds * _GIL_FACTOR, exit=True, file=_STDERR)
 
     def _exit(self) -> None:
         os.write(_STDERR, f"Watchdog: no progress for {self._seconds:g} s. The stacks of all threads:\n".encode())

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "tests/distributed/tiny.py"
 STEPS, SAVE_EVERY, EVAL_EVERY = 40, 5, 20
 MOMENTS = ("any", "any", "first step", "save", "evaluation")
-TIMES = ("images_per_second", "data_wait_fraction")
+TIMES = ("images_per_second", "data_wait_fraction", "checkpoint_wait_fraction")
 """Metrics that tell of time, and differ."""
 
 
