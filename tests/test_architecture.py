@@ -114,6 +114,7 @@ LOCAL_FILES = {
     "solo_dist.runtime.launcher": "progress of a worker for the launcher on the same host",
     "solo_dist.data.sharding": "a temporary folder of its own for annotations, where the output is a bucket",
     "tools.benchmarks.input": "a temporary folder of its own",
+    "tools.benchmarks.scaling": "trainings in a temporary folder of its own",
     "tools.benchmarks.timing": "reads the peak of its memory in /proc",
 }
 LOCAL_MODULES = {"os.path", "shutil", "glob", "tempfile"}
