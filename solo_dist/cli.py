@@ -12,9 +12,9 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags
 
@@ -23,12 +23,20 @@ from solo_dist.runtime import launcher
 
 _OWN_PACKAGES = ("solo_dist", "tools", "configs", "launch")
 _STORED_RECIPE = Path(__file__).with_name("stored_recipe.py")
+_ENVIRONMENT = {
+    # TensorFlow's own log has warnings about the build and the CPU on every start; errors reach Python as exceptions.
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    # A failed request to gs:// is repeated after 1, 2, 4, ... 32 s, for two minutes; a failed write takes three times
+    # as long, which with TensorFlow's own 10 would come near the watchdog's limit.
+    "GCS_RETRY_CONFIG_MAX_RETRIES": "8",
+}
+"""What TensorFlow reads when it is loaded; the user's own values stay."""
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Parses the flags, calls `main(remaining_arguments)` and leaves the process with what it returns as exit code."""
-    # TensorFlow's own log has warnings about the build and the CPU on every start; errors reach Python as exceptions.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         app.run(main, flags_parser=_parse_flags)
     except SystemExit as end:
@@ -39,7 +47,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         # Leaving from here and not after it: with the exception would go what its frames hold, such as a strategy.
         if _is_users_mistake(error):
             print(f"error: {error}", file=sys.stderr)
-            launcher.leave(launcher.EXIT_USER_ERROR)
+            launcher.leave(getattr(error, "exit_code", launcher.EXIT_USER_ERROR))
         traceback.print_exc()
         launcher.leave(1)
 
@@ -78,8 +86,22 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
         if missing:
             _leave(f"{' and '.join(missing)} must be given; see --helpshort.")
         # Of a recipe that did not load, the last line is its own error, after the name of its class.
-        _leave(re.sub(r"^[\w.]*ConfigError: ", "", text.splitlines()[-1].strip()))
+        _leave(re.sub(r"^solo_dist[\w.]*Error: ", "", text.splitlines()[-1].strip()))
+    urls = [url for name in flags.FLAGS for url in _urls(flags.FLAGS[name].value)]
+    if urls:
+        from solo_dist.runtime import storage  # imports TensorFlow
+
+        storage.prepare(urls)
     return rest
+
+
+def _urls(value: Any) -> Iterator[str]:
+    """URLs in the value of a flag, or in the fields of a recipe."""
+    if isinstance(value, str):
+        yield from [value] if "://" in value else []
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from _urls(getattr(value, field.name))
 
 
 def _recipe_of_run(arguments: Sequence[str]) -> list[str]:

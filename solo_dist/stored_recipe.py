@@ -11,14 +11,13 @@ from solo_dist.config import Config, ConfigError
 
 def get_config(workdir: str) -> Config:
     """Reads config.json of a run directory. Raises ConfigError where there is no run, or the file is damaged."""
-    import tensorflow as tf  # run directories can be in a bucket
+    from solo_dist.runtime import storage  # imports TensorFlow: run directories can be in a bucket
 
+    storage.prepare([workdir])
     path = f"{workdir.rstrip('/')}/config.json"
-    if not tf.io.gfile.exists(path):
+    if not storage.exists(path):
         raise ConfigError(f"There is no run in {workdir} (no config.json); give the --workdir of a training run.")
-    with tf.io.gfile.GFile(path) as file:
-        text = file.read()
     try:
-        return Config.from_json(text)
+        return Config.from_json(storage.read(path).decode())
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path} is damaged ({error}); give the recipe with --config=configs/NAME.py.") from error

@@ -111,6 +111,7 @@ def test_files_are_named_after_a_concept():
 LOCAL_FILES = {
     "solo_dist.runtime.lock": "reads /proc to see whether a process lives",
     "solo_dist.runtime.preemption": "reads the machine's product name in /sys",
+    "solo_dist.runtime.storage": "a temporary folder of its own for what is on its way to a store",
     "solo_dist.runtime.launcher": "progress of a worker for the launcher on the same host",
     "solo_dist.data.sharding": "a temporary folder of its own for annotations, where the output is a bucket",
     "tools.benchmarks.input": "a temporary folder of its own",

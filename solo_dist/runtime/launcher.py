@@ -27,6 +27,8 @@ EXIT_PEER_LOST = 194
 """Another worker died or cannot be reached. Launchers start the whole job again."""
 EXIT_WATCHDOG = 195
 """No step within the watchdog's limit; the stacks are in the log. Launchers start the whole job again."""
+EXIT_STORE_LOST = 196
+"""An object store did not answer for a long time. Launchers start the whole job again."""
 
 JOB_ID_VARIABLE = "SOLO_DIST_JOB_ID"
 """Set by launchers, the same for every start of one job: lets a new start take over the lock of a killed one."""
@@ -40,6 +42,7 @@ _MEANINGS = {
     EXIT_PREEMPTED: "stopped on request after saving",
     EXIT_PEER_LOST: "lost another worker",
     EXIT_WATCHDOG: "no step within the watchdog's limit",
+    EXIT_STORE_LOST: "lost the object store",
 }
 
 

@@ -34,7 +34,7 @@ class FaultyServer(http.server.ThreadingHTTPServer):
 
     def heal(self) -> None:
         """Ends all faults."""
-        self.fraction, self.status, self.only = 0.0, 503, ""
+        self.fraction, self.status, self.only, self.body = 0.0, 503, "", ""
         self.seconds_late, self.cut_until = 0.0, 0.0
 
     def is_cut(self) -> bool:
@@ -77,7 +77,8 @@ class FaultyHandler(http.server.BaseHTTPRequestHandler):
         elif action == "heal":
             server.heal()
         elif action == "fail":
-            server.fraction, server.status, server.only = values["fraction"], values["status"], values["only"]
+            server.fraction, server.status = values["fraction"], values["status"]
+            server.only, server.body = values["only"], values["body"]
         elif action == "delay":
             server.seconds_late = values["seconds"]
         elif action == "cut":
@@ -106,7 +107,7 @@ class FaultyHandler(http.server.BaseHTTPRequestHandler):
         if self.server.seconds_late:
             time.sleep(self.server.seconds_late)
         if fails:
-            self.reply(self.server.status, b"the test asked for this answer", "text/plain")
+            self.reply(self.server.status, self.server.body.encode() or b"the test asked for this answer", "text/plain")
         else:
             self.answer(body)
 

@@ -66,9 +66,9 @@ class Bucket:
 
     # ---- Faults, of the whole server
 
-    def fail(self, fraction: float, status: int = 503, only: str = "") -> None:
+    def fail(self, fraction: float, status: int = 503, only: str = "", body: str = "") -> None:
         """That part of all requests, or of one kind only ("read", "write", ...), is answered with an error."""
-        self.server.control("fail", fraction=fraction, status=status, only=only)
+        self.server.control("fail", fraction=fraction, status=status, only=only, body=body)
 
     def delay(self, seconds: float) -> None:
         """Every answer comes so much later."""
@@ -119,6 +119,22 @@ class GcsBucket(Bucket):
         super().__init__(server, environment)
 
 
+class S3Bucket(Bucket):
+    scheme = "s3"
+
+    def __init__(self, server: Server):
+        environment = {
+            "AWS_ACCESS_KEY_ID": "tests",
+            "AWS_SECRET_ACCESS_KEY": "tests",
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "S3_ENDPOINT": server.address,
+            "S3_USE_HTTPS": "0",
+            "S3_VERIFY_SSL": "0",
+        }
+        super().__init__(server, environment)
+
+
 @pytest.fixture(scope="session")
 def gcs_server() -> Iterator[Server]:
     """For all tests of a session. A test that kills its server starts one for itself: Server("tests.stores.gcs")."""
@@ -131,6 +147,23 @@ def gcs_server() -> Iterator[Server]:
 def gcs(gcs_server) -> Iterator[GcsBucket]:
     """An empty bucket, gs://."""
     bucket = GcsBucket(gcs_server)
+    yield bucket
+    bucket.heal()
+    bucket.server.control("remove_bucket", bucket=bucket.name)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Server]:
+    """For all tests of a session."""
+    server = Server("tests.stores.s3")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def s3(s3_server) -> Iterator[S3Bucket]:
+    """An empty bucket, s3://."""
+    bucket = S3Bucket(s3_server)
     yield bucket
     bucket.heal()
     bucket.server.control("remove_bucket", bucket=bucket.name)
