@@ -221,6 +221,8 @@ class Trainer:
                     f"The categories of {self.config.data.train} are not those of the run in {self.workdir}."
                 )
             log.info("weights: checkpoint of step %d in %s", resumed.step, self.workdir)
+            epoch, image = divmod(self.images_seen, self.manifest.num_images)
+            log.info("input: goes on at image %d of epoch %d; none is repeated or skipped", image + 1, epoch + 1)
         elif self.config.model.weights:
             load_model_weights(self.model, self.config.model.weights)
             log.info("weights: %s", self.config.model.weights)
