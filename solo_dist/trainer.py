@@ -109,7 +109,7 @@ class Trainer:
                 evaluating = self._evaluation_due()
                 if self._due(train.log_every):
                     self._log_metrics()
-                if self._due(train.picture_every):
+                if train.picture_every and self._due(train.picture_every):
                     self._write_pictures()
                 if stopping or saving or evaluating or self._due(train.save_every):
                     self._save()

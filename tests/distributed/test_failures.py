@@ -53,6 +53,7 @@ def test_a_worker_that_never_comes_ends_the_wait(flags, environ, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_another_number_of_workers_and_another_strategy_go_on(flags, environ, train, tmp_path):
     steps = 30
     reference = train(tmp_path / "one", flags(tmp_path / "one", steps=steps))
