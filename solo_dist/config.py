@@ -238,7 +238,7 @@ class RuntimeConfig:
     deterministic: bool = False
     """Give the same bits on the same hardware every time, at some cost in speed."""
     compile: str = "auto"
-    """XLA for: none, loss, step (forward and backward); auto: step on a GPU, loss on a CPU."""
+    """XLA for: none, loss, step (forward and backward); auto: step on a GPU, none on a CPU."""
     communication: str = "auto"
     """Collectives of multi_worker: auto, ring or nccl."""
     watchdog_minutes: float = 15.0

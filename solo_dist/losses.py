@@ -58,17 +58,17 @@ def solov2_loss(
       Scalars category and mask, each with its weight, and total. Without a positive, mask and its gradients are 0.
     """
     focal = focal_loss_sum(outputs["category_logits"], batch["category_grid"], loss.focal_alpha, loss.focal_gamma)
-    dice = mask_dice_sum(
+    mask = mask_dice_sum(
         outputs["mask_features"],
         outputs["kernels"],
         batch["positive_cell"],
         batch["positive_instance"],
         batch["masks"],
         grid,
+        loss.mask_weight / tf.maximum(normalizers["positives"], 1.0),
     )
     # Quirk 11: the focal sum is divided by the distinct positive cells + 1, dice is a mean over all positives.
     category = loss.category_weight * focal / (normalizers["positive_cells"] + 1.0)
-    mask = loss.mask_weight * dice / tf.maximum(normalizers["positives"], 1.0)
     return {"total": category + mask, "category": category, "mask": mask}
 
 
@@ -100,8 +100,9 @@ def mask_dice_sum(
     positive_instance: tf.Tensor,
     packed_masks: tf.Tensor,
     grid: GridConfig,
+    weight: tf.Tensor | float = 1.0,
 ) -> tf.Tensor:
-    """Sum over all positives of the dice loss between their predicted mask and their instance's mask.
+    """Weighted sum over all positives of the dice loss between their predicted mask and their instance's mask.
 
     Args:
       mask_features: [B,h,w,E], or [B,h,w,L*E] where each level has its own.
@@ -110,6 +111,7 @@ def mask_dice_sum(
       positive_instance: int32 [B,K] in 0..M-1; anything where positive_cell is -1.
       packed_masks: uint8 [B,M,h,w/8], eight pixels a byte, the leftmost in the highest bit.
       grid: the levels, for separate mask features.
+      weight: float32 scalar without a gradient; given here it spares a pass over the gradient of the mask features.
     """
     height, width, channels = mask_features.shape[1:]
     features = tf.reshape(mask_features, [-1, height * width, channels])
@@ -119,13 +121,14 @@ def mask_dice_sum(
     gathered = tf.pad(gathered, [[0, 0], [0, padding], [0, 0]])
     positive_cell = tf.pad(positive_cell, [[0, 0], [0, padding]], constant_values=-1)
     positive_instance = tf.pad(positive_instance, [[0, 0], [0, padding]])
-    return _dice_sum(features, gathered, positive_cell >= 0, tf.maximum(positive_instance, 0), packed)
+    weights = tf.where(positive_cell >= 0, weight, 0.0)
+    return _dice_sum(features, gathered, weights, tf.maximum(positive_instance, 0), packed)
 
 
 @tf.custom_gradient
-def _dice_sum(features, kernels, valid, instance, packed):
-    """Of features [B,P,E], kernels [B,K,E], valid bool [B,K], instance [B,K], packed [B,M,P/8] -> float32 scalar."""
-    loss, d_features, d_kernels = _dice_and_gradients(tf.cast(features, tf.float32), kernels, valid, instance, packed)
+def _dice_sum(features, kernels, weights, instance, packed):
+    """Of features [B,P,E], kernels [B,K,E], weights [B,K], instance [B,K], packed [B,M,P/8] -> float32 scalar."""
+    loss, d_features, d_kernels = _dice_and_gradients(tf.cast(features, tf.float32), kernels, weights, instance, packed)
     if features.dtype == tf.bfloat16:  # halves what is kept; float16 could not hold it before the loss scale is applied
         d_features = tf.cast(d_features, tf.bfloat16)
 
@@ -136,16 +139,16 @@ def _dice_sum(features, kernels, valid, instance, packed):
     return loss, gradient
 
 
-def _dice_and_gradients(features, kernels, valid, instance, packed):
+def _dice_and_gradients(features, kernels, weights, instance, packed):
     """As `_dice_sum` -> loss [], d features [B,P,E], d kernels [B,K,E], all float32."""
     size = POSITIVES_PER_CHUNK
     chunks = kernels.shape[1] // size
-    last_positive = tf.reduce_max(tf.where(valid, tf.range(1, kernels.shape[1] + 1), 0))
+    last_positive = tf.reduce_max(tf.where(weights > 0, tf.range(1, kernels.shape[1] + 1), 0))
 
     def chunk_terms(chunk):
         columns = chunk * size + tf.range(size)
-        chosen, is_positive, whose = (tf.gather(value, columns, axis=1) for value in (kernels, valid, instance))
-        return _chunk_dice_and_gradients(features, chosen, is_positive, whose, packed)
+        chosen, factors, whose = (tf.gather(value, columns, axis=1) for value in (kernels, weights, instance))
+        return _chunk_dice_and_gradients(features, chosen, factors, whose, packed)
 
     def body(chunk, loss, d_features, d_kernels):
         chunk_loss, more_d_features, chunk_d_kernels = chunk_terms(chunk)
@@ -163,23 +166,35 @@ def _dice_and_gradients(features, kernels, valid, instance, packed):
     return loss, d_features, tf.reshape(d_kernels, [-1, *kernels.shape[1:]])
 
 
-def _chunk_dice_and_gradients(features, kernels, valid, instance, packed):
+def _chunk_dice_and_gradients(features, kernels, weights, instance, packed):
     """As `_dice_sum` for c of the K positives -> loss [], d features [B,P,E], d kernels [B,c,E], all float32."""
-    kernels, valid = tf.cast(kernels, tf.float32), tf.cast(valid, tf.float32)[..., None]
-    target = _unpack(tf.gather(packed, instance, batch_dims=1))
+    kernels, weights = tf.cast(kernels, tf.float32), weights[..., None]
+    packed = tf.gather(packed, instance, batch_dims=1)
     probability = tf.sigmoid(tf.matmul(kernels, features, transpose_b=True))
-
-    def total(values):
-        return tf.reduce_sum(values, axis=2, keepdims=True)
-
+    error = probability - _unpack(packed)
+    area = _count_bits(packed)
     # Quirk 11: 0.001 is added to each of the two squared sums.
-    squares = total(probability * probability) + total(target) + 2 * DICE_EPSILON
+    squares = _sum_of_squares(probability) + area + 2 * DICE_EPSILON
     # 1 - 2 sum(p t) / squares, written without the cancellation that would spoil it for nearly perfect masks.
-    dice = (total(tf.math.squared_difference(probability, target)) + 2 * DICE_EPSILON) / squares
-    # d dice / d p = -2 t / squares + 4 sum(p t) p / squares^2, where 2 sum(p t) / squares = 1 - dice.
-    linear = 2.0 * valid / squares
-    d_logits = (probability - probability * probability) * (linear * (1.0 - dice) * probability - linear * target)
-    return tf.reduce_sum(valid * dice), tf.matmul(d_logits, kernels, transpose_a=True), tf.matmul(d_logits, features)
+    dice = (_sum_of_squares(error) + 2 * DICE_EPSILON) / squares
+    # d dice / d p = -2 t / squares + 4 sum(p t) p / squares^2, where 2 sum(p t) / squares = 1 - dice: so it is
+    # 2 / squares times p - t - dice p. The factors, one a mask, are left to the small operands of the products.
+    d_logits = tf.raw_ops.SigmoidGrad(y=probability, dy=error - dice * probability)
+    factors = 2.0 * weights / squares
+    d_features = tf.matmul(d_logits, factors * kernels, transpose_a=True)
+    return tf.reduce_sum(weights * dice), d_features, factors * tf.matmul(d_logits, features)
+
+
+def _sum_of_squares(values: tf.Tensor) -> tf.Tensor:
+    """[B,c,P] -> [B,c,1]."""
+    return tf.reduce_sum(tf.square(values), axis=2, keepdims=True)
+
+
+def _count_bits(packed: tf.Tensor) -> tf.Tensor:
+    """uint8 [B,c,n] of bits -> float32 [B,c,1]."""
+    padded = tf.pad(packed, [[0, 0], [0, 0], [0, -packed.shape[2] % 8]])
+    words = tf.bitcast(tf.reshape(padded, [-1, packed.shape[1], padded.shape[2] // 8, 8]), tf.int64)
+    return tf.reduce_sum(tf.cast(tf.raw_ops.PopulationCount(x=words), tf.float32), axis=2, keepdims=True)
 
 
 def _unpack(packed: tf.Tensor) -> tf.Tensor:

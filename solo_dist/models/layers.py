@@ -8,6 +8,9 @@ import tensorflow as tf
 
 from solo_dist.models.norm import EPSILON, FrozenBatchNorm, make_norm
 
+_WIDE = 128
+"""Channels from which on the kernel gradient is faster as matrix products on a CPU."""
+
 
 def conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1, padding: str = "torch") -> tf.Tensor:
     """Convolves with zeros around the picture.
@@ -23,11 +26,49 @@ def conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1, padding: str = "to
       [B, ceil(H / strides), ceil(W / strides), F].
     """
     x, padding = _pad(x, kernel.shape[0], strides, padding)
-    if x.dtype == tf.float16 and not tf.config.list_physical_devices("GPU"):
+    if x.dtype == tf.float16 and _on_cpu():
         # A CPU has no fast float16 convolution; rounded afterwards, as on a GPU, whose sums are float32 too.
         wide = tf.nn.conv2d(tf.cast(x, tf.float32), tf.cast(kernel, tf.float32), strides, padding)
         return tf.cast(wide, x.dtype)
+    if _has_slow_kernel_gradient(x, kernel, strides):
+        return _conv3x3(x, kernel)
     return tf.nn.conv2d(x, kernel, strides, padding)
+
+
+def _has_slow_kernel_gradient(x: tf.Tensor, kernel: tf.Tensor, strides: int) -> bool:
+    plain = x.dtype == tf.float32 and strides == 1 and kernel.shape[0] == 3 and min(kernel.shape[2:]) >= _WIDE
+    return plain and _on_cpu()
+
+
+def _on_cpu() -> bool:
+    return not tf.config.list_physical_devices("GPU")
+
+
+@tf.custom_gradient
+def _conv3x3(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
+    """A 3x3 convolution whose kernel gradient is three matrix products; a third less time than oneDNN's on a CPU."""
+
+    def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        dx = tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, strides=[1, 1, 1, 1], padding="SAME"
+        )
+        return dx, _kernel_gradient(x, dy)
+
+    return tf.nn.conv2d(x, kernel, 1, "SAME"), gradient
+
+
+def _kernel_gradient(x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+    """Of a 3x3 convolution: x [B, H, W, C], gradient of the output [B, H, W, F] -> [3, 3, C, F].
+
+    With a column and rows of zeros between, a neighbour is a constant number of pixels ahead in the flat picture.
+    """
+    width, channels, filters = x.shape[2] + 1, x.shape[3], dy.shape[3]
+    x = tf.reshape(tf.pad(x, [[0, 0], [1, 2], [1, 0], [0, 0]]), [-1, channels])
+    pixels = tf.shape(x)[0] - 3 * width
+    dy = tf.reshape(tf.pad(dy, [[0, 0], [0, 3], [0, 1], [0, 0]]), [-1, filters])[:pixels]
+    columns = tf.concat([x[j : j + pixels + 2 * width] for j in range(3)], axis=1)
+    rows = [tf.matmul(columns[i * width : i * width + pixels], dy, transpose_a=True) for i in range(3)]
+    return tf.reshape(tf.stack(rows), [3, 3, channels, filters])
 
 
 def depthwise_conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1, padding: str = "torch") -> tf.Tensor:

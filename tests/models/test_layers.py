@@ -38,3 +38,21 @@ def test_float16_is_rounded_once():
     exact = conv2d(tf.cast(x, tf.float32), tf.cast(kernel, tf.float32))
     assert y.dtype == tf.float16
     np.testing.assert_allclose(tf.cast(y, tf.float32), exact, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 5, 8), (2, 6, 3)])
+def test_gradients_of_wide_convolutions(batch, height, width):
+    """Written out as matrix products; TensorFlow's own are the reference."""
+    random = np.random.default_rng(0)
+    x = tf.constant(random.normal(size=[batch, height, width, 128]), tf.float32)
+    kernel = tf.constant(random.normal(size=[3, 3, 128, 136]), tf.float32)
+    upstream = tf.constant(random.normal(size=[batch, height, width, 136]), tf.float32)
+
+    def gradients(convolve):
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            y = convolve(x, kernel, 1, "SAME") if convolve is tf.nn.conv2d else convolve(x, kernel)
+        return tape.gradient(y, [x, kernel], upstream)
+
+    for mine, expected in zip(gradients(conv2d), gradients(tf.nn.conv2d), strict=True):
+        assert tf.norm(mine - expected) <= 1e-5 * tf.norm(expected)

@@ -59,7 +59,7 @@ def _sparse_loss(cells: np.ndarray, random: np.random.Generator) -> Callable[[tf
     instances = tf.constant(random.integers(0, INSTANCES, cells.shape), tf.int32)
     masks = tf.constant(random.integers(0, 256, [BATCH, INSTANCES, SIDE, SIDE // 8]), tf.uint8)
     positives = tf.constant(cells)
-    return lambda features, kernels: mask_dice_sum(features, kernels, positives, instances, masks, GRID) / cells.size
+    return lambda features, kernels: mask_dice_sum(features, kernels, positives, instances, masks, GRID, 1 / cells.size)
 
 
 def _dense_loss(cells: np.ndarray) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:

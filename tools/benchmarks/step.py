@@ -1,0 +1,41 @@
+"""One whole training step (forward, loss, backward, optimizer) of the official R50 3x model on one 512x512 picture.
+
+The picture has 10 instances, numbers are float32. Once with the loss compiled by XLA, once with nothing compiled; on a
+GPU, once with forward and backward pass compiled.
+"""
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+
+from configs import solov2_r50_fpn_3x
+from solo_dist.models.description import describe
+from solo_dist.models.solov2 import build_model
+from solo_dist.step import compile_scope
+from tools.benchmarks.timing import Options, alternate, ratio, report, yardstick
+from tools.benchmarks.training import make_step
+
+CANVAS, CATEGORIES = (512, 512), 80
+PASSES = 3
+"""Multiply-adds of a step over those of the forward pass: of the gradients there are two, inputs' and kernels'."""
+
+
+def run(options: Options) -> dict[str, float]:
+    """In units; the official PyTorch code takes 46 for forward, loss and backward."""
+    config = solov2_r50_fpn_3x.get_config()
+    config.data.canvas, config.model.num_categories = CANVAS, CATEGORIES
+    parts = describe(build_model(config.model, CANVAS), CANVAS)
+    multiply_adds = PASSES * sum(part.multiply_adds for part in parts)
+    cases: dict[str, Callable[[], object]] = {"unit": yardstick()}
+    default = compile_scope(config.runtime)
+    for scope in {"none": 0, "loss": 0, default: 0}:
+        runtime = dataclasses.replace(config.runtime, compile=scope)
+        cases[scope] = make_step(dataclasses.replace(config, runtime=runtime), 1)
+    seconds = alternate(cases, options.rounds)
+    report(seconds)
+    units = {f"units_compile_{scope}": ratio(seconds, scope, "unit") for scope in cases if scope != "unit"}
+    return {
+        "units": units[f"units_compile_{default}"],
+        "gigamultiply_adds_per_second": multiply_adds / statistics.median(seconds[default]) / 1e9,
+        **units,
+    }
