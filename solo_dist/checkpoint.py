@@ -14,7 +14,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import google_crc32c
@@ -24,7 +24,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from solo_dist.config import ConfigError
-from solo_dist.runtime import launcher
+from solo_dist.runtime import launcher, storage
 
 ARRAYS_FILE = "arrays.safetensors"
 COMMIT_FILE = "checkpoint.json"
@@ -45,55 +45,41 @@ class Checkpoint(NamedTuple):
     metadata: dict[str, Any]
 
 
-def write_atomically(path: str, data: bytes) -> None:
-    """Writes a file so that a reader sees the old content or the new one, never a part.
-
-    Object stores publish an object when it is closed; a file system needs a temporary name and a rename.
-    """
-    if "://" in path:
-        with tf.io.gfile.GFile(path, "wb") as file:
-            file.write(data)
-        return
-    temporary = f"{path}.tmp"
-    with tf.io.gfile.GFile(temporary, "wb") as file:
-        file.write(data)
-    tf.io.gfile.rename(temporary, path, overwrite=True)
-
-
 def save_arrays(folder: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
     """Writes one checkpoint folder, the commit file last.
 
     Raises:
-      CheckpointError: where the folder cannot be written (full disk, no permission).
+      StoreError: where the folder cannot be written (full disk, no permission, a store that does not answer).
     """
     data = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     commit = {"file": ARRAYS_FILE, "bytes": len(data), "crc32c": google_crc32c.value(data), **metadata}
-    try:
-        if tf.io.gfile.exists(folder):
-            tf.io.gfile.rmtree(folder)
-        tf.io.gfile.makedirs(folder)
-        write_atomically(f"{folder}/{ARRAYS_FILE}", data)
-        write_atomically(f"{folder}/{COMMIT_FILE}", json.dumps(commit, indent=1).encode())
-    except (tf.errors.OpError, OSError) as error:
-        reason = getattr(error, "message", None) or str(error)
-        raise CheckpointError(
-            f"The checkpoint {folder} could not be written: {reason}. Earlier checkpoints are untouched; "
-            "make room or permissions, then run the same command to go on from the last one."
-        ) from error
+    storage.remove(f"{folder}/{COMMIT_FILE}")  # first, so that the remains of an earlier save are no checkpoint
+    storage.remove_folder(folder)
+    storage.write(f"{folder}/{ARRAYS_FILE}", data)
+    storage.write(f"{folder}/{COMMIT_FILE}", json.dumps(commit, indent=1).encode())
 
 
 def load_metadata(folder: str) -> dict[str, Any]:
     """Reads the commit file of a checkpoint folder. Raises CheckpointError where there is none or it is damaged."""
     try:
-        with tf.io.gfile.GFile(f"{folder}/{COMMIT_FILE}", "rb") as file:
-            metadata = json.loads(file.read())
+        metadata = json.loads(_read(f"{folder}/{COMMIT_FILE}"))
     except tf.errors.NotFoundError:
         raise CheckpointError(f"{folder} is not a complete checkpoint: it has no {COMMIT_FILE}.") from None
-    except (ValueError, tf.errors.OpError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{folder}/{COMMIT_FILE} cannot be read: {error}") from None
     if not isinstance(metadata, dict) or not {"file", "bytes", "crc32c"} <= set(metadata):
         raise CheckpointError(f"{folder}/{COMMIT_FILE} is not a checkpoint's description.")
     return metadata
+
+
+def _read(path: str) -> bytes:
+    """As storage.read; but a file that cannot be read is damaged, unless its store as a whole does not answer."""
+    try:
+        return storage.read(path)
+    except storage.StoreUnavailable:
+        raise
+    except storage.StoreError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
 def load_arrays(folder: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -103,13 +89,13 @@ def load_arrays(folder: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
       The arrays by name, and the metadata.
     Raises:
       CheckpointError: where a file is missing, truncated or altered.
+      StoreUnavailable: where the store does not answer.
     """
     metadata = load_metadata(folder)
     try:
-        with tf.io.gfile.GFile(f"{folder}/{ARRAYS_FILE}", "rb") as file:
-            data = file.read()
-    except tf.errors.OpError as error:
-        raise CheckpointError(f"{folder}/{ARRAYS_FILE} cannot be read: {error.message}") from None
+        data = _read(f"{folder}/{ARRAYS_FILE}")
+    except tf.errors.NotFoundError:
+        raise CheckpointError(f"{folder}/{ARRAYS_FILE} is missing.") from None
     if len(data) != metadata["bytes"]:
         raise CheckpointError(f"{folder}/{ARRAYS_FILE} has {len(data)} bytes instead of {metadata['bytes']}.")
     if google_crc32c.value(data) != metadata["crc32c"]:
@@ -121,21 +107,33 @@ def load_arrays(folder: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 class CheckpointStore:
-    """The checkpoints of one run in one folder: saved behind the training, pruned, found and verified."""
+    """The checkpoints of one run in one folder: saved behind the training, pruned, found and verified.
 
-    def __init__(self, folder: str, keep: int = 3):
+    Args:
+      folder: where they are.
+      keep: how many.
+      copy: a local folder for the newest one, written first, where `folder` is in an object store.
+    """
+
+    def __init__(self, folder: str, keep: int = 3, copy: str = ""):
         self.folder = folder.rstrip("/")
         self.keep = keep
+        self._copy = CheckpointStore(copy, keep=1) if copy else None
         self._writer: threading.Thread | None = None
         self._error: Exception | None = None
 
     def __enter__(self) -> "CheckpointStore":
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        """Lets a save that has begun come to its end, whatever ended the training."""
-        if self._writer is not None:
-            self._writer.join()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Lets a save that has begun come to its end, whatever ended the training; says where its local copy is."""
+        self._join()
+        steps = self._copy.steps() if self._copy else []
+        if self._copy and steps and isinstance(error, storage.StoreError):
+            raise type(error)(
+                f"{error} The checkpoint of step {steps[-1]} is kept on this machine; "
+                f"the same command with --resume={self._copy.path(steps[-1])} goes on from it."
+            ) from error
 
     def path(self, step: int) -> str:
         """Folder of the checkpoint of a step."""
@@ -143,44 +141,66 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Steps with a committed checkpoint, ascending."""
-        if not tf.io.gfile.isdir(self.folder):
-            return []
-        found = (_STEP_FOLDER.match(name.rstrip("/")) for name in tf.io.gfile.listdir(self.folder))
+        found = (_STEP_FOLDER.match(name) for name in storage.names(self.folder))
         steps = sorted(int(match.group(1)) for match in found if match)
-        return [step for step in steps if tf.io.gfile.exists(f"{self.path(step)}/{COMMIT_FILE}")]
+        return [step for step in steps if storage.exists(f"{self.path(step)}/{COMMIT_FILE}")]
 
-    def save(self, step: int, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-        """Writes a checkpoint in a thread of its own; waits first for the one before it.
+    def save(
+        self,
+        step: int,
+        arrays: Mapping[str, np.ndarray],
+        metadata: Mapping[str, Any],
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Writes a checkpoint in a thread of its own, which calls `before` first; waits for the one before it.
 
         Raises:
-          CheckpointError: of the save before this one, where that failed.
+          StoreError: of the save before this one, where that failed.
         """
-        self.wait()
-        self._writer = threading.Thread(target=self._write, args=(step, arrays, metadata), name="checkpoint-writer")
-        self._writer.start()
+        self._join()
+        if self._error is None:
+            arguments = (step, arrays, {"step": step, **metadata}, before)
+            self._writer = threading.Thread(target=self._write, args=arguments, name="checkpoint-writer")
+            self._writer.start()
+        elif self._copy:
+            self._copy._save_now(step, arrays, {"step": step, **metadata})
+        self._raise()
 
     def wait(self) -> None:
         """Returns when nothing is being written. Raises what the writing thread met."""
+        self._join()
+        self._raise()
+
+    def _join(self) -> None:
         if self._writer is not None:
             self._writer.join()
             self._writer = None
-        if self._error is not None:
+
+    def _raise(self) -> None:
+        if self._writer is None and self._error is not None:
             error, self._error = self._error, None
             raise error
 
-    def _write(self, step: int, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    def _write(
+        self, step: int, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any], before: Callable[[], None]
+    ) -> None:
         try:
-            save_arrays(self.path(step), arrays, {"step": step, **metadata})
+            if self._copy:
+                self._copy._save_now(step, arrays, metadata)
+            before()
+            self._save_now(step, arrays, metadata)
             launcher.report_progress(step)
-            self._prune()
+        except storage.StoreError as error:
+            self._error = type(error)(f"The checkpoint of step {step} could not be written. {error}")
         except Exception as error:  # handed to the training thread by wait()
             self._error = error
 
-    def _prune(self) -> None:
-        for step in self.steps()[: -self.keep]:
+    def _save_now(self, step: int, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+        save_arrays(self.path(step), arrays, metadata)
+        for old in [other for other in self.steps() if other != step][: 1 - self.keep or None]:
             # Without its commit file a folder is no checkpoint, so an interrupted removal leaves nothing half valid.
-            tf.io.gfile.remove(f"{self.path(step)}/{COMMIT_FILE}")
-            tf.io.gfile.rmtree(self.path(step))
+            storage.remove(f"{self.path(old)}/{COMMIT_FILE}")
+            storage.remove_folder(self.path(old))
 
     def restore_latest(self) -> Checkpoint | None:
         """The newest checkpoint that verifies; damaged ones are passed over with a warning.

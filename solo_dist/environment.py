@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 
 import solo_dist
-from solo_dist.checkpoint import write_atomically
+from solo_dist.runtime import storage
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-io", "numpy", "pycocotools", "tensorboard", "google-cloud-storage")
 
@@ -33,7 +33,7 @@ def write_environment(workdir: str, strategy: tf.distribute.Strategy) -> None:
         "strategy": type(strategy).__name__,
         "replicas": strategy.num_replicas_in_sync,
     }
-    write_atomically(f"{workdir}/environment.json", json.dumps(environment, indent=2).encode())
+    storage.write(f"{workdir}/environment.json", json.dumps(environment, indent=2).encode())
 
 
 def _version(package: str) -> str:

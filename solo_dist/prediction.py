@@ -16,6 +16,7 @@ from solo_dist.data.pictures import Unusable
 from solo_dist.evaluation.coco import RESULTS_FILE, encode_masks
 from solo_dist.inference import Detector, Found, read_picture
 from solo_dist.observability.pictures import overlay
+from solo_dist.runtime import storage
 
 _OVERLAY_QUALITY = 92
 
@@ -32,7 +33,7 @@ class Summary:
 
 def find_pictures(pattern: str) -> list[str]:
     """Paths that match a pattern, sorted. Raises ConfigError where none does."""
-    paths = sorted(path for path in tf.io.gfile.glob(pattern) if not tf.io.gfile.isdir(path))
+    paths = [path for path in storage.matches(pattern) if not tf.io.gfile.isdir(path)]
     if not paths:
         raise ConfigError(f"No file matches --images={pattern}; put the pattern in quotes, for example 'photos/*.jpg'.")
     return paths
@@ -47,7 +48,6 @@ def predict_pictures(detector: Detector, paths: Sequence[str], output: str, scor
       output: folder, made where it is missing.
       score_threshold: least score of what is drawn and written.
     """
-    tf.io.gfile.makedirs(output)
     summary, results = Summary(), []
     names = overlay_names(paths)
     for number, (path, name) in enumerate(zip(tqdm.tqdm(paths, unit="picture"), names, strict=True), start=1):
@@ -61,8 +61,7 @@ def predict_pictures(detector: Detector, paths: Sequence[str], output: str, scor
         results += coco_results(found, number, path, detector.categories)
         summary.pictures += 1
         summary.instances += len(found.scores)
-    with tf.io.gfile.GFile(f"{output}/{RESULTS_FILE}", "w") as file:
-        file.write(json.dumps(results))
+    storage.write(f"{output}/{RESULTS_FILE}", json.dumps(results).encode())
     return summary
 
 
@@ -111,5 +110,4 @@ def _write_overlay(path: str, picture: np.ndarray, found: Found, categories: Seq
     drawn = overlay(picture, found.masks, labels_of(found, categories))
     buffer = io.BytesIO()
     drawn.save(buffer, "JPEG", quality=_OVERLAY_QUALITY, subsampling=0)
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(buffer.getvalue())
+    storage.write(path, buffer.getvalue())

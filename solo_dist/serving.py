@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE
 from solo_dist.inference import Detector, letterbox
+from solo_dist.runtime import storage
 
 
 class ServedDetector(tf.Module):
@@ -40,7 +41,8 @@ class ServedDetector(tf.Module):
 def export_detector(detector: Detector, folder: str) -> None:
     """Writes a SavedModel with the signature serving_default."""
     module = ServedDetector(detector)
-    tf.saved_model.save(module, folder, signatures={"serving_default": module.__call__})
+    with storage.made_locally(folder) as local:
+        tf.saved_model.save(module, local, signatures={"serving_default": module.__call__})
 
 
 def paste_masks_in_graph(

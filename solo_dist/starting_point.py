@@ -10,10 +10,9 @@ In this order of precedence:
 import dataclasses
 import logging
 
-import tensorflow as tf
-
 from solo_dist.checkpoint import Checkpoint, CheckpointStore, load_arrays
 from solo_dist.config import Config, ConfigError
+from solo_dist.runtime import storage
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +54,9 @@ def find_resume_point(store: CheckpointStore, workdir: str, resume: str) -> Chec
 def check_same_run(config: Config, workdir: str) -> None:
     """Raises ConfigError where the workdir holds a run of another recipe; says which options have changed."""
     path = f"{workdir}/config.json"
-    if not tf.io.gfile.exists(path):
+    if not storage.exists(path):
         return
-    with tf.io.gfile.GFile(path, "r") as file:
-        before = Config.from_json(file.read())
+    before = Config.from_json(storage.read(path).decode())
     changed = changed_options(before, config)
     other_run = [option for option in changed if option == "name" or option.startswith("model.")]
     if other_run:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.batch_plan import BatchPlan, plan_batch
-from solo_dist.checkpoint import Checkpoint, CheckpointStore, assign_arrays, load_metadata, write_atomically
+from solo_dist.checkpoint import Checkpoint, CheckpointStore, assign_arrays, load_metadata
 from solo_dist.config import Config, ConfigError
 from solo_dist.data.pipeline import build_dataset, check_manifest
 from solo_dist.data.reader import readable_errors
@@ -28,6 +28,7 @@ from solo_dist.observability.pictures import training_panel
 from solo_dist.observability.progress import Progress
 from solo_dist.observability.writers import MetricWriter, has_line
 from solo_dist.optim import Optimizer, peak_learning_rate
+from solo_dist.runtime import storage
 from solo_dist.runtime.agreement import any_worker, verify_equal
 from solo_dist.runtime.preemption import StopSignals
 from solo_dist.runtime.watchdog import Watchdog
@@ -73,7 +74,10 @@ class Trainer:
         self.watchdog = watchdog or Watchdog(0)
         self.step_number, self.images_seen = 0, 0
         self._last_save = time.monotonic()
-        self.checkpoints = CheckpointStore(f"{self.workdir}/checkpoints", config.train.keep_checkpoints)
+        # What a run in an object store keeps on this machine; see storage.scratch_folder.
+        self.scratch = storage.scratch_folder(self.workdir) if storage.is_remote(self.workdir) else ""
+        copy = self.scratch and f"{self.scratch}/checkpoints"
+        self.checkpoints = CheckpointStore(f"{self.workdir}/checkpoints", config.train.keep_checkpoints, copy)
         self.best = CheckpointStore(f"{self.workdir}/best", keep=1)
         self.manifest = self.build_data_contract()
         if self.is_chief:
@@ -86,7 +90,7 @@ class Trainer:
         self.detect = detection_function(self.model, config.model.grid, config.postprocess)
         self.validation = self.build_validation()
         self._initialise(resumed)
-        self.writer = self.build_writer()
+        self.writer = self.build_writer(unpublished=bool(self.scratch) and resume.startswith(f"{self.scratch}/"))
 
     def fit(self) -> None:
         """Trains to the last step of the recipe, from wherever the run stands.
@@ -117,7 +121,7 @@ class Trainer:
                     self._leave()
                 if evaluating:
                     self._evaluate()
-        self._close()
+            self._close()
 
     # ---------------------------------------------------------------- what a run is built of
 
@@ -200,14 +204,13 @@ class Trainer:
             )
         return validation
 
-    def build_writer(self) -> MetricWriter | Any:
+    def build_writer(self, unpublished: bool) -> MetricWriter | Any:
         """Files that only the chief writes: config.json, environment.json, metrics.jsonl and TensorBoard."""
         if not self.is_chief:
             return None
-        tf.io.gfile.makedirs(self.workdir)
-        write_atomically(f"{self.workdir}/config.json", self.config.to_json().encode())
+        storage.write(f"{self.workdir}/config.json", self.config.to_json().encode())
         write_environment(self.workdir, self.strategy)
-        return MetricWriter(self.workdir, after_step=self.step_number)
+        return MetricWriter(self.workdir, self.step_number, unpublished)
 
     # ---------------------------------------------------------------- where a run starts
 
@@ -289,7 +292,10 @@ class Trainer:
 
     def _evaluate_if_left_out(self) -> None:
         """Makes up for the evaluation that a run did not come to before it was interrupted at this step."""
-        if self._evaluation_due() and not has_line(self.workdir, self.step_number, "validation"):
+        if not self._evaluation_due():
+            return
+        left_out = self.is_chief and not has_line(self.workdir, self.step_number, "validation")
+        if any_worker(self.strategy, left_out):
             self._evaluate()
 
     def _evaluate(self) -> None:
@@ -304,11 +310,13 @@ class Trainer:
         if metrics is None:
             self._leave()
         if metrics:
-            self.writer.scalars(self.step_number, "validation", metrics)
-            self.writer.flush()
             log.info("step %d  validation  %s", self.step_number, format_short(metrics))
             if metrics["segm/AP"] > self._best_ap():
                 self.best.save(self.step_number, self._host_copy(), self._metadata() | {"ap": metrics["segm/AP"]})
+                self.best.wait()
+            # At the end, since the line says that the evaluation is done and nothing of it has to be made again.
+            self.writer.scalars(self.step_number, "validation", metrics)
+            self.writer.flush()
         self.progress.resume()
 
     def _go_on_evaluating(self) -> bool:
@@ -316,7 +324,6 @@ class Trainer:
         return self.stop.requested is None
 
     def _best_ap(self) -> float:
-        self.best.wait()
         steps = self.best.steps()
         return load_metadata(self.best.path(steps[-1]))["ap"] if steps else -1.0
 
@@ -347,7 +354,7 @@ class Trainer:
             self._last_save = time.monotonic()
             if self.is_chief:
                 self.writer.flush()
-                self.checkpoints.save(self.step_number, self._host_copy(), self._metadata())
+                self.checkpoints.save(self.step_number, self._host_copy(), self._metadata(), self.writer.publish)
 
     def _host_copy(self) -> dict[str, np.ndarray]:
         local = self.strategy.experimental_local_results
@@ -369,9 +376,10 @@ class Trainer:
 
     def _close(self) -> None:
         self.checkpoints.wait()
-        self.best.wait()
         if self.writer:
             self.writer.close()
+            if self.scratch:
+                storage.remove_folder(self.scratch)  # all of it is in the run directory
 
     def summary(self) -> str:
         """Where everything is and what to type next."""

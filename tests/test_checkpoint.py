@@ -16,6 +16,7 @@ from solo_dist.checkpoint import (
     load_arrays,
     save_arrays,
 )
+from solo_dist.runtime.storage import StoreError
 
 ARRAYS = {
     "model/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -114,7 +115,7 @@ def test_a_failed_background_save_is_raised_at_the_next(tmp_path):
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
     store = CheckpointStore(f"{tmp_path}/checkpoints")
     store.save(10, ARRAYS, {})
-    with pytest.raises(CheckpointError, match="could not be written"):
+    with pytest.raises(StoreError, match="checkpoint of step 10 could not be written"):
         store.wait()
 
 

@@ -22,10 +22,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from solo_dist.checkpoint import write_atomically
 from solo_dist.data import runs, targets, transforms
 from solo_dist.data.schema import Manifest
 from solo_dist.postprocess import paste_masks
+from solo_dist.runtime import storage
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """In the order of COCOeval.stats; tags have the prefix segm/."""
@@ -43,10 +43,11 @@ class AnnotationsError(ValueError):
 def load_annotations(path: str) -> dict[str, Any]:
     """Reads a COCO instances json, gzip or plain, from a path or URL. Raises AnnotationsError."""
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            data = file.read()
+        data = storage.read(path)
         coco = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
-    except (tf.errors.OpError, OSError, EOFError, ValueError) as error:
+    except storage.StoreUnavailable:
+        raise
+    except (tf.errors.NotFoundError, OSError, EOFError, ValueError) as error:
         raise AnnotationsError(f"The annotations {path} cannot be read: {error}. Shard the data again.") from error
     missing = {"images", "annotations", "categories"} - set(coco)
     if missing:
@@ -142,9 +143,8 @@ def _first_visits(image_ids: np.ndarray, visited: set[int]) -> np.ndarray:
 
 def write_evaluation(folder: str, metrics: Mapping[str, float], results: Sequence[Result]) -> None:
     """Writes metrics.json and coco_instances_results.json to a folder, made where it is missing."""
-    tf.io.gfile.makedirs(folder)
     for name, value in ((METRICS_FILE, dict(metrics)), (RESULTS_FILE, list(results))):
-        write_atomically(f"{folder}/{name}", json.dumps(value).encode())
+        storage.write(f"{folder}/{name}", json.dumps(value).encode())
 
 
 class CocoEvaluator:

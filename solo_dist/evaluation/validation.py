@@ -10,10 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from solo_dist.checkpoint import write_atomically
 from solo_dist.config import Config
 from solo_dist.data.pipeline import build_dataset, load_split
 from solo_dist.evaluation.coco import CocoEvaluator, Result, evaluate, write_evaluation
+from solo_dist.runtime import storage
 
 
 class Validation:
@@ -94,15 +94,13 @@ class Validation:
         return metrics
 
     def _write_part(self, folder: str, evaluator: CocoEvaluator) -> None:
-        tf.io.gfile.makedirs(folder)
         part = {"results": evaluator.results, "image_ids": sorted(evaluator.image_ids)}
-        write_atomically(_part(folder, self._worker), json.dumps(part).encode())
+        storage.write(_part(folder, self._worker), json.dumps(part).encode())
 
     def _read_part(self, folder: str, worker: int) -> tuple[list[Result], list[int]]:
         """The part of another worker, which is then removed."""
-        with tf.io.gfile.GFile(_part(folder, worker), "rb") as file:
-            part = json.loads(file.read())
-        tf.io.gfile.remove(_part(folder, worker))
+        part = json.loads(storage.read(_part(folder, worker)))
+        storage.remove(_part(folder, worker))
         return part["results"], part["image_ids"]
 
 

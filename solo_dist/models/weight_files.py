@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from solo_dist.checkpoint import COMMIT_FILE, load_arrays
 from solo_dist.models.torch_reader import WeightFileError, read_torch
+from solo_dist.runtime import storage
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _SAFETENSORS_TYPES = {
@@ -39,15 +40,15 @@ def read_weights(path: str) -> dict[str, np.ndarray]:
       WeightFileError: missing, damaged, refused, or none of these.
       CheckpointError: a damaged checkpoint of ours.
     """
-    if tf.io.gfile.isdir(path):
-        if not tf.io.gfile.exists(f"{path}/{COMMIT_FILE}"):
-            raise WeightFileError(f"{path} is a folder without {COMMIT_FILE}: give a step_... folder or a weight file.")
-        return load_arrays(path.rstrip("/"))[0]
+    path = path.rstrip("/")
+    if storage.exists(f"{path}/{COMMIT_FILE}"):
+        return load_arrays(path)[0]
+    if tf.io.gfile.isdir(path) or storage.names(path):
+        raise WeightFileError(f"{path} is a folder without {COMMIT_FILE}: give a step_... folder or a weight file.")
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            data = file.read()
-    except tf.errors.OpError as error:
-        raise WeightFileError(f"The weights {path} cannot be read: {error.message}") from None
+        data = storage.read(path)
+    except tf.errors.NotFoundError:
+        raise WeightFileError(f"The weights {path} cannot be read: there is no such file.") from None
     if data.startswith(_HDF5_MAGIC):
         return _read_keras(data, path)
     if data.startswith(b"PK") and _is_keras_archive(data):

@@ -13,34 +13,47 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
-from solo_dist.checkpoint import write_atomically
+from solo_dist.observability.mirror import Mirror
+from solo_dist.runtime import storage
 
+METRICS_FILE = "metrics.jsonl"
 _TENSORBOARD_FOLDERS = {"train": "train", "validation": "eval"}
+_LONGEST_EVENT_FILE = 1 << 20
+"""Bytes after which a mirrored event file is followed by a new one, as objects are uploaded whole."""
 
 
 class MetricWriter:
     """Writes scalars and pictures of one run; only the chief has one.
 
+    Objects cannot be appended to. Where the run directory is in a store, the files grow in its scratch folder on this
+    machine and are copied from there behind the run, by `publish` and at the end; see mirror.py.
+
     Args:
       workdir: the run directory.
       after_step: the restored step; lines and events of later steps are removed. 0 for a fresh run.
+      unpublished: the scratch folder holds what an earlier process could not copy any more.
     """
 
-    def __init__(self, workdir: str, after_step: int):
-        self._path = f"{workdir}/metrics.jsonl"
-        self._lines = _kept_lines(self._path, after_step)
-        # The file is written whole when it is opened and appended to afterwards; objects cannot be appended to.
-        self._appendable = "://" not in workdir
-        tf.io.gfile.makedirs(workdir)
-        write_atomically(self._path, "".join(self._lines).encode())
+    def __init__(self, workdir: str, after_step: int, unpublished: bool = False):
+        self._folder, self._mirror = workdir, None
+        if storage.is_remote(workdir):
+            self._folder = storage.scratch_folder(workdir)
+            self._mirror = Mirror(self._folder, workdir, METRICS_FILE, [_board(name) for name in _TENSORBOARD_FOLDERS])
+            if not unpublished:
+                self._mirror.fetch()
+        self._path = f"{self._folder}/{METRICS_FILE}"
+        lines = _kept_lines(self._path, after_step)
+        storage.write(self._path, "".join(lines).encode())
         # An evaluation counts as done when its line is in metrics.jsonl, which comes after its events.
-        validations = [line for line in self._lines if _split_of_line(line) == "validation"]
+        validations = [line for line in lines if _split_of_line(line) == "validation"]
         evaluated = int(max(map(_step_of_line, validations), default=0))
         self._boards = {}
-        for split, name in _TENSORBOARD_FOLDERS.items():
-            folder = f"{workdir}/tensorboard/{name}"
+        for split in _TENSORBOARD_FOLDERS:
+            folder = f"{self._folder}/{_board(split)}"
             cut_events(folder, after_step if split == "train" else evaluated)
             self._boards[split] = tf.summary.create_file_writer(folder)
+        if self._mirror:
+            self._mirror.start()
 
     def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Adds one line to metrics.jsonl and one point to each curve.
@@ -52,13 +65,8 @@ class MetricWriter:
             for tag, value in values.items():
                 tf.summary.scalar(tag, value)
         self._boards[split].flush()
-        line = json.dumps({"step": step, "split": split, **values}) + "\n"
-        if self._appendable:
-            with tf.io.gfile.GFile(self._path, "a") as file:
-                file.write(line)
-        else:
-            self._lines.append(line)
-            write_atomically(self._path, "".join(self._lines).encode())
+        with tf.io.gfile.GFile(self._path, "a") as file:
+            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
 
     def picture(self, step: int, split: str, tag: str, picture: np.ndarray) -> None:
         """Adds one picture, uint8 [height, width, 3], to TensorBoard."""
@@ -66,31 +74,45 @@ class MetricWriter:
             tf.summary.image(tag, picture[None])
 
     def flush(self) -> None:
-        """Returns when everything written so far is in the files."""
-        for board in self._boards.values():
+        """Returns when everything written so far is in the files, on this machine."""
+        for split, board in self._boards.items():
             board.flush()
+            if self._mirror and self._mirror.size_of_newest(_board(split)) > _LONGEST_EVENT_FILE:
+                board.close()
+                self._boards[split] = tf.summary.create_file_writer(f"{self._folder}/{_board(split)}")
+
+    def publish(self) -> None:
+        """Returns when what was flushed is in the run directory. Can be called from any thread. Raises StoreError."""
+        if self._mirror:
+            self._mirror.publish()
 
     def close(self) -> None:
-        """Flushes and closes the event files."""
+        """Flushes, closes and publishes. Raises StoreError."""
         for board in self._boards.values():
             board.close()
+        if self._mirror:
+            self._mirror.close()
 
 
 def has_line(workdir: str, step: int, split: str) -> bool:
     """Whether metrics.jsonl of a run holds a line of this step and split."""
-    path = f"{workdir}/metrics.jsonl"
-    if not tf.io.gfile.exists(path):
-        return False
-    with tf.io.gfile.GFile(path, "r") as file:
-        return any(_step_of_line(line) == step and _split_of_line(line) == split for line in file)
+    lines = _lines(f"{workdir}/{METRICS_FILE}")
+    return any(_step_of_line(line) == step and _split_of_line(line) == split for line in lines)
+
+
+def _board(split: str) -> str:
+    return f"tensorboard/{_TENSORBOARD_FOLDERS[split]}"
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return storage.read(path).decode().splitlines(keepends=True)
+    except tf.errors.NotFoundError:
+        return []
 
 
 def _kept_lines(path: str, after_step: int) -> list[str]:
-    if not after_step or not tf.io.gfile.exists(path):
-        return []
-    with tf.io.gfile.GFile(path, "r") as file:
-        lines = file.read().splitlines(keepends=True)
-    return [line for line in lines if _step_of_line(line) <= after_step]
+    return [line for line in _lines(path) if _step_of_line(line) <= after_step] if after_step else []
 
 
 def _step_of_line(line: str) -> float:

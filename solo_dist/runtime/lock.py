@@ -3,10 +3,10 @@
     with WorkdirLock(workdir):      # in the chief only; ConfigError where another job holds it
         train()
 
-The lock is the file workdir/lock.json, written with tf.io.gfile and therefore on gs:// and the like too. Such storage
-has no "create if absent", so a lock is taken by writing a token, waiting a moment and finding the own token still
-there; of two that write at the same moment the later one wins, and the other finds out then or at its next heartbeat
-and stops. The holder rewrites the file at every heartbeat.
+The lock is the file workdir/lock.json, on a disk or in an object store. tf.io.gfile has no "create if absent", but a
+file is written whole and seen by the next reader. A lock is therefore taken by writing a token, waiting a moment and
+finding the own token still there; of two that write at the same moment the later one wins, and the other finds out
+then or at its next heartbeat and stops. The holder rewrites the file at every heartbeat.
 
 A lock whose holder is gone does not block the next start:
   the holder ran on this machine        its process is looked up: gone -> taken over at once, alive -> error
@@ -29,7 +29,9 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from solo_dist.config import ConfigError
+from solo_dist.runtime import storage
 from solo_dist.runtime.launcher import EXIT_USER_ERROR, job_id
+from solo_dist.runtime.storage import StoreError
 
 _FILE_NAME = "lock.json"
 _HEARTBEAT_SECONDS = 10.0
@@ -92,15 +94,14 @@ class WorkdirLock:
 
     def __enter__(self) -> "WorkdirLock":
         try:
-            tf.io.gfile.makedirs(self._workdir)
             holder = self._read()
             if holder is not None:
                 self._check_abandoned(holder)
             self._write()
-            time.sleep(_SETTLE_SECONDS_REMOTE if "://" in self._workdir else _SETTLE_SECONDS_LOCAL)
+            time.sleep(_SETTLE_SECONDS_REMOTE if storage.is_remote(self._workdir) else _SETTLE_SECONDS_LOCAL)
             holder = self._read()
-        except tf.errors.OpError as error:
-            raise LockError(f"Cannot write to --workdir={self._workdir}: {error.message}") from error
+        except StoreError as error:
+            raise type(error)(f"Cannot write to --workdir={self._workdir}: {error}") from error
         if holder is None or holder.token != self._holder.token:
             raise self._held(holder or self._holder)
         self._thread.start()
@@ -108,13 +109,15 @@ class WorkdirLock:
 
     def __exit__(self, *exc_info: object) -> None:
         self._released.set()
-        self._thread.join()
+        self._thread.join(timeout=self._holder.heartbeat_seconds)  # longer where the store does not answer
+        if self._thread.is_alive():
+            return
         try:
             holder = self._read()
             if holder is not None and holder.token == self._holder.token:
-                tf.io.gfile.remove(self._path)
-        except tf.errors.OpError as error:
-            logging.warning("Could not remove %s: %s", self._path, error.message)
+                storage.remove(self._path)
+        except StoreError as error:
+            logging.warning("Could not remove the lock: %s", error)
 
     def _check_abandoned(self, holder: Holder) -> None:
         """Returns where the holder is gone; raises LockError where it lives."""
@@ -149,18 +152,14 @@ class WorkdirLock:
 
     def _read(self) -> Holder | None:
         try:
-            with tf.io.gfile.GFile(self._path) as file:
-                return Holder(**json.loads(file.read()))
+            return Holder(**json.loads(storage.read(self._path)))
         except tf.errors.NotFoundError:
             return None
         except (json.JSONDecodeError, TypeError) as error:
             raise LockError(f"{self._path} is damaged ({error}); delete it if no job uses this workdir.") from error
 
     def _write(self) -> None:
-        temporary = f"{self._path}.{self._holder.token}"  # renamed, so that no one reads half a file
-        with tf.io.gfile.GFile(temporary, "w") as file:
-            file.write(json.dumps(dataclasses.asdict(self._holder), indent=2))
-        tf.io.gfile.rename(temporary, self._path, overwrite=True)
+        storage.write(self._path, json.dumps(dataclasses.asdict(self._holder), indent=2).encode())
 
     def _renew(self) -> None:
         while not self._released.wait(self._holder.heartbeat_seconds):
@@ -172,8 +171,8 @@ class WorkdirLock:
                     self._on_lost()
                     return
                 self._write()
-            except (tf.errors.OpError, LockError) as error:
-                logging.warning("Could not renew %s: %s", self._path, error)
+            except ConfigError as error:
+                logging.warning("Could not renew the lock: %s", error)
 
 
 def _machine() -> str:

@@ -135,6 +135,8 @@ def exists(path: str) -> bool:
     """Whether there is such a file (not: folder). Raises StoreError where the store does not tell."""
 
     def call() -> bool:
+        if not is_remote(path):
+            return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
         if path.startswith("s3://"):
             return not _stat_s3(path).is_directory
         with tf.io.gfile.GFile(path, "rb") as file:
@@ -161,8 +163,9 @@ def write(path: str, data: bytes) -> None:
             _write(path, data)
             return
         tf.io.gfile.makedirs(posixpath.dirname(path) or ".")
-        _write(f"{path}.tmp", data)
-        tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
+        temporary = f"{path}.{os.getpid()}.tmp"
+        _write(temporary, data)
+        tf.io.gfile.rename(temporary, path, overwrite=True)
 
     try:
         _persistently(call, path)
@@ -183,11 +186,22 @@ def remove(path: str) -> None:
 
 def names(folder: str) -> list[str]:
     """Names of the files and folders in a folder, sorted; empty where it does not exist."""
+    if not is_remote(folder) and not tf.io.gfile.isdir(folder):
+        return []
     try:
         children = _persistently(lambda: _pywrap_file_io.GetChildren(folder), folder)
     except tf.errors.NotFoundError:
         return []
     return sorted({name.rstrip("/") for name in children} - {""})
+
+
+def matches(pattern: str) -> list[str]:
+    """Paths that match a pattern with "*" and "?", sorted. Raises StoreError."""
+    with clear_errors(pattern):
+        paths = sorted(tf.io.gfile.glob(pattern))
+    if not paths and is_remote(pattern):
+        names(posixpath.dirname(re.split(r"[*?\[]", pattern)[0]))  # tells of a store that does not answer
+    return paths
 
 
 def remove_folder(folder: str) -> None:
@@ -201,6 +215,23 @@ def remove_folder(folder: str) -> None:
             remove(f"{folder}/{name}")
         else:
             remove_folder(f"{folder}/{name}")
+
+
+@contextlib.contextmanager
+def made_locally(folder: str) -> Iterator[str]:
+    """A local folder for what others write file by file and rename; at the end it goes to `folder`.
+
+    The files of subfolders are copied first, then the others by name: of a SavedModel, saved_model.pb is the last.
+    """
+    if not is_remote(folder):
+        with clear_errors(folder):
+            yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="solo_dist_") as local:
+        yield local
+        for root, _, files in tf.io.gfile.walk(local, topdown=False):
+            for name in sorted(files):
+                write(f"{folder}{root[len(local) :]}/{name}", read(f"{root}/{name}"))
 
 
 def scratch_folder(url: str) -> str:
