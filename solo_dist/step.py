@@ -130,8 +130,9 @@ class TrainStep:
 
     def _fetch(self, iterator: Any) -> Any:
         """The next batch, and the time that was spent waiting for it."""
-        # Not tf.timestamp, which refuses to run when determinism is asked for.
-        clock = functools.partial(tf.numpy_function, time.perf_counter, [], tf.float64)
+        clock = tf.timestamp
+        if self._config.runtime.deterministic:  # tf.timestamp refuses to run then; a call of Python a step is the price
+            clock = functools.partial(tf.numpy_function, time.perf_counter, [], tf.float64)
         started = clock()
         with tf.control_dependencies([started]):
             batch = next(iterator)
