@@ -27,8 +27,7 @@ _DATA = flags.DEFINE_string("data", "", "Folder with instances.json and images/;
 def main(arguments: list[str]) -> None:
     """Runs the parts one after another."""
     del arguments
-    import tensorflow as tf
-
+    from solo_dist.runtime import storage
     from tools.benchmarks.timing import Options
 
     options = Options(rounds=_ROUNDS.value, data=_DATA.value)
@@ -39,8 +38,7 @@ def main(arguments: list[str]) -> None:
         for name, value in results[part].items():
             print(f"  {part}.{name} = {value:.4g}")
     if _JSON.value:
-        with tf.io.gfile.GFile(_JSON.value, "w") as file:
-            json.dump(results, file, indent=2)
+        storage.write(_JSON.value, json.dumps(results, indent=2).encode())
 
 
 if __name__ == "__main__":

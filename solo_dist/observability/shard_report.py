@@ -13,6 +13,7 @@ from solo_dist.data import transforms
 from solo_dist.data.schema import Manifest, Record, ShardError, parse_record, precomputed_targets
 from solo_dist.data.targets import Targets, unpack_bits
 from solo_dist.observability.pictures import colour_of, overlay
+from solo_dist.runtime import storage
 
 _MOST_CATEGORIES = 20
 _BAR = 40
@@ -41,15 +42,13 @@ def statistics(manifest: Manifest, num_records: int) -> str:
 
 def draw_pictures(manifest: Manifest, count: int, folder: str, flipped: bool = False) -> Iterator[str]:
     """Draws `count` records, spread evenly over the folder of shards; yields the paths of the PNG files."""
-    tf.io.gfile.makedirs(folder)
     chosen = set(np.linspace(0, manifest.num_records - 1, min(count, manifest.num_records)).astype(int).tolist())
     for number, record in enumerate(read_records(manifest)):
         if number in chosen:
             path = f"{folder}/record_{number:06d}.png"
             buffer = io.BytesIO()
             draw_record(record, manifest, flipped).save(buffer, "PNG")
-            with tf.io.gfile.GFile(path, "wb") as file:
-                file.write(buffer.getvalue())
+            storage.write(path, buffer.getvalue())
             yield path
 
 

@@ -17,10 +17,13 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = Path(__file__).with_name("tiny.py")
 STEPS = 30
 LIMIT_SECONDS = 500
-# Impatient: a store that is gone is given up within seconds.
+# Not a second, but a moment before a failed request is repeated: there are many.
+BRISK = {"GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "10000"}
+# A store that is gone is given up within seconds.
 IMPATIENT = {
     "SOLO_DIST_STORE_SECONDS": "3",
     "GCS_RETRY_CONFIG_MAX_RETRIES": "1",
+    "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "10000",
     "AWS_RETRY_MODE": "standard",
     "AWS_MAX_ATTEMPTS": "2",
 }
@@ -174,7 +177,7 @@ def test_a_store_that_fails_now_and_then_changes_nothing(fault, bucket, flags, s
         bucket.fail(0.2)
     elif fault == "late":
         bucket.delay(0.1)
-    program = start(bucket, "solo_dist.train", *flags)
+    program = start(bucket, "solo_dist.train", *flags, **(BRISK if fault == "errors" else {}))
     program.wait_for(f"step 12/{STEPS} ")
     if fault == "cut":
         bucket.cut(10)
@@ -185,7 +188,8 @@ def test_a_store_that_fails_now_and_then_changes_nothing(fault, bucket, flags, s
 
 def test_errors_and_an_interruption_change_nothing(gcs, start, undisturbed, shards, tmp_path):
     gcs.fail(0.2)
-    interrupt_and_continue(start, gcs, flags_in(gcs, shards))
+    flags = flags_of(gcs.url("run"), shards["train"], shards["validation"])
+    interrupt_and_continue(start, gcs, flags, **BRISK)
     gcs.heal()
     check(gcs, undisturbed, tmp_path)
 
