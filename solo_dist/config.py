@@ -109,6 +109,10 @@ class DataConfig:
     """Records that may be unreadable before the run stops; each one is reported by file and position."""
     service: str = ""
     """tf.data service dispatcher, grpc://host:port; empty: read in this process."""
+    cache_dir: str = ""
+    """Folder on a local disk that shards are copied to when they are first read, for shards in an object store."""
+    cache_bytes: int = 100_000_000_000
+    """Bytes that the files in data.cache_dir may have together; what does not fit is read from the store each time."""
 
 
 @dataclasses.dataclass
@@ -321,6 +325,7 @@ _AT_LEAST = {
     "data.max_instances": 1,
     "data.max_positives": 1,
     "data.max_bad_records": 0,
+    "data.cache_bytes": 1,
     "model.num_categories": 0,
     "model.head_convs": 1,
     "model.kernel_channels": 1,
@@ -364,6 +369,10 @@ def _check_bounds(config: Config) -> None:
     low, high = config.data.augment.scale
     if not 0 < low <= high:
         raise ConfigError(f"data.augment.scale={config.data.augment.scale} must be 0 < smallest <= largest.")
+    if "://" in config.data.cache_dir:
+        raise ConfigError(f"data.cache_dir={config.data.cache_dir} must be a folder on a local disk.")
+    if config.data.cache_dir and config.data.service:
+        raise ConfigError("data.cache_dir has no effect where data.service reads the shards; give one of the two.")
     if not 0 <= config.data.augment.crop < 0.5:
         raise ConfigError(f"data.augment.crop={config.data.augment.crop} must be in [0, 0.5).")
 

@@ -117,7 +117,7 @@ LOCAL_FILES = {
     "solo_dist.runtime.preemption": "reads the machine's product name in /sys",
     "solo_dist.runtime.storage": "a temporary folder of its own for what is on its way to a store",
     "solo_dist.runtime.launcher": "progress of a worker for the launcher on the same host",
-    "solo_dist.data.sharding": "a temporary folder of its own for annotations, where the output is a bucket",
+    "solo_dist.data.cache": "copies of shards on a local disk are what it is for",
     "tools.benchmarks.input": "a temporary folder of its own",
     "tools.benchmarks.scaling": "trainings in a temporary folder of its own",
     "tools.benchmarks.timing": "reads the peak of its memory in /proc",

@@ -1,6 +1,7 @@
 r"""Measures this machine's speed at each part of the system, as ratios that compare across machines.
 
     python -m tools.benchmark --what=input --data=DIR_WITH_INSTANCES_JSON_AND_IMAGES
+    python -m tools.benchmark --what=input --data=gs://mine/shards/train
     python -m tools.benchmark --what=step --what=nms --json=benchmark.json
     python -m tools.benchmark --what=all --rounds=9
 
@@ -21,7 +22,9 @@ PARTS = ("input", "targets", "loss", "step", "postprocess", "nms", "scaling")
 _WHAT = flags.DEFINE_multi_enum("what", ["all"], ["all", *PARTS], "What to measure.")
 _JSON = flags.DEFINE_string("json", "", "File that gets the numbers.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each case.", lower_bound=1)
-_DATA = flags.DEFINE_string("data", "", "Folder with instances.json and images/; empty: pictures made for the purpose.")
+_DATA = flags.DEFINE_string(
+    "data", "", "Folder with instances.json and images/, or of shards; empty: pictures made for it."
+)
 
 
 def main(arguments: list[str]) -> None:

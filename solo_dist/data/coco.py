@@ -16,6 +16,7 @@ import tensorflow as tf
 from pycocotools import mask as coco_mask
 
 from solo_dist.data.runs import MAX_SIDE, segmentation_to_rle
+from solo_dist.runtime import storage
 
 ARRAYS = ("images", "annotations", "categories")
 _CHUNK = 1 << 22
@@ -168,7 +169,7 @@ def stream_arrays(path: str) -> Iterator[tuple[str, Any]]:
     Raises:
       CocoError: the file does not exist, cannot be read, is not json, or lacks one of the arrays.
     """
-    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
+    if (not storage.is_remote(path) and tf.io.gfile.isdir(path)) or not storage.exists(path):
         raise CocoError(f"There is no file {path}; give the COCO instances json.")
     seen = set()
     try:

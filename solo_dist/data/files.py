@@ -8,6 +8,8 @@ from typing import Any
 import google_crc32c
 import tensorflow as tf
 
+from solo_dist.runtime import storage
+
 PARTIAL = ".partial"
 """Ends the name of a file that is being written."""
 
@@ -24,14 +26,19 @@ def frame_record(record: bytes) -> bytes:
 
 
 def write_atomically(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
-    """Writes a file that is either complete or absent; returns its bytes and CRC-32C."""
+    """Writes a file that is either complete or absent; returns its bytes and CRC-32C.
+
+    In an object store it is complete as soon as it is there, unless `chunks` fails.
+    """
     size, crc = 0, 0
-    with tf.io.gfile.GFile(path + PARTIAL, "wb") as file:
+    written = path if storage.is_remote(path) else path + PARTIAL
+    with tf.io.gfile.GFile(written, "wb") as file:
         file.write(b"")  # a GFile that is never written to makes no file
         for chunk in chunks:
             file.write(chunk)
             size, crc = size + len(chunk), google_crc32c.extend(crc, chunk)
-    tf.io.gfile.rename(path + PARTIAL, path, overwrite=True)
+    if written != path:
+        tf.io.gfile.rename(written, path, overwrite=True)
     return size, f"{crc:08x}"
 
 

@@ -13,6 +13,7 @@ import PIL.ImageOps
 import tensorflow as tf
 
 from solo_dist.data.coco import CocoImage, Unusable
+from solo_dist.runtime import storage
 
 JPEG_QUALITY = 95
 _EXIF_ORIENTATION = 0x0112
@@ -20,14 +21,20 @@ PIL.Image.MAX_IMAGE_PIXELS = None  # sides are limited by runs.MAX_SIDE, checked
 
 
 def read_bytes(path: str) -> bytes:
-    """The file's content. Raises Unusable where it is missing, empty or cannot be read."""
+    """The file's content.
+
+    Raises:
+      Unusable: it is missing, empty or cannot be read.
+      StoreError: the object store that it is in cannot be read; that is not the picture's fault.
+    """
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            data = file.read()
+        data = storage.read(path)
     except tf.errors.NotFoundError as error:
         raise Unusable("image file is missing") from error
-    except tf.errors.OpError as error:
-        raise Unusable("image file cannot be read") from error
+    except storage.StoreError as error:
+        if storage.is_remote(path):
+            raise
+        raise Unusable("image file cannot be read") from error.__cause__
     if not data:
         raise Unusable("image file is empty")
     return data

@@ -14,12 +14,16 @@ import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, Config, ConfigError
 from solo_dist.data import targets, transforms
+from solo_dist.data.cache import open_shards
 from solo_dist.data.reader import RecordReader
 from solo_dist.data.schema import Manifest, Record, load_manifest, parse_record, precomputed_targets
 from solo_dist.data.service import through_service
+from solo_dist.runtime import storage
 
 Element = dict[str, tf.Tensor]
 
+_WAITING_ELEMENTS = 32
+"""Elements prepared at a time where shards are in an object store, each on a thread: most of their time they wait."""
 _SUBSET = 1 << 40
 """Added to a position to draw the subset of instances and positives independently of the augmentation."""
 
@@ -32,7 +36,7 @@ def build_dataset(
     worker: int = 0,
     num_workers: int = 1,
     batch_size: int | None = None,
-    parallelism: int = tf.data.AUTOTUNE,
+    parallelism: int = 0,
 ) -> tf.data.Dataset:
     """Batches of one worker.
 
@@ -47,7 +51,8 @@ def build_dataset(
       worker: index of this worker.
       num_workers: how many read together.
       batch_size: B, images of a batch of this worker; by default train.global_batch / num_workers.
-      parallelism: elements prepared at a time. Does not change what comes out.
+      parallelism: elements prepared at a time; 0: chosen by tf.data, or many where each waits for an object store. Does
+        not change what comes out.
     Returns:
       Batches: image uint8 [B, H, W, 3], image_size int32 [B, 2], category_grid int32 [B, N], positive_cell and
       positive_instance int32 [B, K], masks uint8 [B, M, h, w / 8] (first pixel in the highest bit); for bookkeeping
@@ -60,7 +65,13 @@ def build_dataset(
     manifest = load_split(config, split)
     batch_size = batch_size or _batch_share(config, num_workers)
     training = split == "train"
-    reader = RecordReader(manifest, config.data.max_bad_records, reduction(config, manifest, training))
+    served = training and bool(config.data.service)
+    # Paths are found by Python code of this process, which the workers of a service do not have.
+    shards = None if served else open_shards(manifest, config.data)
+    reader = RecordReader(manifest, config.data.max_bad_records, reduction(config, manifest, training), shards)
+    waiting = _WAITING_ELEMENTS if storage.is_remote(manifest.folder) else 0
+    parallelism = parallelism or waiting or tf.data.AUTOTUNE
+    options = input_options(threads=waiting)
     total = batch_size * num_workers
     first = start_position + worker * batch_size
     # Control flow is written out, so AutoGraph would only slow down the tracing.
@@ -71,9 +82,9 @@ def build_dataset(
             lambda number: tf.data.Dataset.range(first + number * total, first + number * total + batch_size)
         )
         batches = positions.map(make, num_parallel_calls=parallelism).batch(batch_size, drop_remainder=True)
-        return batches.with_options(input_options())
+        return batches.with_options(options)
 
-    if training and config.data.service:
+    if served:
         batches = through_service(
             config.data.service, make_batches, lambda batch: (int(batch["position"][0]) - first) // total
         )
@@ -83,7 +94,7 @@ def build_dataset(
         batches = make_batches(tf.data.Dataset.range(-(-(manifest.num_images - start_position) // total)))
     if config.data.max_bad_records:
         batches = reader.limit_bad_records(batches)
-    return batches.prefetch(2).with_options(input_options())
+    return batches.prefetch(2).with_options(options)
 
 
 def load_split(config: Config, split: str) -> Manifest:
@@ -116,13 +127,15 @@ def _batch_share(config: Config, num_workers: int) -> int:
     return total // num_workers
 
 
-def input_options() -> tf.data.Options:
-    """How tf.data runs the pipeline; the benchmark's floors run the same way."""
+def input_options(threads: int = 0) -> tf.data.Options:
+    """How tf.data runs the pipeline, by default on a thread a core; the benchmark's floors run the same way."""
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     # Elements are prepared in parallel; threads inside single operations would only add switching between them.
     options.threading.max_intra_op_parallelism = 1
+    if threads:
+        options.threading.private_threadpool_size = threads
     return options
 
 

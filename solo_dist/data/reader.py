@@ -2,7 +2,8 @@
 
 Records are read by byte offset: any order is possible and restoring a position costs nothing. A record that cannot be
 read (checksum, not a record, picture that does not decode) is reported on stderr by file and number, and the next
-record of the folder stands in for it; how many may go that way is data.max_bad_records.
+record of the folder stands in for it; how many may go that way is data.max_bad_records. In an object store or a cache,
+a record is read once more before it counts as broken.
 """
 
 import contextlib
@@ -13,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from solo_dist.data.cache import RemoteShards
 from solo_dist.data.schema import Manifest, ShardError, load_record_index, parse_record
 from solo_dist.data.transforms import REDUCTIONS
+from solo_dist.runtime import storage
 
 MAX_CONSECUTIVE = 64
 """Broken records in a row after which reading stops whatever data.max_bad_records allows."""
@@ -37,8 +40,14 @@ class StoredPicture(NamedTuple):
 class RecordReader:
     """Reads and decodes record i of a folder."""
 
-    def __init__(self, manifest: Manifest, max_bad_records: int, reduce: Reduce | None = None):
-        """Decodes pictures shrunk by what `reduce` says, where it is given.
+    def __init__(
+        self,
+        manifest: Manifest,
+        max_bad_records: int,
+        reduce: Reduce | None = None,
+        shards: RemoteShards | None = None,
+    ):
+        """Decodes pictures shrunk by what `reduce` says and reads from where `shards` says, where they are given.
 
         Raises:
           ShardError: the folder holds no record, or its index does not belong to it.
@@ -47,6 +56,7 @@ class RecordReader:
             raise ShardError(f"{manifest.folder} holds no image; shard data that has some.")
         self.num_records = manifest.num_records
         self._allowed = max_bad_records
+        self._shards = shards
         self._decode = tf.autograph.experimental.do_not_convert(lambda serialized: decode_picture(serialized, reduce))
         self._attempts = 1 + min(max_bad_records, MAX_CONSECUTIVE, self.num_records - 1)
         index = load_record_index(manifest)
@@ -66,7 +76,7 @@ class RecordReader:
             return attempt + 1, self._read_or_report((number + tf.cast(attempt, tf.int64)) % self.num_records)
 
         def is_missing(attempt: tf.Tensor, picture: StoredPicture) -> tf.Tensor:
-            return (tf.size(picture.image) == 0) & (attempt < self._attempts)
+            return _is_broken(picture) & (attempt < self._attempts)
 
         shapes = (tf.TensorShape([]), StoredPicture(tf.TensorShape([None, None, 3]), tf.TensorShape([])))
         attempts, picture = tf.while_loop(is_missing, read_next, (tf.constant(0), _nothing()), shape_invariants=shapes)
@@ -111,33 +121,47 @@ class RecordReader:
         first = tf.cast(tf.searchsorted(self._index[:, 0], file), tf.int64)
         return tf.strings.join(["record ", tf.strings.as_string(numbers - first), " of ", tf.gather(self._paths, file)])
 
-    def records(self, number: tf.Tensor) -> tf.data.Dataset:
+    def records(self, number: tf.Tensor, again: bool = False) -> tf.data.Dataset:
         """A data set of the one serialized record."""
         file, offset, length = tf.unstack(tf.gather(self._index, number), num=3)
-        # The buffer is as long as the record: one request to a bucket, and nothing read beyond it.
+        # The buffer is as long as the record, so that nothing is read beyond it.
         variant = tf.raw_ops.TFRecordDatasetV2(
-            filenames=tf.gather(self._paths, file)[None], compression_type="", buffer_size=length, byte_offsets=[offset]
+            filenames=self._path(file, again)[None], compression_type="", buffer_size=length, byte_offsets=[offset]
         )
         return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
 
+    def _path(self, file: tf.Tensor, again: bool) -> tf.Tensor:
+        if self._shards is None:
+            return tf.gather(self._paths, file)
+        find = self._shards.path_again if again else self._shards.path
+        return tf.ensure_shape(tf.numpy_function(lambda number: find(int(number)).encode(), [file], tf.string), [])
+
     def _read_or_report(self, number: tf.Tensor) -> StoredPicture:
-        # Inside the graph, errors can be caught only at the level of a data set.
-        records = self.records(number).map(self._decode).ignore_errors()
-        picture = records.concatenate(tf.data.Dataset.from_tensors(_nothing())).take(1).get_single_element()
+        picture = self._readable(number)
+        if self._shards is not None:
+            picture = tf.cond(_is_broken(picture), lambda: self._readable(number, again=True), lambda: picture)
 
         def report() -> tf.Operation:
             return tf.print("Broken:", self._describe(number[None])[0], output_stream="file:///dev/stderr")
 
-        tf.cond(tf.size(picture.image) == 0, report, tf.no_op)
+        tf.cond(_is_broken(picture), report, tf.no_op)
         return picture
+
+    def _readable(self, number: tf.Tensor, again: bool = False) -> StoredPicture:
+        """The record, or nothing where it cannot be read."""
+        # Inside the graph, errors can be caught only at the level of a data set.
+        records = self.records(number, again).map(self._decode).ignore_errors()
+        return records.concatenate(tf.data.Dataset.from_tensors(_nothing())).take(1).get_single_element()
 
 
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
-    """Turns the error that broken records cause inside the graph into a ShardError of one line."""
+    """Turns the errors that broken records and lost stores cause inside the graph into ShardError and StoreError."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
+        if lost := re.search(r"\b(StoreError|StoreUnavailable): (.*)", error.message):
+            raise getattr(storage, lost[1])(lost[2]) from error
         named = re.search(rf"\d+ broken records, data\.max_bad_records=.*?{re.escape(_REMEDY)}", str(error), re.DOTALL)
         if not named:
             raise
@@ -156,6 +180,10 @@ def decode_picture(serialized: tf.Tensor, reduce: Reduce | None = None) -> Store
     factor = reduce(record.size)
     index = tf.reduce_sum(tf.cast(factor > REDUCTIONS, tf.int32))
     return StoredPicture(tf.switch_case(index, [decode(ratio) for ratio in REDUCTIONS]), serialized)
+
+
+def _is_broken(picture: StoredPicture) -> tf.Tensor:
+    return tf.size(picture.image) == 0
 
 
 def _nothing() -> StoredPicture:

@@ -1,8 +1,8 @@
 """The contract between the shard tool and the input pipeline: what a record holds, and the manifest of a folder.
 
 A folder of shards holds TFRecord files, `records.npy` (int64 [num_records, 2]: file number and byte offset of each
-record), `annotations.json.gz` (the COCO json that evaluation uses: original sizes and ids, crowds included) and
-`manifest.json`, which is written last: a folder without it is not complete.
+record), `annotations.json.gz` (the COCO json that evaluation uses: original sizes and ids, crowds included),
+`rejected.jsonl` (for people) and `manifest.json`, which is written last: a folder without it is not complete.
 
 With V views, record i * V + v is view v of image i.
 """
@@ -20,11 +20,14 @@ import tensorflow as tf
 from solo_dist.config import MASK_STRIDE, ConfigError, GridConfig
 from solo_dist.data.runs import Runs, decode_runs
 from solo_dist.data.targets import Positives, Targets, category_grid
+from solo_dist.runtime import storage
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 RECORDS = "records.npy"
 ANNOTATIONS = "annotations.json.gz"
+REJECTED = "rejected.jsonl"
+PROGRESS = ".progress"
 ORIENTATIONS = ("plain", "flipped")
 
 FEATURES = {
@@ -199,7 +202,7 @@ class Manifest:
 
 def is_complete(folder: str) -> bool:
     """Whether a folder holds finished shards: the manifest is written last."""
-    return tf.io.gfile.exists(f"{folder}/{MANIFEST}")
+    return storage.exists(f"{folder}/{MANIFEST}")
 
 
 def load_manifest(folder: str) -> Manifest:
@@ -210,13 +213,18 @@ def load_manifest(folder: str) -> Manifest:
     """
     folder = folder.rstrip("/")
     path = f"{folder}/{MANIFEST}"
-    if not tf.io.gfile.exists(path):
-        if not tf.io.gfile.isdir(folder):
-            raise ShardError(f"The folder of shards {folder!r} does not exist; make it with tools/shard_coco.py.")
-        raise ShardError(f"{folder} is not complete yet (no {MANIFEST}); run tools/shard_coco.py on it (again).")
     try:
-        with tf.io.gfile.GFile(path) as file:
-            values = json.loads(file.read())
+        text = storage.read(path)
+    except tf.errors.NotFoundError:
+        if not storage.names(folder) and (storage.is_remote(folder) or not tf.io.gfile.isdir(folder)):
+            raise ShardError(
+                f"The folder of shards {folder!r} does not exist; make it with tools/shard_coco.py."
+            ) from None
+        raise ShardError(
+            f"{folder} is not complete yet (no {MANIFEST}); run tools/shard_coco.py on it (again)."
+        ) from None
+    try:
+        values = json.loads(text)
         version = values["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ShardError(f"{path} is not a manifest of shards ({error}); shard the data again.") from error
@@ -235,8 +243,7 @@ def load_manifest(folder: str) -> Manifest:
 def load_record_index(manifest: Manifest) -> np.ndarray:
     """records.npy, int64 [num_records, 2]: number of the file in manifest.files, byte offset. Raises ShardError."""
     path = f"{manifest.folder}/{RECORDS}"
-    with tf.io.gfile.GFile(path, "rb") as file:
-        data = file.read()
+    data = storage.read(path)
     wanted = next(side.crc32c for side in manifest.side_files if side.name == RECORDS)
     if crc32c(data) != wanted:
         raise ShardError(
@@ -268,15 +275,15 @@ def _manifest_of(values: dict[str, Any], folder: str) -> Manifest:
 
 
 def _check_files(manifest: Manifest) -> None:
-    present = {name.rstrip("/") for name in tf.io.gfile.listdir(manifest.folder)}
+    present = set(storage.names(manifest.folder))
     files = [*manifest.files, *manifest.side_files]
     for file in files:
         if file.name not in present:
             path = f"{manifest.folder}/{file.name}"
             raise ShardError(f"{path} is missing, the manifest lists it; run tools/shard_coco.py on the folder again.")
     # In threads: with a bucket each question takes a round trip.
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        sizes = pool.map(lambda file: tf.io.gfile.stat(f"{manifest.folder}/{file.name}").length, files)
+    with concurrent.futures.ThreadPoolExecutor(16) as pool, storage.clear_errors(manifest.folder):
+        sizes = list(pool.map(lambda file: tf.io.gfile.stat(f"{manifest.folder}/{file.name}").length, files))
     for file, size in zip(files, sizes, strict=True):
         if size != file.bytes:
             path = f"{manifest.folder}/{file.name}"

@@ -20,6 +20,7 @@ from solo_dist.data.coco import Annotation, CocoImage, Rejection
 from solo_dist.data.files import checksum, frame_record, read_json, write_atomically
 from solo_dist.data.records import Counts, ImageResult, RecordMaker, ShardSettings
 from solo_dist.data.schema import ShardError, ShardFile
+from solo_dist.runtime import storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +147,7 @@ def _exit_with_parent() -> None:
 def _run_task(task: ShardTask) -> ShardNote:
     assert _worker is not None
     maker, counter = _worker
+    storage.prepare([task.images])
 
     def count() -> None:
         with counter.get_lock():

@@ -5,16 +5,16 @@ shard; (2) worker processes make a shard each and commit it with a note in `.pro
 (3) the side files and, last, the manifest are written. A run that was killed is repeated: shards with a note whose
 checksum is right are kept. The bytes depend on data and settings alone, not on processes or interruptions.
 
+Where the output is in an object store, all this happens in a temporary folder, which is then copied there.
+
 Works without initialising TensorFlow in the calling process, which may want to configure it first.
 """
 
-import contextlib
 import dataclasses
 import gzip
 import io
 import json
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -29,9 +29,9 @@ from solo_dist.data.files import checksum, write_atomically
 from solo_dist.data.records import Counts, ShardSettings
 from solo_dist.data.schema import Manifest, ShardError, ShardFile
 from solo_dist.data.shard_worker import ShardNote, ShardTask, make_shards, valid_note
+from solo_dist.data.transfer import copy_shards, stored
+from solo_dist.runtime import storage
 
-PROGRESS = ".progress"
-REJECTED = "rejected.jsonl"
 BY_DESIGN = ("crowd", "ignore")
 """Reasons that are no fault of the data: kept for evaluation, not trained on, no failure in strict mode."""
 _IMAGES_A_SHARD = 64
@@ -76,17 +76,31 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
     if job.strict:
         _fail_on(catalogue.rejected)
     fingerprint = _fingerprint(job, num_shards)
+    if finished := _finished(job.output, fingerprint):
+        return finished
+    _prepare_folder(job.output, fingerprint)
+    if not storage.is_remote(job.output):
+        return _shard(job, catalogue, num_shards, fingerprint, processes, progress)
+    scratch = f"{storage.scratch_folder(job.output)}/{schema.crc32c(fingerprint.encode())}"
+    if not _finished(scratch, fingerprint):
+        _prepare_folder(scratch, fingerprint)
+        _shard(dataclasses.replace(job, output=scratch), catalogue, num_shards, fingerprint, processes, progress)
+    manifest = copy_shards(scratch, job.output, progress)
+    storage.remove_folder(f"{job.output}/{schema.PROGRESS}")
+    storage.remove_folder(scratch)
+    return manifest
+
+
+def _shard(
+    job: ShardJob, catalogue: Catalogue, num_shards: int, fingerprint: str, processes: int, progress: bool
+) -> Manifest:
+    """Into a local folder, from where an earlier run got to."""
+    plan = _Plan(job, catalogue, num_shards)
     try:
-        finished = _finished(job.output, fingerprint)
-        if finished:
-            return finished
-        _prepare_folder(job.output, fingerprint)
-        with _spool_folder(job.output) as spool:
-            plan = _Plan(job, catalogue, num_shards, spool)
-            rejected = [*catalogue.rejected, *_spool_annotations(plan)]
-            if job.strict:
-                _fail_on(rejected)
-            notes = _make_shards(plan, processes, progress)
+        rejected = [*catalogue.rejected, *_spool_annotations(plan)]
+        if job.strict:
+            _fail_on(rejected)
+        notes = _make_shards(plan, processes, progress)
         return _finish(plan, notes, rejected, fingerprint)
     except tf.errors.OpError as error:
         raise ShardError(
@@ -118,7 +132,7 @@ def summary(manifest: Manifest, data: DataConfig) -> str:
     if counts.max_instances > data.max_instances or counts.max_positives > data.max_positives:
         lines.append("Images beyond these limits will train on a random subset; raise the limits to take all.")
     if rejected:
-        lines.append(f"Every rejection with its reason: {manifest.folder}/{REJECTED}")
+        lines.append(f"Every rejection with its reason: {manifest.folder}/{schema.REJECTED}")
     return "\n".join(lines)
 
 
@@ -130,19 +144,17 @@ class _Plan:
     job: ShardJob
     catalogue: Catalogue
     num_shards: int
-    spool: str
-    """Folder of the annotations on their way to the workers."""
 
     def task(self, shard: int) -> ShardTask:
         """Where the shard's parts are; all but the shard itself are removed at the end."""
         total = len(self.catalogue.images)
         first, last = total * shard // self.num_shards, total * (shard + 1) // self.num_shards
-        passing = f"{self.job.output}/{PROGRESS}/{shard:05d}"
+        passing = f"{self.job.output}/{schema.PROGRESS}/{shard:05d}"
         return ShardTask(
             images=self.job.images,
             first=first,
             entries=self.catalogue.images[first:last],
-            spool=f"{self.spool}/{shard:05d}.spool.jsonl",
+            spool=f"{passing}.spool.jsonl",
             shard=f"{self.job.output}/shard-{shard:05d}-of-{self.num_shards:05d}.tfrecord",
             annotations=f"{passing}.annotations.gz",
             note=f"{passing}.note.json",
@@ -179,8 +191,7 @@ def _fingerprint(job: ShardJob, num_shards: int) -> str:
 
 def _finished(output: str, fingerprint: str) -> Manifest | None:
     """The manifest where the folder is complete and undamaged."""
-    path = f"{output}/{schema.MANIFEST}"
-    if not tf.io.gfile.exists(path):
+    if not schema.is_complete(output):
         return None
     try:
         manifest = schema.load_manifest(output)
@@ -188,43 +199,30 @@ def _finished(output: str, fingerprint: str) -> Manifest | None:
         manifest = None
     if manifest and manifest.fingerprint != fingerprint:
         _refuse(output)
-    if manifest and all(
-        checksum(f"{output}/{file.name}") == file.crc32c for file in [*manifest.files, *manifest.side_files]
-    ):
-        if tf.io.gfile.exists(f"{output}/{PROGRESS}"):
-            tf.io.gfile.rmtree(f"{output}/{PROGRESS}")
-        return manifest
-    tf.io.gfile.remove(path)  # damaged: without a manifest the folder is made again
+    if manifest:
+        files = [*manifest.files, *manifest.side_files]
+        if stored(output, files) == {file.name: (file.bytes, file.crc32c) for file in files}:
+            storage.remove_folder(f"{output}/{schema.PROGRESS}")
+            return manifest
+    storage.remove(f"{output}/{schema.MANIFEST}")  # damaged: without a manifest the folder is made again
     return None
 
 
 def _prepare_folder(output: str, fingerprint: str) -> None:
-    path = f"{output}/{PROGRESS}/fingerprint.json"
-    if tf.io.gfile.exists(path):
-        with tf.io.gfile.GFile(path) as file:
-            if file.read() != fingerprint:
-                _refuse(output)
-    elif tf.io.gfile.isdir(output) and (strangers := tf.io.gfile.listdir(output)):
+    path = f"{output}/{schema.PROGRESS}/fingerprint.json"
+    try:
+        if storage.read(path).decode() != fingerprint:
+            _refuse(output)
+    except tf.errors.NotFoundError:
         known = re.compile(r"shard-\d+-of-\d+\.tfrecord.*|records\.npy.*|annotations\.json\.gz.*|rejected\.jsonl.*")
-        strange = [name for name in strangers if not known.fullmatch(name) and name.rstrip("/") != PROGRESS]
+        strange = [name for name in storage.names(output) if not known.fullmatch(name) and name != schema.PROGRESS]
         if strange:
-            raise ShardError(f"{output} holds other files ({strange[0]}); choose an empty --output folder.")
-    tf.io.gfile.makedirs(f"{output}/{PROGRESS}")
-    write_atomically(path, [fingerprint.encode()])
+            raise ShardError(f"{output} holds other files ({strange[0]}); choose an empty --output folder.") from None
+    storage.write(path, fingerprint.encode())
 
 
 def _refuse(output: str) -> None:
     raise ShardError(f"{output} holds shards of other data or settings; delete the folder, or choose another --output.")
-
-
-@contextlib.contextmanager
-def _spool_folder(output: str) -> Iterator[str]:
-    """On a local disk: files are appended to, which buckets cannot do."""
-    if "://" not in output:
-        yield f"{output}/{PROGRESS}"
-        return
-    with tempfile.TemporaryDirectory(prefix="solo_dist_shards_") as folder:
-        yield folder
 
 
 def _spool_annotations(plan: _Plan) -> list[Rejection]:
@@ -284,7 +282,9 @@ def _finish(plan: _Plan, notes: list[ShardNote], rejected: list[Rejection], fing
             f"None of the {len(plan.catalogue.images)} images in {plan.job.images} can be used; the first, "
             f"{first.file}: {first.reason}. Check --images."
         )
-    write_atomically(f"{output}/{REJECTED}", ((json.dumps(dataclasses.asdict(r)) + "\n").encode() for r in rejected))
+    write_atomically(
+        f"{output}/{schema.REJECTED}", ((json.dumps(dataclasses.asdict(r)) + "\n").encode() for r in rejected)
+    )
     counts = Counts()
     for note in notes:
         counts.add(note.counts)
@@ -313,7 +313,7 @@ def _finish(plan: _Plan, notes: list[ShardNote], rejected: list[Rejection], fing
     for shard, note in enumerate(notes):
         if not note.offsets:
             tf.io.gfile.remove(plan.task(shard).shard)
-    tf.io.gfile.rmtree(f"{output}/{PROGRESS}")
+    tf.io.gfile.rmtree(f"{output}/{schema.PROGRESS}")
     return manifest
 
 

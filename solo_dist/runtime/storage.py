@@ -103,7 +103,7 @@ def read(path: str) -> bytes:
       tf.errors.NotFoundError: there is no such file.
       StoreError: it cannot be read.
     """
-    return _persistently(lambda: _read_s3(path) if path.startswith("s3://") else _read(path), path)
+    return persistently(lambda: _read_s3(path) if path.startswith("s3://") else _read(path), path)
 
 
 def _read(path: str) -> bytes:
@@ -144,7 +144,7 @@ def exists(path: str) -> bool:
         return True
 
     try:
-        return _persistently(call, path)
+        return persistently(call, path)
     except tf.errors.NotFoundError:
         return False
 
@@ -168,7 +168,7 @@ def write(path: str, data: bytes) -> None:
         tf.io.gfile.rename(temporary, path, overwrite=True)
 
     try:
-        _persistently(call, path)
+        persistently(call, path)
     except tf.errors.NotFoundError as error:
         raise _explained(error, path) from error
 
@@ -181,7 +181,7 @@ def _write(path: str, data: bytes) -> None:
 def remove(path: str) -> None:
     """Removes a file; it may be gone already."""
     with contextlib.suppress(tf.errors.NotFoundError):
-        _persistently(lambda: tf.io.gfile.remove(path), path)
+        persistently(lambda: tf.io.gfile.remove(path), path)
 
 
 def names(folder: str) -> list[str]:
@@ -189,7 +189,7 @@ def names(folder: str) -> list[str]:
     if not is_remote(folder) and not tf.io.gfile.isdir(folder):
         return []
     try:
-        children = _persistently(lambda: _pywrap_file_io.GetChildren(folder), folder)
+        children = persistently(lambda: _pywrap_file_io.GetChildren(folder), folder)
     except tf.errors.NotFoundError:
         return []
     return sorted({name.rstrip("/") for name in children} - {""})
@@ -208,7 +208,7 @@ def remove_folder(folder: str) -> None:
     """Removes a folder with everything in it; it may be gone already."""
     if not is_remote(folder):
         with contextlib.suppress(tf.errors.NotFoundError):
-            _persistently(lambda: tf.io.gfile.rmtree(folder), folder)
+            persistently(lambda: tf.io.gfile.rmtree(folder), folder)
         return
     for name in names(folder):
         if exists(f"{folder}/{name}"):
@@ -245,14 +245,19 @@ def scratch_folder(url: str) -> str:
 
 @contextlib.contextmanager
 def clear_errors(path: str) -> Iterator[None]:
-    """Turns TensorFlow's errors about a path, NotFoundError too, into a StoreError; for what is not in this module."""
+    """Turns errors about a path, also NotFoundError, of TensorFlow and google-cloud-storage into a StoreError.
+
+    For what is not in this module.
+    """
     try:
         yield
-    except tf.errors.OpError as error:
-        raise _explained(error, path) from error
+    except Exception as error:
+        if isinstance(error, tf.errors.OpError) or type(error).__module__.startswith(("google.", "requests.")):
+            raise _explained(error, path) from error
+        raise
 
 
-def _persistently(call: Callable[[], T], path: str) -> T:
+def persistently(call: Callable[[], T], path: str) -> T:
     """Calls until it succeeds or fails for good. Lets NotFoundError pass; raises StoreError for other failures."""
     try:
         return _retried(call) if is_remote(path) else call()
@@ -317,7 +322,8 @@ _CAUSES = (
     ),
     _Cause(
         "credentials",
-        r"code 401|InvalidAccessKeyId|SignatureDoesNotMatch|AuthFailure|Invalid Credentials|Anonymous caller",
+        r"code 401|InvalidAccessKeyId|SignatureDoesNotMatch|AuthFailure|Invalid Credentials|Anonymous caller|"
+        r"DefaultCredentialsError|RefreshError",
         "no valid credentials; run gcloud auth application-default login or set GOOGLE_APPLICATION_CREDENTIALS for "
         "gs://, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE for s3://",
     ),
@@ -336,7 +342,7 @@ _CAUSES = (
     ),
     _Cause(
         "network",
-        r"libcurl code|curlCode|resolve host|connect to server|timed? ?out",
+        r"libcurl code|curlCode|ConnectionError|resolve host|connect to server|timed? ?out",
         "the store cannot be reached; check the network, proxies and S3_ENDPOINT, then run the same command again",
     ),
     _Cause("unavailable", r"code 5\d\d|InternalError|UnavailableError", "the store answers with errors; try later"),
@@ -344,7 +350,7 @@ _CAUSES = (
 _MAY_PASS = ("quota", "network", "unavailable")
 
 
-def _explained(error: tf.errors.OpError, path: str) -> StoreError:
+def _explained(error: Exception, path: str) -> StoreError:
     cause = _cause_of(error)
     if cause is None:
         return StoreError(f"{path}: {_reason(error)}")
@@ -353,7 +359,9 @@ def _explained(error: tf.errors.OpError, path: str) -> StoreError:
 
 
 def _cause_of(error: BaseException) -> _Cause | None:
-    text = f"{type(error).__name__}: {getattr(error, 'message', '')}"
+    text = f"{type(error).__name__}: {getattr(error, 'message', error)}"
+    if isinstance(code := getattr(error, "code", None), int):  # google-cloud-storage keeps it apart
+        text += f" (code {int(code)})"
     return next((cause for cause in _CAUSES if cause.pattern.search(text)), None)
 
 

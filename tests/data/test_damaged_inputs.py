@@ -15,7 +15,8 @@ from pycocotools import mask as coco_mask
 from solo_dist.config import GridConfig
 from solo_dist.data import coco, schema
 from solo_dist.data.records import ShardSettings
-from solo_dist.data.sharding import REJECTED, ShardJob, shard_coco
+from solo_dist.data.schema import REJECTED
+from solo_dist.data.sharding import ShardJob, shard_coco
 from solo_dist.observability.shard_report import read_records
 
 GRID = GridConfig(levels=("p2",), sizes=(4,), scale_ranges=((1, 512),))

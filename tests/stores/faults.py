@@ -29,6 +29,7 @@ class FaultyServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), handler)
         self.lock = threading.Lock()
         self.requests: list[tuple[str, str]] = []
+        self.at_a_time = self.most_at_a_time = 0
         self.random = random.Random(0)
         self.heal()
 
@@ -72,8 +73,11 @@ class FaultyHandler(http.server.BaseHTTPRequestHandler):
         if action == "requests":
             with server.lock:
                 return list(server.requests)
+        if action == "most_at_a_time":
+            return server.most_at_a_time
         if action == "forget":
             server.requests.clear()
+            server.most_at_a_time = 0
         elif action == "heal":
             server.heal()
         elif action == "fail":
@@ -104,8 +108,12 @@ class FaultyHandler(http.server.BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.requests.append((kind, name))
             fails = self.server.random.random() < self.server.fraction and self.server.only in ("", kind)
+            self.server.at_a_time += 1
+            self.server.most_at_a_time = max(self.server.most_at_a_time, self.server.at_a_time)
         if self.server.seconds_late:
             time.sleep(self.server.seconds_late)
+        with self.server.lock:
+            self.server.at_a_time -= 1
         if fails:
             self.reply(self.server.status, self.server.body.encode() or b"the test asked for this answer", "text/plain")
         else:

@@ -89,6 +89,10 @@ class Bucket:
         mine = [(kind, name.split("/", 1)) for kind, name in rows]
         return Counter((kind, parts[1]) for kind, parts in mine if parts[0] == self.name)
 
+    def most_at_a_time(self) -> int:
+        """Requests that were waiting for their delay together, since `forget`."""
+        return json.loads(self.server.control("most_at_a_time"))
+
     def forget(self) -> None:
         """Starts a new count of requests."""
         self.server.control("forget")

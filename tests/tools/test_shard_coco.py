@@ -88,7 +88,7 @@ def records_of(manifest):
 
 
 def rejections_of(manifest):
-    lines = Path(manifest.folder, sharding.REJECTED).read_text().splitlines()
+    lines = Path(manifest.folder, schema.REJECTED).read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -451,7 +451,7 @@ def test_the_program_with_two_processes_gives_the_same_bytes(many, tmp_path):
 def kill_when(process, output, finished):
     """SIGKILL once `finished` shards have their note, or the folder exists."""
     while process.poll() is None:
-        if output.exists() and len(list(Path(output, sharding.PROGRESS).glob("*.note.json"))) >= finished:
+        if output.exists() and len(list(Path(output, schema.PROGRESS).glob("*.note.json"))) >= finished:
             process.send_signal(signal.SIGKILL)
         time.sleep(0.005)
 
@@ -486,7 +486,7 @@ def interrupted(many, tmp_path):
     data_set, undisturbed = many
     job = data_set.job(str(tmp_path / "half"), num_shards=9)
     catalogue = coco.read_catalogue(job.annotations)
-    plan = sharding._Plan(job, catalogue, 9, f"{job.output}/{sharding.PROGRESS}")
+    plan = sharding._Plan(job, catalogue, 9)
     sharding._prepare_folder(job.output, sharding._fingerprint(job, 9))
     sharding._spool_annotations(plan)
     tasks = [plan.task(number) for number in range(3)]

@@ -1,6 +1,7 @@
 """The input pipeline beside what no pipeline can beat: decoding the original pictures, and decoding and resizing them.
 
-All cases are tf.data pipelines over the same pictures on the same cores; they take turns in one process.
+All cases are tf.data pipelines over the same pictures on the same cores; they take turns in one process. Given a folder
+of shards, in a bucket for example, it is read as it is, through a cache, and from a copy on the local disk.
 """
 
 import json
@@ -11,12 +12,13 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from solo_dist.config import AugmentConfig, Config, DataConfig
+from solo_dist.config import AugmentConfig, Config, DataConfig, ModelConfig
 from solo_dist.data import pipeline, shapes, transforms
 from solo_dist.data.reader import RecordReader
 from solo_dist.data.records import ShardSettings
-from solo_dist.data.schema import load_manifest, parse_record
+from solo_dist.data.schema import is_complete, load_manifest, parse_record
 from solo_dist.data.sharding import ShardJob, shard_coco
+from solo_dist.data.transfer import copy_shards
 from tools.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, report
 
 CANVAS = (512, 512)
@@ -30,6 +32,8 @@ AUGMENT = {
 
 def run(options: Options) -> dict[str, float]:
     """Images a second of both paths and both floors, memory, the cost of restoring, and the stages of each path."""
+    if options.data and is_complete(options.data.rstrip("/")):
+        return _throughput_of_shards(options.data.rstrip("/"), options.rounds)
     with tempfile.TemporaryDirectory() as folder:
         data = options.data.rstrip("/") or f"{folder}/shapes"
         if not options.data:
@@ -41,6 +45,33 @@ def run(options: Options) -> dict[str, float]:
         for path, recipe in recipes.items():
             results |= _milliseconds_by_stage(path, recipe, options.rounds)
         return results
+
+
+def _throughput_of_shards(shards: str, rounds: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = copy_shards(shards, f"{folder}/copy")
+
+        def batches(train: str, cache_dir: str = "") -> tf.data.Dataset:
+            augment = AUGMENT["precomputed"]
+            data = DataConfig(train=train, canvas=manifest.canvas, augment=augment, cache_dir=cache_dir)
+            return pipeline.build_dataset(
+                Config(data=data, model=ModelConfig(grid=manifest.grid)), "train", batch_size=BATCH
+            )
+
+        for _ in batches(shards, f"{folder}/cache").take(-(-manifest.num_images // BATCH)):
+            pass  # fills the cache
+        places = {
+            "shards": batches(shards),
+            "cache": batches(shards, f"{folder}/cache"),
+            "disk": batches(f"{folder}/copy"),
+        }
+        seconds = alternate({name: _turn(place, IMAGES_A_TURN // BATCH) for name, place in places.items()}, rounds)
+    report(seconds)
+    return {
+        "shards_vs_disk": ratio(seconds, "disk", "shards"),
+        "cache_vs_disk": ratio(seconds, "disk", "cache"),
+        **{f"images_per_second_{name}": IMAGES_A_TURN / statistics.median(turns) for name, turns in seconds.items()},
+    }
 
 
 def _shard(data: str, output: str) -> dict[str, Config]:

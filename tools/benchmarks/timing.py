@@ -23,7 +23,7 @@ class Options:
     rounds: int = 5
     """How often each case takes its turn."""
     data: str = ""
-    """Folder with instances.json and images/; empty: pictures made for the purpose."""
+    """Folder with instances.json and images/, or of shards; empty: pictures made for the purpose."""
 
 
 def alternate(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
