@@ -147,6 +147,8 @@ class CachedShards(RemoteShards):
             )
         except OSError as error:
             log.warning("The cache %s takes no more: %s.", self._folder, error.strerror)
+        except tf.errors.NotFoundError:
+            log.warning("%s/%s is gone.", self._manifest.folder, file.name)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(partial)

@@ -3,6 +3,7 @@
 A shard is committed by its note, written after it: a shard without a valid note is made again.
 """
 
+import atexit
 import concurrent.futures
 import concurrent.futures.process
 import dataclasses
@@ -20,7 +21,7 @@ from solo_dist.data.coco import Annotation, CocoImage, Rejection
 from solo_dist.data.files import checksum, frame_record, read_json, write_atomically
 from solo_dist.data.records import Counts, ImageResult, RecordMaker, ShardSettings
 from solo_dist.data.schema import ShardError, ShardFile
-from solo_dist.runtime import storage
+from solo_dist.runtime import launcher, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +130,7 @@ _worker: tuple["_Maker", Any] | None = None
 def _start_worker(settings: ShardSettings, categories: list[dict[str, Any]], counter: Any) -> None:
     global _worker
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    atexit.register(launcher.leave, 0)  # tensorflow-io aborts when the interpreter takes it down
     # The processes are the parallelism: threads of TensorFlow beside them would only take turns.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)

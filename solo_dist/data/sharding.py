@@ -76,19 +76,27 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
     if job.strict:
         _fail_on(catalogue.rejected)
     fingerprint = _fingerprint(job, num_shards)
-    if finished := _finished(job.output, fingerprint):
-        return finished
-    _prepare_folder(job.output, fingerprint)
-    if not storage.is_remote(job.output):
-        return _shard(job, catalogue, num_shards, fingerprint, processes, progress)
+    remote = storage.is_remote(job.output)
+    manifest = _finished(job.output, fingerprint)
+    if manifest is None:
+        _prepare_folder(job.output, fingerprint)
+        make = _shard_and_copy if remote else _shard
+        manifest = make(job, catalogue, num_shards, fingerprint, processes, progress)
+    if remote:
+        storage.remove_folder(f"{job.output}/{schema.PROGRESS}")
+        storage.remove_folder(storage.scratch_folder(job.output))
+    return manifest
+
+
+def _shard_and_copy(
+    job: ShardJob, catalogue: Catalogue, num_shards: int, fingerprint: str, processes: int, progress: bool
+) -> Manifest:
+    """Into an object store, by way of a local folder of these data and settings."""
     scratch = f"{storage.scratch_folder(job.output)}/{schema.crc32c(fingerprint.encode())}"
-    if not _finished(scratch, fingerprint):
+    if _finished(scratch, fingerprint) is None:
         _prepare_folder(scratch, fingerprint)
         _shard(dataclasses.replace(job, output=scratch), catalogue, num_shards, fingerprint, processes, progress)
-    manifest = copy_shards(scratch, job.output, progress)
-    storage.remove_folder(f"{job.output}/{schema.PROGRESS}")
-    storage.remove_folder(scratch)
-    return manifest
+    return copy_shards(scratch, job.output, progress)
 
 
 def _shard(
