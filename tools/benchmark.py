@@ -4,6 +4,7 @@ r"""Measures this machine's speed at each part of the system, as ratios that com
     python -m tools.benchmark --what=input --data=gs://mine/shards/train
     python -m tools.benchmark --what=step --what=nms --json=benchmark.json
     python -m tools.benchmark --what=all --rounds=9
+    python -m tools.benchmark --what=memory --config=configs/solov2_r50_fpn_3x.py --memory_gb=6
 
 Cases take turns in one process and medians are compared. `units` are multiples of one 3x3 convolution of 19.3 GFLOP
 on the same machine (tools/benchmarks/timing.py). Close other programs first.
@@ -13,10 +14,11 @@ import importlib
 import json
 
 from absl import flags
+from ml_collections import config_flags
 
 from solo_dist import cli
 
-PARTS = ("input", "targets", "loss", "step", "postprocess", "nms", "scaling")
+PARTS = ("input", "targets", "loss", "step", "postprocess", "nms", "scaling", "memory")
 """Modules of tools/benchmarks, each with run(options) -> {name: number}."""
 
 _WHAT = flags.DEFINE_multi_enum("what", ["all"], ["all", *PARTS], "What to measure.")
@@ -25,6 +27,8 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each case.", lower_bound=1
 _DATA = flags.DEFINE_string(
     "data", "", "Folder with instances.json and images/, or of shards; empty: pictures made for it."
 )
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, for --what=memory.", lock_config=True)
+_MEMORY = flags.DEFINE_float("memory_gb", 0.0, "Memory that the recipe shall fit into.", lower_bound=0.0)
 
 
 def main(arguments: list[str]) -> None:
@@ -33,7 +37,7 @@ def main(arguments: list[str]) -> None:
     from solo_dist.runtime import storage
     from tools.benchmarks.timing import Options
 
-    options = Options(rounds=_ROUNDS.value, data=_DATA.value)
+    options = Options(_ROUNDS.value, _DATA.value, _CONFIG.value, _MEMORY.value)
     results = {}
     for part in PARTS if "all" in _WHAT.value else _WHAT.value:
         print(f"{part}:")

@@ -25,7 +25,7 @@ def conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1, padding: str = "to
     Returns:
       [B, ceil(H / strides), ceil(W / strides), F].
     """
-    x, padding = _pad(x, kernel.shape[0], strides, padding)
+    x, strides, padding = _prepare(x, kernel.shape[0], strides, padding)
     if x.dtype == tf.float16 and _on_cpu():
         # A CPU has no fast float16 convolution; rounded afterwards, as on a GPU, whose sums are float32 too.
         wide = tf.nn.conv2d(tf.cast(x, tf.float32), tf.cast(kernel, tf.float32), strides, padding)
@@ -73,19 +73,23 @@ def _kernel_gradient(x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
 
 def depthwise_conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1, padding: str = "torch") -> tf.Tensor:
     """As `conv2d`, every channel on its own: kernel [k, k, C, 1]."""
-    x, padding = _pad(x, kernel.shape[0], strides, padding)
+    x, strides, padding = _prepare(x, kernel.shape[0], strides, padding)
     return tf.nn.depthwise_conv2d(x, kernel, [1, strides, strides, 1], padding)
 
 
-def _pad(x: tf.Tensor, side: int, strides: int, padding: str) -> tuple[tf.Tensor, str]:
-    """The picture, with zeros around it where TensorFlow's own padding would put them elsewhere; and that padding.
+def _prepare(x: tf.Tensor, side: int, strides: int, padding: str) -> tuple[tf.Tensor, int, str]:
+    """Picture, strides and TensorFlow's padding of the same convolution in forms whose gradients are fast and sound.
 
-    Not TensorFlow's explicit padding: oneDNN does not take its gradients, which in bfloat16 are then 100 times slower.
+    Not explicit padding: oneDNN does not take its gradients, which in bfloat16 are then 100 times slower. And no row or
+    column may be left over at the end: oneDNN's gradients of a 1x1 convolution with strides write beyond their memory.
     """
-    if padding == "tensorflow" or strides == 1 or side == 1:
-        return x, "SAME"
+    if side == 1:
+        return (x if strides == 1 else x[:, ::strides, ::strides]), 1, "SAME"
+    if padding == "tensorflow" or strides == 1:
+        return x, strides, "SAME"
     border = (side - 1) // 2
-    return tf.pad(x, [[0, 0], [border, border], [border, border], [0, 0]]), "VALID"
+    ends = [(-(-size // strides) - 1) * strides + side - size - border for size in x.shape[1:3]]
+    return tf.pad(x, [[0, 0], [border, ends[0]], [border, ends[1]], [0, 0]]), strides, "VALID"
 
 
 class Conv(keras.layers.Layer):

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from solo_dist.config import Config
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -24,6 +26,10 @@ class Options:
     """How often each case takes its turn."""
     data: str = ""
     """Folder with instances.json and images/, or of shards; empty: pictures made for the purpose."""
+    config: Config | None = None
+    """Recipe whose memory is measured."""
+    memory_gigabytes: float = 0.0
+    """Memory that the recipe shall fit into; 0: any."""
 
 
 def alternate(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -55,8 +61,17 @@ def report(seconds: Mapping[str, list[float]]) -> None:
 
 def peak_kilobytes() -> int:
     """Peak memory of this process alone: getrusage's would include that of the process that started this one."""
+    return _kilobytes("VmHWM")
+
+
+def resident_kilobytes() -> int:
+    """Memory of this process now."""
+    return _kilobytes("VmRSS")
+
+
+def _kilobytes(field: str) -> int:
     with open("/proc/self/status", encoding="ascii") as file:
-        return int(re.search(r"VmHWM:\s+(\d+) kB", file.read()).group(1))  # type: ignore[union-attr]
+        return int(re.search(rf"{field}:\s+(\d+) kB", file.read()).group(1))  # type: ignore[union-attr]
 
 
 def yardstick() -> Callable[[], object]:

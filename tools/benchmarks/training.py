@@ -17,7 +17,7 @@ INSTANCES = 10
 
 
 def make_step(config: Config, micro_batch: int, accumulation: int = 1) -> Callable[[], dict[str, float]]:
-    """Builds the network with random weights; the function does one optimizer step and returns its metrics.
+    """Builds and traces the step with random weights; the function does one optimizer step and returns its metrics.
 
     Args:
       config: the recipe, with num_categories set; its precision is set for the whole process.
@@ -36,9 +36,11 @@ def make_step(config: Config, micro_batch: int, accumulation: int = 1) -> Callab
     batch = make_batch(config, micro_batch * accumulation)
     data = tf.data.Dataset.from_tensors({name: tf.constant(value) for name, value in batch.items()}).repeat()
     batches = iter(strategy.distribute_datasets_from_function(lambda _: data))
+    arguments = batches, tf.constant(1), tf.zeros([2])
+    step.__call__.get_concrete_function(*arguments)
 
     def run() -> dict[str, float]:
-        step(batches, tf.constant(1), tf.zeros([2]))
+        step(*arguments)
         return step.read_metrics()
 
     return run
@@ -47,7 +49,8 @@ def make_step(config: Config, micro_batch: int, accumulation: int = 1) -> Callab
 def make_batch(config: Config, images: int, instances: int = INSTANCES) -> dict[str, np.ndarray]:
     """A batch of the contract: pictures of noise, each with as many ellipses, from 1/32 to half of the canvas."""
     random = np.random.default_rng(0)
-    pictures = [_make_picture(config, random, instances) for _ in range(images)]
+    count = min(instances, config.data.max_instances)
+    pictures = [_make_picture(config, random, count) for _ in range(images)]
     return {name: np.stack([picture[name] for picture in pictures]) for name in pictures[0]}
 
 
@@ -56,14 +59,15 @@ def _make_picture(config: Config, random: np.random.Generator, instances: int) -
     masks = runs.from_numpy([runs.dense_to_runs(mask) for mask in _ellipses(random, canvas, instances)])
     categories = tf.constant(random.integers(0, config.model.num_categories, instances), tf.int32)
     made = targets.make_targets(masks, runs.tight_boxes(masks, instances), categories, canvas, config.model.grid)
-    room = config.data.max_positives - tf.size(made.positives.cell)
+    cell, instance = (values[: config.data.max_positives] for values in made.positives[:2])
+    room = config.data.max_positives - tf.size(cell)
     return {
         "image": random.integers(0, 256, [*canvas, 3]).astype(np.uint8),
         "image_size": np.array(canvas, np.int32),
         "image_id": np.int64(0),
         "category_grid": made.positives.category_grid.numpy(),
-        "positive_cell": tf.pad(made.positives.cell, [[0, room]], constant_values=-1).numpy(),
-        "positive_instance": tf.pad(made.positives.instance, [[0, room]]).numpy(),
+        "positive_cell": tf.pad(cell, [[0, room]], constant_values=-1).numpy(),
+        "positive_instance": tf.pad(instance, [[0, room]]).numpy(),
         "masks": tf.pad(made.masks, [[0, config.data.max_instances - instances], [0, 0], [0, 0]]).numpy(),
         "dropped_positives": np.int32(0),
         "bad_records": np.int32(0),
