@@ -66,6 +66,10 @@ def build_dataset(
     batch_size = batch_size or _batch_share(config, num_workers)
     training = split == "train"
     served = training and bool(config.data.service)
+    if served and storage.is_remote(manifest.folder) and not manifest.folder.startswith("gs://"):
+        raise ConfigError(
+            f"The workers of data.service cannot read {manifest.folder}; give gs:// or a folder they see."
+        )
     # Paths are found by Python code of this process, which the workers of a service do not have.
     shards = None if served else open_shards(manifest, config.data)
     reader = RecordReader(manifest, config.data.max_bad_records, reduction(config, manifest, training), shards)

@@ -27,8 +27,7 @@ _UPLOADS_AT_A_TIME = 256
 def copy_shards(source: str, target: str, progress: bool = True) -> Manifest:
     """Copies a complete folder of shards, or finishes a copy that was interrupted.
 
-    Every file is compared with size and checksum in the manifest, in the source while it is copied and in the target
-    afterwards, also those that were there before.
+    Every file in the target is compared with size and checksum in the manifest, also those that were there before.
 
     Args:
       source: folder, a path or URL.
@@ -175,7 +174,7 @@ def _copy_file(source: str, target: str, file: ShardFile, bar: tqdm.tqdm) -> Non
             while piece := opened.read(_PIECE):
                 yield piece
 
-    remote = source if storage.is_remote(source) else target
+    remote = target if storage.is_remote(target) else source
     storage.persistently(lambda: write_atomically(f"{target}/{file.name}", pieces()), remote)
     bar.update(file.bytes)
 

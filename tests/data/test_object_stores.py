@@ -11,8 +11,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from solo_dist.config import GridConfig
+from solo_dist.config import Config, ConfigError, DataConfig, GridConfig
 from solo_dist.data import schema
+from solo_dist.data.cache import open_shards
+from solo_dist.data.pipeline import build_dataset
 from solo_dist.data.records import ShardSettings
 from solo_dist.data.sharding import ShardJob, shard_coco
 from solo_dist.data.transfer import copy_shards
@@ -20,6 +22,7 @@ from tests.stores.fixtures import environment_with
 from tests.stores.forks import Forks
 
 IMAGES, SHARDS, SIDE = 24, 6, 64
+GRID = GridConfig(levels=("p3",), sizes=(4,), scale_ranges=((1, 512),))
 SETUP = f"""
     import os
     from solo_dist.config import Config, DataConfig, GridConfig, ModelConfig, TrainConfig
@@ -69,7 +72,7 @@ def source(tmp_path_factory) -> Path:
         annotations[-1]["segmentation"] = [polygon]
     values = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "box"}]}
     (folder / "instances.json").write_text(json.dumps(values))
-    settings = ShardSettings((SIDE, SIDE), GridConfig(levels=("p3",), sizes=(4,), scale_ranges=((1, 512),)))
+    settings = ShardSettings((SIDE, SIDE), GRID)
     job = ShardJob(f"{folder}/instances.json", f"{folder}/images", f"{folder}/shards", settings, SHARDS)
     shard_coco(job, 0, False)
     return folder
@@ -329,3 +332,30 @@ def test_many_requests_wait_at_a_time(gcs, forks, source):
     batches("{gcs.url("shards")}", 20)
     """)
     assert gcs.most_at_a_time() >= 16
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cache_dir": "gs://mine/cache"}, "data.cache_dir=gs://mine/cache must be a folder on a local disk."),
+        ({"cache_dir": "/cache", "service": "grpc://a:1"}, "data.cache_dir has no effect where data.service reads"),
+        ({"cache_bytes": 0}, "data.cache_bytes=0 must be at least 1."),
+    ],
+)
+def test_impossible_caches_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Config(data=DataConfig(canvas=(64, 64), **options)).validate()
+
+
+def test_a_cache_that_cannot_be_made_is_named(source, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=f"data.cache_dir={tmp_path}/file cannot be used: File exists"):
+        open_shards(schema.load_manifest(f"{source}/shards"), DataConfig(cache_dir=f"{tmp_path}/file"))
+
+
+def test_a_service_is_refused_where_its_workers_cannot_read(source):
+    copy_shards(f"{source}/shards", "ram://shards", False)
+    config = Config(data=DataConfig(train="ram://shards", canvas=(SIDE, SIDE), service="grpc://a:1"))
+    config.model.grid = GRID
+    with pytest.raises(ConfigError, match="workers of data.service cannot read ram://shards"):
+        build_dataset(config, "train")
