@@ -31,7 +31,7 @@ import tensorflow as tf
 from solo_dist.config import ConfigError
 from solo_dist.runtime import storage
 from solo_dist.runtime.launcher import EXIT_USER_ERROR, job_id
-from solo_dist.runtime.storage import StoreError
+from solo_dist.runtime.storage import StoreError, StoreUnavailable
 
 _FILE_NAME = "lock.json"
 _HEARTBEAT_SECONDS = 10.0
@@ -107,8 +107,10 @@ class WorkdirLock:
         self._thread.start()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._released.set()
+        if isinstance(error, StoreUnavailable):
+            return
         self._thread.join(timeout=self._holder.heartbeat_seconds)  # longer where the store does not answer
         if self._thread.is_alive():
             return

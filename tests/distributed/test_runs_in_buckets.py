@@ -196,7 +196,7 @@ def test_errors_and_an_interruption_change_nothing(gcs, start, undisturbed, shar
 
 def test_when_the_store_is_gone_the_local_checkpoint_goes_on(start, undisturbed, shards, tmp_path):
     bucket = GcsBucket(Server("tests.stores.gcs"))
-    flags = flags_in(bucket, shards)
+    flags = flags_of(bucket.url("run"), shards["train"], shards["validation"])
     program = start(bucket, "solo_dist.train", *flags, **IMPATIENT)
     program.wait_for(f"step 12/{STEPS} ")
     bucket.server.kill()
