@@ -244,6 +244,10 @@ class TrainStep:
             means["loss_scale"] = float(self._first(self._loss_scale))
         return means | {"lr": float(self._optimizer.learning_rate(self._first(self._optimizer.step) - 1))}
 
+    def wait(self) -> None:
+        """Returns when the device has finished all steps."""
+        int(self._first(self._nonfinite_run))
+
     def read_wait_seconds(self) -> float:
         """Seconds spent waiting for input since the last call."""
         seconds = float(self._first(self._wait_seconds))

@@ -50,6 +50,8 @@ _NUM_DEVICES = flags.DEFINE_integer("num_devices", 0, "GPUs to use; 0: all that 
 _WORKERS = flags.DEFINE_list("workers", [], "host:port of every worker; by default from the environment.")
 _WORKER_INDEX = flags.DEFINE_integer("worker_index", None, "Rank of this worker, with --workers.")
 
+_PROFILE = flags.DEFINE_string("profile", "", "FIRST:LAST, steps to write a TensorBoard profile of, such as 10:15.")
+
 _SHAPES_WAIT_SECONDS = 600
 
 log = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None,
     worker, num_workers = (cluster.index, cluster.num_workers) if cluster else (0, 1)
     try:
         with WorkdirLock(workdir) if worker == 0 else contextlib.nullcontext():
-            trainer = Trainer(config, workdir, strategy, worker, num_workers, _RESUME.value, watchdog)
+            trainer = Trainer(config, workdir, strategy, worker, num_workers, _RESUME.value, watchdog, _PROFILE.value)
             trainer.fit()
     except Preempted as stop:
         log.info("%s. The same command goes on from there:\n  %s", stop, _same_command())

@@ -25,6 +25,7 @@ from solo_dist.memory import images_that_fit
 from solo_dist.models.solov2 import build_model
 from solo_dist.models.weights import load_backbone_weights, load_model_weights
 from solo_dist.observability.pictures import training_panel
+from solo_dist.observability.profiler import StepProfiler
 from solo_dist.observability.progress import Progress
 from solo_dist.observability.writers import MetricWriter, has_line
 from solo_dist.optim import Optimizer, peak_learning_rate
@@ -68,10 +69,12 @@ class Trainer:
         num_workers: int = 1,
         resume: str = "auto",
         watchdog: Watchdog | None = None,
+        profile: str = "",
     ):
         self.config, self.workdir, self.strategy = config, workdir.rstrip("/"), strategy
         self.worker, self.num_workers, self.is_chief = worker, num_workers, worker == 0
         self.watchdog = watchdog or Watchdog(0)
+        self.profiler = StepProfiler(profile if self.is_chief else "", f"{self.workdir}/tensorboard")
         self.step_number, self.images_seen = 0, 0
         self._last_save = time.monotonic()
         # What a run in an object store keeps on this machine; see storage.scratch_folder.
@@ -103,9 +106,10 @@ class Trainer:
         batches = self.build_input()
         self.progress = Progress(self.step_number, train.steps, train.global_batch)
         current: Signals | None = None
-        with StopSignals() as self.stop, self.checkpoints, readable_errors():
+        with StopSignals() as self.stop, self.checkpoints, self.profiler, readable_errors():
             self._evaluate_if_left_out()
             while self.step_number < train.steps:
+                self.profiler.update(self.step_number, self.train_step.wait)
                 previous, current = current, self._run_steps(batches)
                 self.watchdog.beat()
                 # The signals of the call before are at hand without waiting, and the same on every worker.
@@ -253,7 +257,7 @@ class Trainer:
         events = [
             every for every in (train.log_every, train.save_every, train.eval_every, train.picture_every) if every
         ]
-        ahead = [every - self.step_number % every for every in events]
+        ahead = [every - self.step_number % every for every in events] + self.profiler.steps_ahead(self.step_number)
         count = min(train.steps_per_call, train.steps - self.step_number, *ahead)
         save = bool(train.save_minutes) and time.monotonic() - self._last_save > train.save_minutes * 60
         wishes = tf.constant([float(self.stop.requested is not None), float(save)])

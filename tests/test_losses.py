@@ -1,5 +1,10 @@
 """The loss against the official implementation, against a dense and slow version of itself, and at its edges."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -273,16 +278,32 @@ def test_parts_of_a_batch_add_up_to_the_whole():
         assert relative(parts[0][name] + parts[1][name], whole[name]) <= 1e-6
 
 
-def test_one_compilation_for_any_number_of_positives():
-    traces = []
+COUNT_COMPILATIONS = """
+import sys
+import numpy as np
+import tensorflow as tf
+from solo_dist import losses
+from solo_dist.config import LossConfig
+from tests.test_losses import SMALL, random_case
 
-    @tf.function(jit_compile=True)
-    def step(outputs, batch):
-        traces.append(1)
-        counts = losses.count_positives(batch)
-        return losses.solov2_loss(outputs, batch, counts, LossConfig(), SMALL)["total"]
+@tf.function(jit_compile=True)
+def step(outputs, batch):
+    counts = losses.count_positives(batch)
+    return losses.solov2_loss(outputs, batch, counts, LossConfig(), SMALL)["total"]
 
-    for seed in range(20):
-        outputs, batch = random_case(seed=seed)
-        assert np.isfinite(step(outputs, batch))
-    assert len(traces) == 1
+for seed in range(200):
+    assert np.isfinite(step(*random_case(seed=seed)))
+print(step.experimental_get_tracing_count())
+"""
+
+
+def test_one_compilation_for_200_batches(tmp_path):
+    """With all numbers of positives; XLA writes a file for every program that it compiles."""
+    flags = {"XLA_FLAGS": f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text"}
+    command = [sys.executable, "-c", COUNT_COMPILATIONS]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, env=os.environ | flags, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "1"
+    compiled = [path.name for path in tmp_path.glob("*before_optimizations.txt") if "step" in path.name]
+    assert len(compiled) == 1, compiled

@@ -186,3 +186,41 @@ def test_the_same_seed_gives_the_same_weights(shards, tmp_path):
         runs.append(Trainer(recipe(shards), f"{tmp_path}/{name}", tf.distribute.OneDeviceStrategy("CPU:0")))
     for mine, theirs in zip(runs[0].model.variables, runs[1].model.variables, strict=True):
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+
+
+def test_profile_of_some_steps(shards, tmp_path):
+    config = recipe(shards, steps_per_call=10, steps=5)
+    config.data.validation = ""
+    Trainer(config, str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"), profile="2:4").fit()
+    (path,) = tmp_path.glob("tensorboard/plugins/profile/*/*.xplane.pb")
+    content = path.read_bytes()
+    assert b"Conv2DBackpropFilter" in content
+    assert content.count(b"ResourceApplyAdam") > 0
+
+
+@pytest.mark.parametrize("steps", ["10", "10-15", "15:10", "a:b"])
+def test_profile_of_something_else_is_refused(shards, tmp_path, steps):
+    with pytest.raises(ConfigError, match=f"--profile={steps} must be FIRST:LAST"):
+        Trainer(recipe(shards), str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"), profile=steps)
+
+
+def test_an_image_that_breaks_the_loss_is_named(shards, tmp_path):
+    """Every step has all 12 pictures, one at a time; the network takes floating pictures as well."""
+    planted = 7
+    config = recipe(shards, max_nonfinite_steps=3, steps=50, global_batch=12, micro_batch="1")
+    config.data.validation = ""
+    run = Trainer(config, str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"))
+    batches = run.build_input
+
+    def broken_input():
+        for batch in batches():
+            broken = np.where(batch["image_id"] == planted, np.nan, 0.0)[:, None, None, None]
+            yield batch | {"image": tf.cast(batch["image"], tf.float32) + broken.astype(np.float32)}
+
+    signature = tf.nest.map_structure(tf.TensorSpec.from_tensor, next(broken_input()))
+    run.build_input = lambda: iter(tf.data.Dataset.from_generator(broken_input, output_signature=signature))
+    with pytest.raises(TrainingFailed, match="not finite in [34] steps in a row") as failure:
+        run.fit()
+    assert f"Images of the last ones: [{planted}]" in str(failure.value)
+    assert run.step_number in (3, 4)
+    assert not list(tmp_path.glob("checkpoints/step_*"))

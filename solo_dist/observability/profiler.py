@@ -1,0 +1,58 @@
+"""A TensorBoard profile of a few training steps."""
+
+import contextlib
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from solo_dist.config import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class StepProfiler(contextlib.AbstractContextManager):
+    """Profiles the steps after the first named one up to the last.
+
+    Args:
+      steps: FIRST:LAST, for example 10:15; empty: none.
+      folder: of TensorBoard; the profile comes into plugins/profile in it.
+
+    Raises:
+      ConfigError: where the steps are not such a pair.
+    """
+
+    def __init__(self, steps: str, folder: str):
+        self._folder, self._running = folder, False
+        self._first = self._last = -1
+        if not steps:
+            return
+        numbers = re.fullmatch(r"(\d+):(\d+)", steps)
+        if not numbers or int(numbers[1]) >= int(numbers[2]):
+            raise ConfigError(f"--profile={steps} must be FIRST:LAST with FIRST before LAST, for example 10:15.")
+        self._first, self._last = int(numbers[1]), int(numbers[2])
+
+    def steps_ahead(self, step: int) -> list[int]:
+        """Numbers of steps from `step` to the events to come."""
+        return [event - step for event in (self._first, self._last) if event > step]
+
+    def update(self, step: int, wait: Callable[[], Any]) -> None:
+        """Starts or ends the profile where `step` finished steps call for it; `wait` returns when all are finished."""
+        if self._running and step >= self._last:
+            wait()
+            self._stop()
+        elif not self._running and step == self._first:
+            wait()
+            tf.profiler.experimental.start(self._folder)
+            self._running = True
+
+    def _stop(self) -> None:
+        tf.profiler.experimental.stop()
+        self._running = False
+        log.info("profile of steps %d to %d: %s/plugins/profile", self._first, self._last, self._folder)
+
+    def __exit__(self, *_: object) -> None:
+        if self._running:
+            self._stop()
