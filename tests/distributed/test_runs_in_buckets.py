@@ -13,6 +13,9 @@ import pytest
 from tests.drills.kill_drill import compare, read_tensorboard
 from tests.stores.fixtures import Bucket, GcsBucket, Server, environment_with
 
+# Several programs in a row, and a machine that tests several things at a time.
+pytestmark = pytest.mark.timeout(1800)
+
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = Path(__file__).with_name("tiny.py")
 STEPS = 30
@@ -145,6 +148,7 @@ def check(bucket: Bucket, undisturbed: Path, tmp_path: Path) -> Path:
     return run
 
 
+@pytest.mark.parametrize("bucket", [pytest.param("gcs", marks=pytest.mark.slow), "s3"], indirect=True)
 def test_a_run_in_a_bucket_is_that_on_a_disk(bucket, flags, start, undisturbed, shards, tmp_path):
     interrupt_and_continue(start, bucket, flags)
     run = check(bucket, undisturbed, tmp_path)
