@@ -34,7 +34,7 @@ class Peak(NamedTuple):
     total: float
     """Of the device, or of the process where there is no GPU."""
     step: float
-    """Beyond what network, optimizer and the traced step take."""
+    """Beyond what network, optimizer, the sum of accumulated gradients and the traced step take."""
 
 
 def run(options: Options) -> dict[str, float]:
