@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import GridConfig, LossConfig
+from solo_dist.data.targets import count_bits
 from solo_dist.models.dynamic_conv import select_kernels
 
 POSITIVES_PER_CHUNK = 64
@@ -172,7 +173,7 @@ def _chunk_dice_and_gradients(features, kernels, weights, instance, packed):
     packed = tf.gather(packed, instance, batch_dims=1)
     probability = tf.sigmoid(tf.matmul(kernels, features, transpose_b=True))
     error = probability - _unpack(packed)
-    area = _count_bits(packed)
+    area = count_bits(packed)[..., None]
     # Quirk 11: 0.001 is added to each of the two squared sums.
     squares = _sum_of_squares(probability) + area + 2 * DICE_EPSILON
     # 1 - 2 sum(p t) / squares, written without the cancellation that would spoil it for nearly perfect masks.
@@ -188,13 +189,6 @@ def _chunk_dice_and_gradients(features, kernels, weights, instance, packed):
 def _sum_of_squares(values: tf.Tensor) -> tf.Tensor:
     """[B,c,P] -> [B,c,1]."""
     return tf.reduce_sum(tf.square(values), axis=2, keepdims=True)
-
-
-def _count_bits(packed: tf.Tensor) -> tf.Tensor:
-    """uint8 [B,c,n] of bits -> float32 [B,c,1]."""
-    padded = tf.pad(packed, [[0, 0], [0, 0], [0, -packed.shape[2] % 8]])
-    words = tf.bitcast(tf.reshape(padded, [-1, packed.shape[1], padded.shape[2] // 8, 8]), tf.int64)
-    return tf.reduce_sum(tf.cast(tf.raw_ops.PopulationCount(x=words), tf.float32), axis=2, keepdims=True)
 
 
 def _unpack(packed: tf.Tensor) -> tf.Tensor:

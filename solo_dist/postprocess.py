@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, GridConfig, PostprocessConfig
+from solo_dist.data.targets import count_bits
 from solo_dist.models.dynamic_conv import mask_logits
 
 CELLS_PER_CHUNK = 64
@@ -138,7 +139,7 @@ def find_candidates(
             tf.cast(mask_logits(features[None], kernels[None], cells[None], grid)[0], tf.float32)
         )
         bits = pack_bits(probabilities > config.mask_threshold)
-        area = tf.reduce_sum(tf.cast(tf.raw_ops.PopulationCount(x=bits), tf.float32), axis=1)
+        area = count_bits(bits)
         # The mean probability inside, as threshold plus mean excess: two passes less over the largest tensor.
         excess = tf.reduce_sum(tf.nn.relu(probabilities - config.mask_threshold), axis=1)
         confidence = config.mask_threshold + excess / tf.maximum(area, 1.0)
