@@ -61,22 +61,24 @@ class MetricWriter:
         Args:
           split: 'train' or 'validation'.
         """
-        with self._boards[split].as_default(step=step):
-            for tag, value in values.items():
-                tf.summary.scalar(tag, value)
-        self._boards[split].flush()
-        with tf.io.gfile.GFile(self._path, "a") as file:
-            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        with storage.clear_errors(self._folder):
+            with self._boards[split].as_default(step=step):
+                for tag, value in values.items():
+                    tf.summary.scalar(tag, value)
+            self._boards[split].flush()
+            with tf.io.gfile.GFile(self._path, "a") as file:
+                file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
 
     def picture(self, step: int, split: str, tag: str, picture: np.ndarray) -> None:
         """Adds one picture, uint8 [height, width, 3], to TensorBoard."""
-        with self._boards[split].as_default(step=step):
+        with storage.clear_errors(self._folder), self._boards[split].as_default(step=step):
             tf.summary.image(tag, picture[None])
 
     def flush(self) -> None:
         """Returns when everything written so far is in the files, on this machine."""
         for split, board in self._boards.items():
-            board.flush()
+            with storage.clear_errors(self._folder):
+                board.flush()
             if self._mirror and self._mirror.size_of_newest(_board(split)) > _LONGEST_EVENT_FILE:
                 board.close()
                 self._boards[split] = tf.summary.create_file_writer(f"{self._folder}/{_board(split)}")
@@ -89,7 +91,8 @@ class MetricWriter:
     def close(self) -> None:
         """Flushes, closes and publishes. Raises StoreError."""
         for board in self._boards.values():
-            board.close()
+            with storage.clear_errors(self._folder):
+                board.close()
         if self._mirror:
             self._mirror.close()
 
