@@ -214,11 +214,11 @@ def _inside(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
 
 def pad_to_canvas(image: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
     """uint8 [h, w, 3] -> [H, W, 3], PADDING beyond the picture, which lies top left."""
-    shape = tf.shape(image)
-    padding = [[0, canvas[0] - shape[0]], [0, canvas[1] - shape[1]], [0, 0]]
-    # What is padded with 0 is the difference to the colour, in arithmetic modulo 256.
-    colour = tf.constant(PADDING, tf.uint8)
-    return tf.ensure_shape(tf.pad(image - colour, padding) + colour, [*canvas, 3])
+    height, width = tf.unstack(tf.shape(image)[:2])
+    # Pieces of a ready canvas: copies of rows, where arithmetic with a colour would go pixel by pixel.
+    empty = tf.constant(np.full((*canvas, 3), PADDING, np.uint8))
+    image = tf.concat([image, empty[:height, width:]], axis=1)
+    return tf.ensure_shape(tf.concat([image, empty[height:]], axis=0), [*canvas, 3])
 
 
 # ---- Colour
@@ -235,9 +235,11 @@ def change_colours(image: tf.Tensor, draws: Draws, augment: AugmentConfig) -> tf
     The four are affine in RGB and grey stays grey under saturation and hue, so together they are
     c * Hue * Saturation * pixel + (1 - c) * mean grey + b. The hue is turned in the YIQ plane: no trip through HSV.
     """
-    pixels = tf.cast(image, tf.float32)
     contrast = _factor(draws.contrast, augment.contrast)
     offset = 255.0 * _signed(draws.brightness, augment.brightness)
+    if image.dtype == tf.uint8 and not (augment.contrast or augment.saturation or augment.hue):
+        return _shift(image, tf.cast(tf.floor(offset + 0.5), tf.int32))
+    pixels = tf.cast(image, tf.float32)
     if augment.contrast:
         grey = tf.tensordot(tf.reduce_mean(pixels, axis=[0, 1]), LUMA, 1)
         offset += (1.0 - contrast) * grey
@@ -246,6 +248,13 @@ def change_colours(image: tf.Tensor, draws: Draws, augment: AugmentConfig) -> tf
     elif augment.contrast:
         pixels *= contrast
     return to_uint8(pixels + offset)
+
+
+def _shift(pixels: tf.Tensor, by: tf.Tensor) -> tf.Tensor:
+    """uint8 pixels + by, bounded to 0..255; by is an int32 scalar in -255..255. Stays within bytes."""
+    low, high = tf.cast(tf.maximum(-by, 0), tf.uint8), tf.cast(255 - tf.maximum(by, 0), tf.uint8)
+    # Arithmetic modulo 256, in which a negative shift is a large positive one.
+    return tf.minimum(tf.maximum(pixels, low), high) + tf.cast(by % 256, tf.uint8)
 
 
 def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
