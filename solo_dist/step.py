@@ -158,7 +158,8 @@ class TrainStep:
 
         def clear() -> None:
             for total in (*self._gradient_sums, self._loss_sums):
-                total.assign(tf.zeros_like(total))
+                # Of tf.zeros TensorFlow would make constants, and keep a second set of the gradients' memory for them.
+                total.assign(tf.raw_ops.Empty(shape=total.shape, dtype=total.dtype, init=True))
 
         self._strategy.run(clear)
         for index in tf.range(self._accumulation):

@@ -34,7 +34,7 @@ class Peak(NamedTuple):
     total: float
     """Of the device, or of the process where there is no GPU."""
     step: float
-    """Beyond what network, optimizer, the sum of accumulated gradients and the traced step take."""
+    """Beyond what network, optimizer, the sum of accumulated gradients and the prepared graph take."""
 
 
 def run(options: Options) -> dict[str, float]:
@@ -49,11 +49,13 @@ def _ratios() -> dict[str, float]:
     cases = {"one picture": (config, 1), "accumulated": (config, ACCUMULATION), "recompute=all": (saving, 1)}
     peaks = {name: _require(name, measure(case, 1, accumulation)) for name, (case, accumulation) in cases.items()}
     for name, peak in peaks.items():
-        print(f"  {name:<28}{peak.step:10.2f} GB beyond the network   {peak.total:10.2f} GB in all")
-    plain = peaks["one picture"].step
+        print(f"  {name:<28}{peak.step:10.2f} GB for the step   {peak.total:10.2f} GB in all")
+    plain = peaks["one picture"]
     return {
-        f"accumulation_{ACCUMULATION}_vs_1": peaks["accumulated"].step / plain,
-        "recompute_all_vs_none": peaks["recompute=all"].step / plain,
+        f"accumulation_{ACCUMULATION}_vs_1": peaks["accumulated"].step / plain.step,
+        f"accumulation_{ACCUMULATION}_vs_1_in_all": peaks["accumulated"].total / plain.total,
+        "recompute_all_vs_none": peaks["recompute=all"].step / plain.step,
+        "recompute_all_vs_none_in_all": peaks["recompute=all"].total / plain.total,
     }
 
 

@@ -36,11 +36,10 @@ def make_step(config: Config, micro_batch: int, accumulation: int = 1) -> Callab
     batch = make_batch(config, micro_batch * accumulation)
     data = tf.data.Dataset.from_tensors({name: tf.constant(value) for name, value in batch.items()}).repeat()
     batches = iter(strategy.distribute_datasets_from_function(lambda _: data))
-    arguments = batches, tf.constant(1), tf.zeros([2])
-    step.__call__.get_concrete_function(*arguments)
+    step(batches, tf.constant(0), tf.zeros([2]))  # traces and optimises the graph, which takes memory of its own
 
     def run() -> dict[str, float]:
-        step(*arguments)
+        step(batches, tf.constant(1), tf.zeros([2]))
         return step.read_metrics()
 
     return run
