@@ -23,7 +23,7 @@ from tools.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, r
 
 CANVAS = (512, 512)
 BATCH = 8
-IMAGES_A_TURN = 256
+IMAGES_A_TURN = 1024
 AUGMENT = {
     "precomputed": AugmentConfig(flip=True, brightness=0.2),
     "recomputed": AugmentConfig(flip=True, scale=(0.8, 1.2), crop=0.2),
