@@ -114,19 +114,21 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None,
 
 def _make_missing_shapes(config: Config, is_chief: bool) -> None:
     """Makes the embedded data set of the demo; the other workers wait for the chief's."""
-    if not config.data.shapes_folder:
+    shapes = config.data.shapes_folder.rstrip("/")
+    wanted = [folder for folder in (config.data.train, config.data.validation) if folder.startswith(f"{shapes}/")]
+    if not shapes or not wanted:
         return
     from solo_dist.data.schema import is_complete
     from solo_dist.data.shapes import ensure_shapes
 
     if is_chief:
-        ensure_shapes(config.data.shapes_folder, config)
+        ensure_shapes(shapes, config)
         return
     for _ in range(_SHAPES_WAIT_SECONDS):
-        if is_complete(config.data.train) and is_complete(config.data.validation):
+        if all(is_complete(folder) for folder in wanted):
             return
         time.sleep(1)
-    raise ConfigError(f"The chief did not make {config.data.train} in time. Do all workers see the same folder?")
+    raise ConfigError(f"The chief did not make {shapes} in time. Do all workers see the same folder?")
 
 
 def _same_command() -> str:

@@ -22,7 +22,7 @@ from tools.cost_model import Link, allreduce_bytes, allreduce_seconds, efficienc
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "configs/shapes_tiny.py"
-IMAGES, STEPS, LOG_EVERY, WARMUP = 4, 60, 5, 20
+IMAGES, STEPS, LOG_EVERY, WARMUP = 8, 40, 5, 10
 
 
 def run(options: Options) -> dict[str, float]:
@@ -54,7 +54,7 @@ def _launch(workers: int, log_dir: Path, *arguments: str) -> str:
 
 
 def _images_per_second(workdir: Path, workers: int, folder: str) -> float:
-    train = {"steps": STEPS, "log_every": LOG_EVERY, "save_every": 0, "eval_every": 0, "picture_every": 0}
+    train = {"steps": STEPS, "log_every": LOG_EVERY, "save_every": STEPS, "eval_every": 0, "picture_every": 0}
     overrides = [f"--config.train.{name}={value}" for name, value in train.items()]
     overrides += [f"--config.train.global_batch={IMAGES * workers}", f"--config.train.micro_batch={IMAGES}"]
     overrides += [f"--config.data.shapes_folder={folder}/shapes", "--config.data.validation="]
