@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from tests.drills.kill_drill import compare, read_tensorboard
 from tests.stores.fixtures import Bucket, GcsBucket, Server, environment_with
@@ -149,7 +150,12 @@ def check(bucket: Bucket, undisturbed: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("bucket", [pytest.param("gcs", marks=pytest.mark.slow), "s3"], indirect=True)
-def test_a_run_in_a_bucket_is_that_on_a_disk(bucket, flags, start, undisturbed, shards, tmp_path):
+def test_a_run_in_a_bucket_is_that_on_a_disk(bucket, start, undisturbed, shards, tmp_path):
+    for split, folder in shards.items():
+        data = Path(folder).parent
+        sources = [f"--annotations={data}/instances.json", f"--images={data}/images"]
+        start(bucket, "tools.shard_coco", f"--config={RECIPE}", *sources, f"--output={bucket.url(split)}").end()
+    flags = flags_of(bucket.url("run"), bucket.url("train"), bucket.url("validation"))
     interrupt_and_continue(start, bucket, flags)
     run = check(bucket, undisturbed, tmp_path)
     points = {(tag, step) for _, tag, step, _ in read_tensorboard(run)}
@@ -170,6 +176,11 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(bucket, flags, start, undisturbed, 
     assert {"overlays/one.jpg", "overlays/coco_instances_results.json"} <= set(bucket.names())
     step = re.search(r"eval/step_(\d+)", table)[1]
     assert bucket.get(f"run/eval/step_{step}/metrics.json")
+    assert bucket.url("run/export") in start(bucket, "solo_dist.export", f"--workdir={bucket.url('run')}").end()
+    exported = tf.saved_model.load(str(download(bucket, tmp_path, "run/export")))
+    image = tf.io.decode_jpeg(picture.read_bytes())
+    found = exported.signatures["serving_default"](image=image[None])
+    assert found["masks"].shape[2:] == image.shape[:2]
     nothing = start(bucket, "solo_dist.evaluate", f"--workdir={bucket.url('nothing')}")
     assert f"There is no run in {bucket.url('nothing')}" in nothing.end(2)
 
