@@ -233,9 +233,10 @@ def find_checkpoint(workdir: str, which: str) -> str:
     Raises:
       CheckpointError: where there is no such checkpoint.
     """
+    workdir, which = workdir.rstrip("/"), which.rstrip("/")
     if which not in ("latest", "best"):
         load_metadata(which)
-        return which.rstrip("/")
+        return which
     store = CheckpointStore(f"{workdir}/{'checkpoints' if which == 'latest' else 'best'}")
     steps = store.steps()
     if not steps:

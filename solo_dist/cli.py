@@ -89,6 +89,11 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
             _leave(f"{' and '.join(missing)} must be given; see --helpshort.")
         # Of a recipe that did not load, the last line is its own error, after the name of its class.
         _leave(re.sub(r"^solo_dist[\w.]*Error: ", "", text.splitlines()[-1].strip()))
+    if len(rest) > 1:
+        _leave(
+            f"unexpected arguments {' '.join(rest[1:4])}: a value goes with its flag, as in --steps=10, and a pattern "
+            "such as 'photos/*.jpg' in quotes."
+        )
     urls = [url for name in flags.FLAGS for url in _urls(flags.FLAGS[name].value)]
     if urls:
         from solo_dist.runtime import storage  # imports TensorFlow

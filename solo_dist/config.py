@@ -304,8 +304,10 @@ class Config:
 
 
 def _check_canvas(canvas: tuple[int, int]) -> None:
-    if len(canvas) != 2 or any(side <= 0 or side % CANVAS_MULTIPLE for side in canvas):
-        rounded = tuple(max(CANVAS_MULTIPLE, round(side / CANVAS_MULTIPLE) * CANVAS_MULTIPLE) for side in canvas[:2])
+    if len(canvas) != 2 or not all(isinstance(side, int) for side in canvas):
+        raise ConfigError(f"data.canvas={canvas} must be height, width, for example 448,768.")
+    if any(side <= 0 or side % CANVAS_MULTIPLE for side in canvas):
+        rounded = tuple(max(CANVAS_MULTIPLE, round(side / CANVAS_MULTIPLE) * CANVAS_MULTIPLE) for side in canvas)
         raise ConfigError(f"data.canvas={canvas} must be height, width in multiples of 32, for example {rounded}.")
 
 
@@ -366,15 +368,19 @@ def _check_bounds(config: Config) -> None:
             raise ConfigError(f"{option}={_lookup(config, option)} must be at least {least}.")
     if config.model.head_convs > 7:
         raise ConfigError(f"model.head_convs={config.model.head_convs} must be 1 to 7.")
-    low, high = config.data.augment.scale
-    if not 0 < low <= high:
-        raise ConfigError(f"data.augment.scale={config.data.augment.scale} must be 0 < smallest <= largest.")
+    augment = config.data.augment
+    if len(augment.scale) != 2 or not 0 < augment.scale[0] <= augment.scale[1]:
+        raise ConfigError(f"data.augment.scale={augment.scale} must be 0 < smallest <= largest, for example 0.8,1.2.")
+    if not all(isinstance(side, int) and side > 0 for side in augment.short_sides):
+        raise ConfigError(
+            f"data.augment.short_sides={augment.short_sides} must be lengths, for example 640,800; () for none."
+        )
     if "://" in config.data.cache_dir:
         raise ConfigError(f"data.cache_dir={config.data.cache_dir} must be a folder on a local disk.")
     if config.data.cache_dir and config.data.service:
         raise ConfigError("data.cache_dir has no effect where data.service reads the shards; give one of the two.")
-    if not 0 <= config.data.augment.crop < 0.5:
-        raise ConfigError(f"data.augment.crop={config.data.augment.crop} must be in [0, 0.5).")
+    if not 0 <= augment.crop < 0.5:
+        raise ConfigError(f"data.augment.crop={augment.crop} must be in [0, 0.5).")
 
 
 def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:

@@ -22,7 +22,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from solo_dist import cli
-from solo_dist.config import ConfigError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; by default the run's own.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory, a path or URL.", required=True)
@@ -34,9 +33,8 @@ _SCORE_THRESHOLD = flags.DEFINE_float("score_threshold", 0.3, "Least score of wh
 
 def main(arguments: list[str]) -> int:
     """Predicts picture by picture; returns the exit code."""
+    del arguments
     config = _CONFIG.value.validate()
-    if len(arguments) > 1:
-        raise ConfigError(f"Unexpected arguments {arguments[1:4]}: put the pattern of --images in quotes.")
 
     from solo_dist.inference import load_detector
     from solo_dist.prediction import find_pictures, predict_pictures

@@ -38,7 +38,7 @@ def find_resume_point(store: CheckpointStore, workdir: str, resume: str) -> Chec
                 "give another --workdir, or remove this one."
             )
         return None
-    arrays, metadata = load_arrays(resume)
+    arrays, metadata = load_arrays(resume.rstrip("/"))
     if "step" not in metadata or "images" not in metadata:
         raise ConfigError(
             f"--resume={resume} is not a checkpoint of a run; to start from its weights, set model.weights."

@@ -4,6 +4,7 @@ Read `Trainer.fit` first. What one step does is in step.py, what a checkpoint is
 in data/pipeline.py, and how workers find each other in runtime/.
 """
 
+import dataclasses
 import logging
 import time
 from typing import Any
@@ -336,7 +337,9 @@ class Trainer:
         if not self.is_chief:
             return
         self.progress.pause()
-        batch = next(iter(build_dataset(self.config, "train", start_position=self.images_seen, batch_size=1)))
+        # Without the service, which is another's to feed, and may be gone.
+        config = dataclasses.replace(self.config, data=dataclasses.replace(self.config.data, service=""))
+        batch = next(iter(build_dataset(config, "train", start_position=self.images_seen, batch_size=1)))
         found = self.detect(batch["image"])
         picture = training_panel(batch, found, self.manifest.categories, self.config.postprocess.mask_threshold)
         self.writer.picture(self.step_number, "train", "panel", picture)

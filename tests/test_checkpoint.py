@@ -125,6 +125,7 @@ def test_find_checkpoint(tmp_path):
     filled_store(f"{tmp_path}/checkpoints", [10, 20])
     assert find_checkpoint(str(tmp_path), "latest").endswith("checkpoints/step_00000020")
     assert find_checkpoint(str(tmp_path), f"{tmp_path}/checkpoints/step_00000010/").endswith("step_00000010")
+    assert "//" not in find_checkpoint(f"{tmp_path}/", "latest")  # in an object store that is another place
     with pytest.raises(CheckpointError, match="best"):
         find_checkpoint(str(tmp_path), "best")
 

@@ -198,6 +198,9 @@ def test_help_comes_without_tensorflow(program):
     assert text.count(f"python -m solo_dist.{program} --workdir=") == 3
 
 
+RECIPE_AND = ["--workdir=x", "--config=configs/shapes_tiny.py"]
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -206,6 +209,10 @@ def test_help_comes_without_tensorflow(program):
         (["--workdir=x", "--config=configs/shapes_tiny.py", "--config.train.steps=x"], "config.train.steps"),
         (["--workdir=x", "--config=configs/absent.py"], "configs/absent.py"),
         (["--workdir=x", "--config=configs/shapes_tiny.py", "--chekpoint=best"], "chekpoint"),
+        (RECIPE_AND + ["--config.data.augment.flip", "False"], "unexpected arguments False"),
+        (RECIPE_AND + ["--config.data.canvas=448x768"], "must be height, width, for example 448,768"),
+        (RECIPE_AND + ["--config.data.augment.scale=0.5"], "0 < smallest <= largest, for example 0.8,1.2"),
+        (RECIPE_AND + ["--config.data.augment.short_sides="], "must be lengths"),
         ([], "--workdir must be given"),
     ],
 )
@@ -213,6 +220,15 @@ def test_mistakes_get_one_line(tmp_path, arguments, message):
     done = run_program("solo_dist.export", *arguments, f"--output={tmp_path}/out")
     assert done.returncode == 2
     assert message in done.stderr and len(done.stderr.strip().splitlines()) <= 2, done.stderr
+
+
+def test_pictures_are_not_replaced_by_their_overlays(detector, tmp_path):
+    path = tmp_path / "one.jpg"
+    PIL.Image.fromarray(noise(40, 50)).save(path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=f"would replace the picture {path}"):
+        prediction.predict_pictures(detector, [str(path)], f"{tmp_path}/.", 0.0)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
 def test_pattern_without_a_match_is_named(tmp_path):

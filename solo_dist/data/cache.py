@@ -63,7 +63,6 @@ class CachedShards(RemoteShards):
         self._verified: set[int] = set()
         self._left_out: set[int] = set()
         try:
-            os.makedirs(self._folder, exist_ok=True)
             with self._lock("cache"):
                 pass
         except OSError as error:
@@ -91,6 +90,7 @@ class CachedShards(RemoteShards):
     @contextlib.contextmanager
     def _lock(self, name: str) -> Iterator[None]:
         """Excludes other threads and processes of the host; a process that dies lets go."""
+        os.makedirs(self._folder, exist_ok=True)  # anyone may delete it at any time
         with open(f"{self._folder}/{name}.lock", "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -98,13 +98,17 @@ class CachedShards(RemoteShards):
     def _ensure(self, file: ShardFile) -> bool:
         """Whether there is a verified copy now."""
         copy = self._copy(file)
-        with self._lock(os.path.basename(copy)):
-            if os.path.exists(copy):
-                if checksum(copy) == file.crc32c:
-                    return True
-                log.warning("%s is damaged; it is fetched again.", copy)
-                os.remove(copy)
-            return self._reserve(copy + PARTIAL, file.bytes) and self._fetch(file, copy)
+        try:
+            with self._lock(os.path.basename(copy)):
+                if os.path.exists(copy):
+                    if checksum(copy) == file.crc32c:
+                        return True
+                    log.warning("%s is damaged; it is fetched again.", copy)
+                    os.remove(copy)
+                return self._reserve(copy + PARTIAL, file.bytes) and self._fetch(file, copy)
+        except OSError as error:
+            log.warning("The cache %s takes no more: %s.", self._folder, error.strerror)
+            return False
 
     def _reserve(self, partial: str, size: int) -> bool:
         """Makes a file of that size where the limit allows it."""
@@ -145,8 +149,6 @@ class CachedShards(RemoteShards):
             log.warning(
                 "%s/%s has checksum %s, the manifest says %s.", self._manifest.folder, file.name, crc, file.crc32c
             )
-        except OSError as error:
-            log.warning("The cache %s takes no more: %s.", self._folder, error.strerror)
         except tf.errors.NotFoundError:
             log.warning("%s/%s is gone.", self._manifest.folder, file.name)
         finally:

@@ -12,6 +12,7 @@ import contextlib
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def load_annotations(path: str) -> dict[str, Any]:
         coco = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
     except storage.StoreUnavailable:
         raise
-    except (tf.errors.NotFoundError, OSError, EOFError, ValueError) as error:
+    except (tf.errors.NotFoundError, OSError, EOFError, ValueError, zlib.error) as error:
         raise AnnotationsError(f"The annotations {path} cannot be read: {error}. Shard the data again.") from error
     missing = {"images", "annotations", "categories"} - set(coco)
     if missing:
@@ -257,9 +258,11 @@ def _rle_of(entry: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
 
 
 def _indexed(coco: dict[str, Any]) -> COCO:
+    # COCOeval notes an annotation's id where it was matched and 0 where none was; files may well count from 0.
+    numbered = [annotation | {"id": number} for number, annotation in enumerate(coco["annotations"], start=1)]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress there
         ground_truth = COCO()
-        ground_truth.dataset = coco
+        ground_truth.dataset = coco | {"annotations": numbered}
         ground_truth.createIndex()
     return ground_truth
 

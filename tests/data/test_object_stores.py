@@ -23,6 +23,7 @@ from tests.stores.forks import Forks
 
 IMAGES, SHARDS, SIDE = 24, 6, 64
 GRID = GridConfig(levels=("p3",), sizes=(4,), scale_ranges=((1, 512),))
+DENIED = {"gs": '{"error": {"code": 403, "message": "denied"}}', "s3": "<Error><Code>AccessDenied</Code></Error>"}
 SETUP = f"""
     import os
     from solo_dist.config import Config, DataConfig, GridConfig, ModelConfig, TrainConfig
@@ -149,6 +150,20 @@ def test_from_a_bucket_into_a_bucket_gives_the_bytes_of_the_disk(bucket, forks, 
     assert not [row for row in bucket.requests() if row[0] == "write" and row[1].startswith("made/")]
 
 
+def test_a_picture_that_is_added_gets_into_a_finished_bucket(gcs, forks, source):
+    fill(gcs, source / "images", "coco/images/")
+    gcs.put("coco/instances.json", (source / "instances.json").read_bytes())
+    gcs.put("coco/images/9.jpg", b"x")
+    code = f"""{SETUP}
+    print(shard("{gcs.url("coco")}", "{gcs.url("made/train")}").num_images)
+    """
+    for _ in range(2):
+        assert forks(gcs).run(code).splitlines()[-1] == str(IMAGES - 1)
+    gcs.put("coco/images/9.jpg", (source / "images" / "9.jpg").read_bytes())
+    assert forks(gcs).run(code).splitlines()[-1] == str(IMAGES)
+    assert objects(gcs, "made/train/") == content(source / "shards")
+
+
 def check_kills(bucket, forks, source, kills):
     """Kills sharding into a bucket when the server has seen a random number of requests, and looks as a reader."""
     fill(bucket, source / "images", "coco/images/")
@@ -219,6 +234,26 @@ def test_an_upload_that_stopped_goes_on_and_strangers_are_refused(gcs, forks, so
     assert "half holds other files (thesis.tex); choose an empty folder." in stopped.output
 
 
+def test_a_folder_of_images_that_a_store_refuses_is_told_with_the_reason(bucket, forks, source):
+    code = f"""{SETUP}
+    storage.prepare(["{bucket.url()}"])
+    try:
+        job = ShardJob("{source}/instances.json", "IMAGES", "ram://made", ShardSettings(({SIDE}, {SIDE}), GRID))
+        shard_coco(job, processes=0, progress=False)
+    except ValueError as error:
+        print("stopped:", error)
+    """
+
+    def stopped(images: str) -> str:
+        return forks(bucket).run(code.replace("IMAGES", images))
+
+    assert f"stopped: The folder of images '{bucket.url('none')}' does not exist." in stopped(bucket.url("none"))
+    missing = f"{bucket.scheme}://no-such-bucket/images"
+    assert f"stopped: {missing}: there is no such bucket; create it or correct the path" in stopped(missing)
+    bucket.fail(1, 403, body=DENIED[bucket.scheme])
+    assert f"stopped: {bucket.url('images')}: no permission; use an account" in stopped(bucket.url("images"))
+
+
 def test_a_damaged_source_is_not_passed_on(source, tmp_path):
     copy_shards(str(source / "shards"), str(tmp_path / "source"), False)
     path = sorted((tmp_path / "source").glob("*.tfrecord"))[1]
@@ -279,6 +314,7 @@ def test_the_cache_is_bounded_and_survives_damage_while_it_is_read(gcs, forks, s
     size = max(path.stat().st_size for path in (source / "shards").glob("*.tfrecord"))
     output = forks(gcs).run(
         f"""{SETUP}
+    import shutil
     from pathlib import Path
     config = dict(cache_dir="{cache}", cache_bytes={3 * size + 1000})
     images = images_of(batches("{gcs.url("shards")}", {2 * epoch}, **config))
@@ -294,6 +330,10 @@ def test_the_cache_is_bounded_and_survives_damage_while_it_is_read(gcs, forks, s
         path.write_bytes(b"x" * path.stat().st_size)
     images = [number for _ in range(4 * {epoch}) for number in next(iterator)["image_id"].numpy().tolist()]
     assert len(images) == 4 * {IMAGES} and set(images) == set(range(1, {IMAGES} + 1))
+    shutil.rmtree("{cache}")
+    images = [number for _ in range(4 * {epoch}) for number in next(iterator)["image_id"].numpy().tolist()]
+    assert len(images) == 4 * {IMAGES} and set(images) == set(range(1, {IMAGES} + 1))
+    assert len(list(Path("{cache}").glob("*.tfrecord"))) == {SHARDS}
     """
     )
     assert output.count("is full (data.cache_bytes=") == 1

@@ -90,11 +90,11 @@ def test_batches_are_those_made_without_the_service_although_workers_die(servers
 
 
 @pytest.mark.slow
-def test_a_training_fed_by_the_service_outlives_a_worker(servers, flags, train, environ, tmp_path):
+def test_a_training_fed_by_the_service_outlives_it(servers, flags, train, environ, tmp_path):
     reference = train(tmp_path / "here", flags(tmp_path / "here", steps=STEPS))
     doomed, _ = servers.start_worker(), servers.start_worker()
     workdir = tmp_path / "through"
-    command = [*flags(workdir, steps=STEPS), f"--config.data.service={servers.address}"]
+    command = [*flags(workdir, steps=STEPS, picture_every=STEPS - 5), f"--config.data.service={servers.address}"]
     process = subprocess.Popen(
         [sys.executable, "-m", "solo_dist.train", *command],
         cwd=ROOT,
@@ -109,6 +109,9 @@ def test_a_training_fed_by_the_service_outlives_a_worker(servers, flags, train, 
         output.append(line)
         if f"step 5/{STEPS}" in line:
             doomed.kill()
+        if f"step 15/{STEPS}" in line:
+            for server in servers.processes:
+                server.kill()
     assert process.wait() == 0, "".join(output)[-5000:]
     assert doomed.poll() is not None, "the worker was not killed:\n" + "".join(output)
     run = type(reference)(workdir, "".join(output))

@@ -1,6 +1,6 @@
 """Interrupts a real Slurm job in each way that Slurm has and checks that this changes nothing.
 
-    python tests/drills/slurm_drill.py --folder=/shared/drill       # where sbatch works, two nodes free
+    python tests/drills/slurm_drill.py --folder=/shared/drill       # where sbatch works, two nodes free, names known
 
 The job is launch/slurm/train.sbatch with the tests' tiny recipe on two nodes. It runs undisturbed once, then once for
 each of: scontrol requeue; scancel --batch --signal=USR1 (what the time limit sends); scancel --batch --signal=TERM and

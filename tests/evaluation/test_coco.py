@@ -70,6 +70,16 @@ def test_perfect_results_have_ap_one_and_a_crowd_does_not_count():
     assert "area" not in evaluator.results[0], "results are for the json and must stay as they were given"
 
 
+def test_ids_of_annotations_may_count_from_0():
+    data, _ = dataset()
+    for number, annotation in enumerate(data["annotations"]):
+        annotation["id"] = number
+    evaluator = coco.CocoEvaluator(data)
+    evaluator.add(perfect_results(data["annotations"]), [3, 5, 8])
+    assert evaluator.metrics()["segm/AP"] == pytest.approx(1.0)
+    assert [annotation["id"] for annotation in data["annotations"]] == list(range(len(data["annotations"])))
+
+
 def test_metrics_are_those_of_pycocotools():
     data, masks = dataset()
     rng = np.random.default_rng(0)
@@ -159,7 +169,9 @@ def test_annotations_are_read_packed_or_plain_and_errors_name_the_file(tmp_path)
     plain = tmp_path / "plain.json"
     plain.write_bytes(text)
     assert coco.load_annotations(str(plain)) == data
-    for content in (b"{}", b"[1, 2", packed.read_bytes()[:50]):
+    flipped = bytearray(packed.read_bytes())
+    flipped[12] ^= 0xFF  # the kind of the first block
+    for content in (b"{}", b"[1, 2", packed.read_bytes()[:50], bytes(flipped)):
         plain.write_bytes(content)
         with pytest.raises(coco.AnnotationsError, match="plain.json"):
             coco.load_annotations(str(plain))
