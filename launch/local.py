@@ -45,6 +45,7 @@ from solo_dist.runtime.launcher import (
     describe_exit,
     is_restartable,
     read_progress,
+    without_resume,
 )
 
 _POLL_SECONDS = 0.1
@@ -208,7 +209,7 @@ class Launcher:
         with log.open("ab") as output:
             shown = output.tell()
             process = subprocess.Popen(
-                _command(self._options, self._data_service.address),
+                self._command(),
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -217,6 +218,15 @@ class Launcher:
                 preexec_fn=_before_exec(index, self._options.cores_per_worker),
             )
         return Worker(number, process, log, shown)
+
+    def _command(self) -> list[str]:
+        options, saved = self._options, read_progress(self._progress_file) >= 0
+        arguments = without_resume(options.arguments) if saved else list(options.arguments)
+        if self._data_service.address:
+            arguments.append(f"--config.data.service={self._data_service.address}")
+        if options.workers > 1 and not any(argument.startswith("--strategy") for argument in arguments):
+            arguments.append("--strategy=multi_worker")
+        return [sys.executable, "-u", "-m", options.module, *arguments]
 
 
 def _send_all(workers: list[Worker], number: int) -> None:
@@ -228,15 +238,6 @@ def _send_all(workers: list[Worker], number: int) -> None:
 def _job_code(codes: list[int]) -> int:
     """The code of the job: a user's error of any worker, else that of the first worker that failed, else done."""
     return EXIT_USER_ERROR if EXIT_USER_ERROR in codes else codes[0]
-
-
-def _command(options: argparse.Namespace, data_service: str) -> list[str]:
-    arguments = list(options.arguments)
-    if data_service:
-        arguments.append(f"--config.data.service={data_service}")
-    if options.workers > 1 and not any(argument.startswith("--strategy") for argument in arguments):
-        arguments.append("--strategy=multi_worker")
-    return [sys.executable, "-u", "-m", options.module, *arguments]
 
 
 def _visible_gpus() -> list[str]:

@@ -28,7 +28,7 @@ def images_that_fit(model: Any, canvas: tuple[int, int], wanted: int, local_repl
       model: the built network.
       canvas: H, W.
       wanted: more are not needed.
-      local_replicas: replicas of this process, which share the memory of a CPU.
+      local_replicas: replicas on this machine, which share the memory of a CPU.
     """
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
     total = _gpu_bytes() if on_gpu else _host_bytes() // local_replicas
@@ -61,7 +61,8 @@ def _forward_bytes(model: Any, canvas: tuple[int, int]) -> int:
 
 
 def _host_bytes() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """All memory and not what is free now: the next start of the run has to find the same answer."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _gpu_bytes() -> int:

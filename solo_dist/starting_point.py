@@ -10,7 +10,7 @@ In this order of precedence:
 import dataclasses
 import logging
 
-from solo_dist.checkpoint import Checkpoint, CheckpointStore, load_arrays
+from solo_dist.checkpoint import Checkpoint, CheckpointStore, load_arrays, load_metadata
 from solo_dist.config import Config, ConfigError
 from solo_dist.runtime import storage
 
@@ -38,7 +38,10 @@ def find_resume_point(store: CheckpointStore, workdir: str, resume: str) -> Chec
                 "give another --workdir, or remove this one."
             )
         return None
-    arrays, metadata = load_arrays(resume.rstrip("/"))
+    resume = resume.rstrip("/")
+    if existing and load_metadata(store.path(existing[-1])).get("resumed_from") == resume:
+        return store.restore_latest()  # a later start of the job that this was asked of
+    arrays, metadata = load_arrays(resume)
     if "step" not in metadata or "images" not in metadata:
         raise ConfigError(
             f"--resume={resume} is not a checkpoint of a run; to start from its weights, set model.weights."

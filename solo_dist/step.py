@@ -20,6 +20,8 @@ from solo_dist.optim import Optimizer
 _LOSS_PARTS = ("total", "category", "mask")
 _INITIAL_LOSS_SCALE = 2.0**15
 _LOSS_SCALE_GROWTH_STEPS = 2000
+FLOAT16_STATE = ("step/loss_scale", "step/good_steps")
+"""Names of what `TrainStep.state` has in float16 only."""
 
 
 def compile_scope(runtime: RuntimeConfig) -> str:
@@ -99,7 +101,7 @@ class TrainStep:
         named = {f"step/sum/{name}": variable for name, variable in self._sums.items()}
         named["step/nonfinite_run"] = self._nonfinite_run
         if self._scaled:
-            named |= {"step/loss_scale": self._loss_scale, "step/good_steps": self._good_steps}
+            named |= dict(zip(FLOAT16_STATE, (self._loss_scale, self._good_steps), strict=True))
         return named
 
     @tf.function

@@ -18,6 +18,7 @@ The same command again goes on where the run stopped. Any field of the recipe ca
 import contextlib
 import logging
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ from solo_dist import cli
 from solo_dist.config import Config, ConfigError
 from solo_dist.runtime import launcher
 from solo_dist.runtime.cluster import Cluster, resolve_cluster
+from solo_dist.runtime.preemption import leaving_on_signals
 
 _DEFAULT_RECIPE = str(Path(__file__).resolve().parent.parent / "configs" / "shapes_tiny.py")
 
@@ -65,20 +67,24 @@ def main(arguments: list[str]) -> None:
     cluster = (
         resolve_cluster(os.environ, _WORKERS.value, _WORKER_INDEX.value) if _STRATEGY.value == "multi_worker" else None
     )
+    if _WORKERS.value and not cluster:
+        raise ConfigError("--workers and --worker_index need --strategy=multi_worker.")
     _log_to_stderr(config, cluster)
 
-    from solo_dist.runtime.precision import set_determinism, set_precision
-    from solo_dist.runtime.quiet import start_xla_quietly
-    from solo_dist.runtime.strategy import build_strategy, describe
     from solo_dist.runtime.watchdog import Watchdog
 
     # From here on other workers can keep this one waiting: the strategy waits until all of them are there.
     with Watchdog(config.runtime.watchdog_minutes * 60) as watchdog:
-        if cluster:
-            log.info("waiting until all workers are there: %s", ", ".join(cluster.workers))
-        strategy = build_strategy(
-            _STRATEGY.value, cluster, config.runtime.communication, _NUM_DEVICES.value, _CPU_DEVICES.value
-        )
+        with leaving_on_signals():
+            from solo_dist.runtime.precision import set_determinism, set_precision
+            from solo_dist.runtime.quiet import start_xla_quietly
+            from solo_dist.runtime.strategy import build_strategy, describe
+
+            if cluster:
+                log.info("waiting until all workers are there: %s", ", ".join(cluster.workers))
+            strategy = build_strategy(
+                _STRATEGY.value, cluster, config.runtime.communication, _NUM_DEVICES.value, _CPU_DEVICES.value
+            )
         start_xla_quietly()
         set_precision(config.runtime.precision)
         set_determinism(config.seed, config.runtime.deterministic)
@@ -101,7 +107,7 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None,
             trainer = Trainer(config, workdir, strategy, worker, num_workers, _RESUME.value, watchdog, _PROFILE.value)
             trainer.fit()
     except Preempted as stop:
-        log.info("%s. The same command goes on from there:\n  %s", stop, _same_command())
+        log.info("%s. %s", stop, _how_to_go_on())
         return launcher.EXIT_PREEMPTED
     except tf.errors.OpError as error:
         if not is_peer_loss(error):
@@ -131,8 +137,12 @@ def _make_missing_shapes(config: Config, is_chief: bool) -> None:
     raise ConfigError(f"The chief did not make {shapes} in time. Do all workers see the same folder?")
 
 
-def _same_command() -> str:
-    return " ".join([Path(sys.executable).name, "-m solo_dist.train", *sys.argv[1:]])
+def _how_to_go_on() -> str:
+    if os.environ.get(launcher.JOB_ID_VARIABLE):
+        return "The launcher's command goes on from there."
+    arguments = launcher.without_resume(sys.argv[1:])
+    command = [Path(sys.executable).name, "-m", "solo_dist.train", *arguments]
+    return f"The same command goes on from there:\n  {shlex.join(command)}"
 
 
 def _log_to_stderr(config: Config, cluster: Cluster | None) -> None:

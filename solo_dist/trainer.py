@@ -31,11 +31,12 @@ from solo_dist.observability.progress import Progress
 from solo_dist.observability.writers import MetricWriter, has_line
 from solo_dist.optim import Optimizer, peak_learning_rate
 from solo_dist.runtime import storage
-from solo_dist.runtime.agreement import any_worker, verify_equal
+from solo_dist.runtime.agreement import any_worker, gather, verify_equal
 from solo_dist.runtime.preemption import StopSignals
+from solo_dist.runtime.strategy import replicas_on_host
 from solo_dist.runtime.watchdog import Watchdog
 from solo_dist.starting_point import check_same_run, find_resume_point
-from solo_dist.step import Signals, TrainStep, compile_scope
+from solo_dist.step import FLOAT16_STATE, Signals, TrainStep, compile_scope
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +76,9 @@ class Trainer:
         self.config, self.workdir, self.strategy = config, workdir.rstrip("/"), strategy
         self.worker, self.num_workers, self.is_chief = worker, num_workers, worker == 0
         self.watchdog = watchdog or Watchdog(0)
-        self.profiler = StepProfiler(profile if self.is_chief else "", f"{self.workdir}/tensorboard")
+        self.profiler = StepProfiler(profile, f"{self.workdir}/tensorboard" if self.is_chief else "")
         self.step_number, self.images_seen = 0, 0
-        self._last_save = time.monotonic()
+        self._last_save, self._just_saved = time.monotonic(), False
         # What a run in an object store keeps on this machine; see storage.scratch_folder.
         self.scratch = storage.scratch_folder(self.workdir) if storage.is_remote(self.workdir) else ""
         copy = self.scratch and f"{self.scratch}/checkpoints"
@@ -94,6 +95,8 @@ class Trainer:
         self.detect = detection_function(self.model, config.model.grid, config.postprocess)
         self.validation = self.build_validation()
         self._initialise(resumed)
+        own = resumed.metadata.get("resumed_from", "") if resumed else ""
+        self._resumed_from = own if resume in ("auto", "never") else resume.rstrip("/")
         self.writer = self.build_writer(unpublished=bool(self.scratch) and resume.startswith(f"{self.scratch}/"))
 
     def fit(self) -> None:
@@ -143,14 +146,22 @@ class Trainer:
         train, replicas = self.config.train, self.strategy.num_replicas_in_sync
         fitting = 1
         if train.micro_batch == "auto":
-            local = len(self.strategy.extended.worker_devices)
-            fitting = images_that_fit(self.model, self.config.data.canvas, train.global_batch // replicas, local)
+            share = train.global_batch // replicas
+            mine = images_that_fit(self.model, self.config.data.canvas, share, replicas_on_host(self.strategy))
+            # Workers that do not agree would not even make the same variables.
+            fitting = min(gather(self.strategy, [mine] * len(self.strategy.extended.worker_devices)))
         plan = plan_batch(train, replicas, fitting)
         log.info("%s", plan.describe())
         return plan
 
     def build_model(self) -> Any:
         """The network with random weights from the recipe's seed, the same on every worker."""
+        replicas = self.strategy.num_replicas_in_sync
+        if self.config.model.backbone.norm == "batch" and replicas > 1:
+            raise ConfigError(
+                f"model.backbone.norm=batch would keep other statistics on each of the {replicas} replicas; use "
+                "sync_batch, group or frozen_batch."
+            )
         tf.keras.utils.set_random_seed(self.config.seed)
         with self.strategy.scope():
             return build_model(self.config.model, self.config.data.canvas, self.config.train.recompute)
@@ -222,7 +233,11 @@ class Trainer:
     def _initialise(self, resumed: Checkpoint | None) -> None:
         """Fills weights and state; the order of precedence is in starting_point.py."""
         if resumed is not None:
-            assign_arrays(self._state(), resumed.arrays, f"Checkpoint of step {resumed.step} in {self.workdir}")
+            state, arrays = self._state(), dict(resumed.arrays)
+            for name in FLOAT16_STATE:  # the precision may have changed
+                if (name in state) != (name in arrays):
+                    (state if name in state else arrays).pop(name)
+            assign_arrays(state, arrays, f"Checkpoint of step {resumed.step} in {self.workdir}")
             self.step_number, self.images_seen = resumed.step, resumed.metadata["images"]
             if resumed.metadata["categories"] != self.manifest.categories:
                 raise ConfigError(
@@ -286,6 +301,8 @@ class Trainer:
                 "optimizer.clip_norm=10 or runtime.precision=float32."
             )
         stop, save = signals.wishes.numpy() > 0
+        # A wish that is read after a save is older than it.
+        save, self._just_saved = save and not self._just_saved, False
         return bool(stop), bool(save)
 
     def _due(self, every: int) -> bool:
@@ -316,8 +333,12 @@ class Trainer:
             self._leave()
         if metrics:
             log.info("step %d  validation  %s", self.step_number, format_short(metrics))
-            if metrics["segm/AP"] > self._best_ap():
-                self.best.save(self.step_number, self._host_copy(), self._metadata() | {"ap": metrics["segm/AP"]})
+            # A mask AP of more images counts more; only those of equally many can be compared.
+            every = self.validation.manifest.num_images
+            score = {"ap": metrics["segm/AP"], "ap_images": min(images or every, every)}
+            best = self._best()
+            if (score["ap_images"], score["ap"]) > (best.get("ap_images", 0), best.get("ap", -1.0)):
+                self.best.save(self.step_number, self._host_copy(), self._metadata() | score)
                 self.best.wait()
             # At the end, since the line says that the evaluation is done and nothing of it has to be made again.
             self.writer.scalars(self.step_number, "validation", metrics)
@@ -328,9 +349,10 @@ class Trainer:
         self.watchdog.beat()
         return self.stop.requested is None
 
-    def _best_ap(self) -> float:
+    def _best(self) -> dict[str, Any]:
+        """What is known of the best checkpoint so far; empty where there is none."""
         steps = self.best.steps()
-        return load_metadata(self.best.path(steps[-1]))["ap"] if steps else -1.0
+        return load_metadata(self.best.path(steps[-1])) if steps else {}
 
     def _write_pictures(self) -> None:
         """A panel of the next training picture: the picture, its target masks, and the masks found."""
@@ -358,7 +380,7 @@ class Trainer:
         self.strategy.experimental_local_results(self._weights()[0])[0].numpy()
         with self.progress.checkpoint():
             verify_equal(self.strategy, self._weights(), f"at step {self.step_number}")
-            self._last_save = time.monotonic()
+            self._last_save, self._just_saved = time.monotonic(), True
             if self.is_chief:
                 self.writer.flush()
                 self.checkpoints.save(self.step_number, self._host_copy(), self._metadata(), self.writer.publish)
@@ -373,6 +395,7 @@ class Trainer:
             "seed": self.config.seed,
             "categories": self.manifest.categories,
             "recipe": self.config.name,
+            "resumed_from": self._resumed_from,
         }
 
     def _leave(self) -> None:
@@ -390,7 +413,7 @@ class Trainer:
 
     def summary(self) -> str:
         """Where everything is and what to type next."""
-        best = f"\n  best mask AP  {self._best_ap():.3f}, {self.best.folder}" if self.best.steps() else ""
+        best = f"\n  best mask AP  {self._best()['ap']:.3f}, {self.best.folder}" if self.best.steps() else ""
         return (
             f"Finished at step {self.step_number}.\n"
             f"  checkpoints   {self.checkpoints.folder}{best}\n"

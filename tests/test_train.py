@@ -16,6 +16,14 @@ def shapes(tmp_path, monkeypatch):
     return tmp_path / "shapes"
 
 
+def test_the_command_that_goes_on_names_no_checkpoint(monkeypatch):
+    monkeypatch.setattr(
+        "sys.argv", ["train", "--resume", "runs/a/step_1", "--config.data.canvas=(64, 96)", "-resume=b"]
+    )
+    monkeypatch.delenv("SOLO_DIST_JOB_ID", raising=False)
+    assert train._how_to_go_on().endswith(" -m solo_dist.train '--config.data.canvas=(64, 96)'")
+
+
 def config(shapes, **data):
     return Config(data=DataConfig(shapes_folder=str(shapes), **data))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from solo_dist.checkpoint import find_checkpoint, load_arrays
+from solo_dist.checkpoint import find_checkpoint, load_arrays, save_arrays
 from solo_dist.config import ConfigError
 from solo_dist.data.shapes import ensure_shapes
 from solo_dist.observability.writers import read_events
@@ -132,6 +132,67 @@ def test_resume_never_does_not_touch_an_old_run(finished, shards):
     workdir, _ = finished
     with pytest.raises(ConfigError, match="--resume=never, but .* holds a run at step 4"):
         Trainer(recipe(shards), workdir, tf.distribute.OneDeviceStrategy("CPU:0"), resume="never")
+
+
+def train(config, workdir, **arguments):
+    run = Trainer(config.validate(), str(workdir), tf.distribute.OneDeviceStrategy("CPU:0"), **arguments)
+    run.fit()
+    run.checkpoints.wait()
+    return run
+
+
+def test_a_named_checkpoint_is_where_only_the_first_start_of_a_job_begins(finished, shards, tmp_path):
+    named = find_checkpoint(finished[0], "latest") + "/"
+    config = recipe(shards, steps=6)
+    config.optimizer.ema_decay = 0.5
+    for steps in (6, 8):  # the second time as a launcher would, after a worker has died
+        config.train.steps = steps
+        assert train(config, tmp_path, resume=named).step_number == steps
+    config.train.steps = 9
+    assert train(config, tmp_path).step_number == 9
+    config.train.steps = 10
+    assert Trainer(config, str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"), resume=named).step_number == 9
+
+
+def test_a_run_goes_on_in_another_precision(finished, shards, tmp_path):
+    arrays, metadata = load_arrays(find_checkpoint(finished[0], "latest"))
+    arrays |= {"step/loss_scale": np.float32(8), "step/good_steps": np.int64(3)}
+    of_a_run = ("step", "images", "seed", "categories", "recipe")
+    save_arrays(f"{tmp_path}/float16", arrays, {name: metadata[name] for name in of_a_run})
+    config = recipe(shards)
+    config.optimizer.ema_decay = 0.5
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    run = Trainer(config, f"{tmp_path}/run", strategy, resume=f"{tmp_path}/float16")
+    assert run.step_number == STEPS
+    config.runtime.precision = "float16"
+    run = Trainer(config, f"{tmp_path}/other", strategy, resume=find_checkpoint(finished[0], "latest"))
+    assert run.step_number == STEPS
+
+
+def test_a_wish_to_save_is_granted_once(shards, tmp_path):
+    config = recipe(shards, steps=7, save_every=7, save_minutes=1e-9, steps_per_call=1, keep_checkpoints=9)
+    config.data.validation = ""
+    # Read a call later than it is made, and made by every call: so every second step is saved.
+    assert train(config, tmp_path).checkpoints.steps() == [2, 4, 6, 7]
+
+
+def test_the_mask_ap_of_all_images_counts_more_than_that_of_some(shards, tmp_path):
+    run = train(recipe(shards, eval_every=2, eval_images=2), tmp_path)
+    _, metadata = load_arrays(find_checkpoint(str(tmp_path), "best"))
+    assert (metadata["step"], metadata["ap_images"]) == (STEPS, run.validation.manifest.num_images)
+
+
+def test_statistics_of_each_replica_are_refused(shards, tmp_path):
+    config = recipe(shards)
+    config.model.backbone.norm = "batch"
+    with pytest.raises(ConfigError, match="norm=batch would keep other statistics on each of the 2 replicas"):
+        Trainer(config, str(tmp_path), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+
+
+@pytest.mark.parametrize("option", ["picture_every", "eval_images", "save_minutes"])
+def test_negative_intervals_are_refused(shards, option):
+    with pytest.raises(ConfigError, match=f"train.{option}=-1 must be at least 0"):
+        recipe(shards, **{option: -1}).validate()
 
 
 def test_weights_of_another_run_are_a_start(finished, shards, tmp_path, caplog):

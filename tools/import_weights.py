@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> None:
     from solo_dist.models import build_model, weights
     from solo_dist.models.weight_files import read_weights
 
+    _check_output()
     config = _CONFIG.value
     categories = _categories(config)
     config.model.num_categories = len(categories)
@@ -55,6 +56,20 @@ def main(arguments: list[str]) -> None:
     metadata = {"step": 0, "images": 0, "best_ap": 0.0, "categories": categories, "recipe": config.name}
     save_arrays(_OUTPUT.value.rstrip("/"), arrays, metadata | {"imported_from": _INPUT.value})
     print(f"Written to {_OUTPUT.value}.")
+
+
+def _check_output() -> None:
+    """Writing a checkpoint removes all that is in its folder, so nothing but an earlier one may be there."""
+    from solo_dist.checkpoint import ARRAYS_FILE, COMMIT_FILE
+    from solo_dist.runtime import storage
+
+    output = _OUTPUT.value.rstrip("/")
+    others = [name for name in storage.names(output) if name not in (ARRAYS_FILE, COMMIT_FILE)]
+    if others:
+        raise ConfigError(
+            f"--output={_OUTPUT.value} holds other files ({others[0]}), which would be deleted; name a folder for this "
+            f"checkpoint alone, for example --output={output}/imported."
+        )
 
 
 def _categories(config: Config) -> list[dict]:

@@ -17,11 +17,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from solo_dist.data.coco import Annotation, CocoImage, Rejection
+from solo_dist.data import pictures
+from solo_dist.data.coco import Annotation, CocoImage, Rejection, Unusable
 from solo_dist.data.files import checksum, frame_record, read_json, write_atomically
 from solo_dist.data.records import Counts, ImageResult, RecordMaker, ShardSettings
 from solo_dist.data.schema import ShardError, ShardFile
 from solo_dist.runtime import launcher, storage
+
+_PICTURES_AT_A_TIME = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,11 +220,30 @@ def _read_spool(path: str) -> dict[int, list[dict[str, Any]]]:
 
 
 def valid_note(task: ShardTask) -> ShardNote | None:
-    """The note of a shard that an earlier run finished, where shard and annotations are still what it says."""
+    """The note of a shard that an earlier run finished, where all that it tells of is still so."""
     try:
         note = ShardNote.from_json(read_json(task.note))
         shard_crc = checksum(task.shard)
         valid = (shard_crc, checksum(task.annotations)) == (note.file.crc32c, note.annotations_crc32c)
     except (tf.errors.NotFoundError, ValueError, KeyError, TypeError):
         return None
-    return note if valid else None
+    return note if valid and not pictures_changed(task.images, task.entries, note.rejected) else None
+
+
+def pictures_changed(folder: str, images: list[CocoImage], rejected: list[Rejection]) -> bool:
+    """Whether one of the pictures that could not be used can be now, or cannot for another reason.
+
+    Raises:
+      StoreError: as pictures.read_bytes.
+    """
+    reasons = {rejection.id: rejection.reason for rejection in rejected if rejection.kind == "image"}
+
+    def changed(image: CocoImage) -> bool:
+        try:
+            pictures.decode(pictures.read_bytes(f"{folder}/{image.file_name}"), image)
+        except Unusable as error:
+            return str(error) != reasons[image.id]
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(_PICTURES_AT_A_TIME) as pool:
+        return any(pool.map(changed, [image for image in images if image.id in reasons]))

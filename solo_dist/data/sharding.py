@@ -5,6 +5,9 @@ shard; (2) worker processes make a shard each and commit it with a note in `.pro
 (3) the side files and, last, the manifest are written. A run that was killed is repeated: shards with a note whose
 checksum is right are kept. The bytes depend on data and settings alone, not on processes or interruptions.
 
+Pictures that could not be used are looked at again: where one has changed, its shard is made again, and a folder that
+was finished without it as a whole.
+
 Where the output is in an object store, all this happens in a temporary folder, which is then copied there.
 
 Works without initialising TensorFlow in the calling process, which may want to configure it first.
@@ -28,7 +31,7 @@ from solo_dist.data.coco import Catalogue, Rejection
 from solo_dist.data.files import checksum, write_atomically
 from solo_dist.data.records import Counts, ShardSettings
 from solo_dist.data.schema import Manifest, ShardError, ShardFile
-from solo_dist.data.shard_worker import ShardNote, ShardTask, make_shards, valid_note
+from solo_dist.data.shard_worker import ShardNote, ShardTask, make_shards, pictures_changed, valid_note
 from solo_dist.data.transfer import copy_shards, stored
 from solo_dist.runtime import storage
 
@@ -77,7 +80,7 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
         _fail_on(catalogue.rejected)
     fingerprint = _fingerprint(job, num_shards)
     remote = storage.is_remote(job.output)
-    manifest = _finished(job.output, fingerprint)
+    manifest = _finished(job, catalogue, fingerprint)
     if manifest is None:
         _prepare_folder(job.output, fingerprint)
         make = _shard_and_copy if remote else _shard
@@ -93,9 +96,10 @@ def _shard_and_copy(
 ) -> Manifest:
     """Into an object store, by way of a local folder of these data and settings."""
     scratch = f"{storage.scratch_folder(job.output)}/{schema.crc32c(fingerprint.encode())}"
-    if _finished(scratch, fingerprint) is None:
+    local = dataclasses.replace(job, output=scratch)
+    if _finished(local, catalogue, fingerprint) is None:
         _prepare_folder(scratch, fingerprint)
-        _shard(dataclasses.replace(job, output=scratch), catalogue, num_shards, fingerprint, processes, progress)
+        _shard(local, catalogue, num_shards, fingerprint, processes, progress)
     return copy_shards(scratch, job.output, progress)
 
 
@@ -184,7 +188,8 @@ def _check(job: ShardJob) -> None:
         )
     if settings.views > 1 and not settings.augment.changes_geometry:
         raise ConfigError("views above 1 need a recipe with data.augment.scale, crop or short_sides to draw them by.")
-    if not tf.io.gfile.isdir(job.images):
+    # isdir takes a store that refuses or does not answer for one without the folder; storage.names raises why.
+    if not tf.io.gfile.isdir(job.images) and not storage.names(job.images):
         raise ConfigError(f"The folder of images {job.images!r} does not exist.")
 
 
@@ -197,23 +202,55 @@ def _fingerprint(job: ShardJob, num_shards: int) -> str:
     return json.dumps(values | settings, sort_keys=True)
 
 
-def _finished(output: str, fingerprint: str) -> Manifest | None:
-    """The manifest where the folder is complete and undamaged."""
-    if not schema.is_complete(output):
+def _finished(job: ShardJob, catalogue: Catalogue, fingerprint: str) -> Manifest | None:
+    """The manifest where the folder is complete, undamaged, and no picture that it lacks has changed.
+
+    Any other manifest of these data and settings is removed: without it the folder is made again.
+    """
+    if not schema.is_complete(job.output):
         return None
+    _check_manifest_is_ours(job.output, fingerprint)
+    manifest = _undamaged(job.output)
+    if not manifest or pictures_changed(job.images, catalogue.images, _rejected_later(job.output, catalogue)):
+        storage.remove(f"{job.output}/{schema.MANIFEST}")
+        return None
+    if job.strict:
+        _fail_on_reasons(manifest)
+    storage.remove_folder(f"{job.output}/{schema.PROGRESS}")
+    return manifest
+
+
+def _check_manifest_is_ours(output: str, fingerprint: str) -> None:
+    text = storage.read(f"{output}/{schema.MANIFEST}")
+    try:
+        theirs = json.loads(text)["fingerprint"]
+    except (ValueError, KeyError, TypeError):
+        raise _other_files(output, schema.MANIFEST) from None
+    if theirs != fingerprint:
+        _refuse(output)
+
+
+def _undamaged(output: str) -> Manifest | None:
     try:
         manifest = schema.load_manifest(output)
     except ShardError:
-        manifest = None
-    if manifest and manifest.fingerprint != fingerprint:
-        _refuse(output)
-    if manifest:
-        files = [*manifest.files, *manifest.side_files]
-        if stored(output, files) == {file.name: (file.bytes, file.crc32c) for file in files}:
-            storage.remove_folder(f"{output}/{schema.PROGRESS}")
-            return manifest
-    storage.remove(f"{output}/{schema.MANIFEST}")  # damaged: without a manifest the folder is made again
-    return None
+        return None
+    files = [*manifest.files, *manifest.side_files]
+    intact = stored(output, files) == {file.name: (file.bytes, file.crc32c) for file in files}
+    return manifest if intact else None
+
+
+def _rejected_later(output: str, catalogue: Catalogue) -> list[Rejection]:
+    """What a finished folder lacks, apart from the catalogue's own rejections, with which rejected.jsonl begins."""
+    path = f"{output}/{schema.REJECTED}"
+    try:
+        lines = storage.read(path).splitlines()
+    except tf.errors.NotFoundError:  # it is for people, and copies may do without
+        return []
+    try:
+        return [Rejection(**json.loads(line)) for line in lines[len(catalogue.rejected) :]]
+    except (ValueError, TypeError) as error:
+        raise ShardError(f"{path} is damaged ({error}); delete the file, then run the same command.") from error
 
 
 def _prepare_folder(output: str, fingerprint: str) -> None:
@@ -225,8 +262,12 @@ def _prepare_folder(output: str, fingerprint: str) -> None:
         known = re.compile(r"shard-\d+-of-\d+\.tfrecord.*|records\.npy.*|annotations\.json\.gz.*|rejected\.jsonl.*")
         strange = [name for name in storage.names(output) if not known.fullmatch(name) and name != schema.PROGRESS]
         if strange:
-            raise ShardError(f"{output} holds other files ({strange[0]}); choose an empty --output folder.") from None
+            raise _other_files(output, strange[0]) from None
     storage.write(path, fingerprint.encode())
+
+
+def _other_files(output: str, name: str) -> ShardError:
+    return ShardError(f"{output} holds other files ({name}); choose an empty --output folder.")
 
 
 def _refuse(output: str) -> None:
@@ -264,6 +305,9 @@ def _spool_annotations(plan: _Plan) -> list[Rejection]:
 def _make_shards(plan: _Plan, processes: int, progress: bool) -> list[ShardNote]:
     tasks = [plan.task(shard) for shard in range(plan.num_shards)]
     notes = {shard: note for shard, task in enumerate(tasks) if (note := valid_note(task))}
+    if plan.job.strict:
+        for note in notes.values():
+            _fail_on(note.rejected)
     todo = [shard for shard in range(plan.num_shards) if shard not in notes]
     done = sum(len(tasks[shard].entries) for shard in notes)
     with tqdm.tqdm(
@@ -359,4 +403,13 @@ def _fail_on(rejected: list[Rejection]) -> None:
             raise ShardError(
                 f"--strict: {rejection.kind} {rejection.id} ({rejection.file or 'no image'}): {rejection.reason}"
                 f"{rejection.detail and f' ({rejection.detail})'}. Correct the data, or run without --strict."
+            )
+
+
+def _fail_on_reasons(manifest: Manifest) -> None:
+    for reason, count in manifest.rejected.items():
+        if reason not in BY_DESIGN:
+            raise ShardError(
+                f"--strict: {manifest.folder} was made without it and leaves out {count} for this reason: {reason} "
+                f"(see its {schema.REJECTED}). Correct the data, or run without --strict."
             )

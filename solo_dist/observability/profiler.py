@@ -18,7 +18,8 @@ class StepProfiler(contextlib.AbstractContextManager):
 
     Args:
       steps: FIRST:LAST, for example 10:15; empty: none.
-      folder: of TensorBoard; the profile comes into plugins/profile in it.
+      folder: of TensorBoard; the profile comes into plugins/profile in it. Empty: this worker writes none, but cuts
+        its calls at the same steps as the one that does.
 
     Raises:
       ConfigError: where the steps are not such a pair.
@@ -43,7 +44,7 @@ class StepProfiler(contextlib.AbstractContextManager):
         if self._running and step >= self._last:
             wait()
             self._stop()
-        elif not self._running and step == self._first:
+        elif self._folder and not self._running and step == self._first:
             wait()
             tf.profiler.experimental.start(self._folder)
             self._running = True

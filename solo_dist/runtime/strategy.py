@@ -107,6 +107,14 @@ def _multi_worker(cluster: Cluster | None, communication: str, devices: list[str
     return strategy
 
 
+def replicas_on_host(strategy: tf.distribute.Strategy) -> int:
+    """Replicas of this and of other workers on this machine, which share its memory."""
+    local, resolver = len(strategy.extended.worker_devices), strategy.cluster_resolver
+    workers = resolver.cluster_spec().as_dict().get("worker", []) if resolver else []
+    hosts = [address.rpartition(":")[0] for address in workers]
+    return local * (hosts.count(hosts[resolver.task_id]) if hosts else 1)
+
+
 def describe(strategy: tf.distribute.Strategy) -> str:
     """One line for the log: what kind, how many replicas, on which devices of this process."""
     devices = ", ".join(_short_name(device) for device in strategy.extended.worker_devices)

@@ -40,6 +40,18 @@ def test_official_light_model_is_imported_with_its_table(light, tmp_path):
     assert sum(array.size for name, array in arrays.items() if "moving_" not in name) == 31_340_560
     theirs = safetensors.numpy.load(light.read_bytes())["bbox_head.solo_kernel.weight"]
     np.testing.assert_array_equal(arrays["model/solov2/head/kernel/kernel"], theirs.transpose(2, 3, 1, 0))
+    again = run(config, f"--input={tmp_path}/imported", f"--output={tmp_path}/imported")
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_folder_with_other_files_is_refused_and_kept(light, tmp_path):
+    config = "--config=configs/solov2_light_448_r50_fpn_3x.py"
+    (tmp_path / "light.safetensors").write_bytes(light.read_bytes())
+    result = run(config, f"--input={tmp_path}/light.safetensors", f"--output={tmp_path}/")
+    assert result.returncode == 2
+    assert f"error: --output={tmp_path}/ holds other files (light.safetensors), which would" in result.stderr
+    assert f"for example --output={tmp_path}/imported." in result.stderr and "Traceback" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["light.safetensors"]
 
 
 def test_another_model_ends_with_one_line(light, tmp_path):

@@ -1,5 +1,6 @@
 """The shard tool, as a program and as a function: formats, rejections, resuming, the same bytes from any run."""
 
+import dataclasses
 import gzip
 import io
 import json
@@ -354,6 +355,85 @@ def test_strict_names_the_first_rejection(data_set, fault):
     assert not (data_set.folder / "shards" / schema.MANIFEST).exists()
 
 
+def test_strict_fails_until_the_data_are_corrected(data_set):
+    for number in range(4):
+        data_set.add(f"{number}.png", b"" if number == 3 else None)
+    job = data_set.job(num_shards=2, strict=True)
+    for _ in range(2):
+        with pytest.raises(schema.ShardError, match="--strict: image 4 .3.png.: image file is empty"):
+            shard(job)
+    kept = Path(job.output, "shard-00000-of-00002.tfrecord")
+    before = kept.stat().st_mtime_ns
+    smooth_picture(50, 80, 4).save(data_set.folder / "images" / "3.png")
+    assert shard(job).rejected == {}
+    assert kept.stat().st_mtime_ns == before
+    assert content(job.output) == content(shard(data_set.job("at once", num_shards=2)).folder)
+
+
+@pytest.mark.parametrize("fault", ["image", "annotation"])
+def test_strict_fails_on_a_folder_that_was_finished_without_it(data_set, fault):
+    image = data_set.add("a.png")
+    data_set.values["annotations"].append(box(1, image, iscrowd=1))
+    shard(data_set.job("fine"))
+    assert shard(data_set.job("fine", strict=True)).rejected == {"crowd": 1}
+    if fault == "image":
+        data_set.add("b.png", b"", annotations=0)
+        reason = "image file is empty"
+    else:
+        data_set.values["annotations"].append(box(77, image, segmentation=[]))
+        reason = "empty segmentation"
+    finished = content(shard(data_set.job()).folder)
+    for _ in range(2):
+        with pytest.raises(
+            schema.ShardError, match=f"--strict: .* leaves out 1 for this reason: {reason} .see its rej"
+        ):
+            shard(data_set.job(strict=True))
+    assert content(data_set.folder / "shards") == finished
+
+
+def test_pictures_that_are_added_or_repaired_get_into_a_finished_folder(data_set):
+    for number in range(6):
+        data_set.add(f"{number}.png", b"x" if number == 1 else None)
+    data_set.values["images"].append({"id": 1, "file_name": "0.png", "height": 50, "width": 80})
+    images = data_set.folder / "images"
+    (images / "5.png").rename(data_set.folder / "5.png")
+    job = data_set.job(num_shards=3)
+    assert shard(job).rejected["image file is missing"] == 1
+    (data_set.folder / "5.png").rename(images / "5.png")
+    assert shard(job).rejected == {"image does not decode": 1, "its image was rejected": 1, "duplicate image id": 1}
+    smooth_picture(50, 80, 2).save(images / "1.png")
+    repaired = shard(job)
+    assert repaired.num_images == 6 and repaired.rejected == {"duplicate image id": 1}
+    assert content(job.output) == content(shard(data_set.job("at once", num_shards=3)).folder)
+
+
+def test_another_folder_of_images_is_taken_after_a_wrong_one(data_set):
+    for number in range(4):
+        data_set.add(f"{number}.png")
+    job = data_set.job(num_shards=2)
+    wrong = data_set.folder / "wrong"
+    wrong.mkdir()
+    with pytest.raises(schema.ShardError, match="None of the 4 images .* 0.png: image file is missing. Check --images"):
+        shard(dataclasses.replace(job, images=str(wrong)))
+    smooth_picture(50, 80, 1).save(wrong / "0.png")
+    assert shard(dataclasses.replace(job, images=str(wrong))).num_images == 1
+    assert shard(job).num_images == 4
+    assert content(job.output) == content(shard(data_set.job("at once", num_shards=2)).folder)
+
+
+def test_a_damaged_list_of_rejections_is_named(data_set):
+    data_set.add("a.png")
+    data_set.add("b.png", b"")
+    job = data_set.job()
+    finished = content(shard(job).folder)
+    Path(job.output, schema.REJECTED).write_text("{")
+    with pytest.raises(schema.ShardError, match="rejected.jsonl is damaged .*; delete the file, then run the same"):
+        shard(job)
+    Path(job.output, schema.REJECTED).unlink()
+    assert shard(job).num_images == 1
+    assert content(job.output) == {name: data for name, data in finished.items() if name != schema.REJECTED}
+
+
 def test_no_usable_image_at_all_is_an_error(data_set):
     data_set.add("a.png", b"x")
     data_set.add("b.png", b"")
@@ -529,6 +609,37 @@ def test_other_data_or_settings_are_refused(many, tmp_path):
     (stranger / "thesis.tex").write_text("x")
     with pytest.raises(schema.ShardError, match="holds other files .thesis.tex.; choose an empty --output"):
         shard(ShardJob(job.annotations, job.images, str(stranger), SETTINGS))
+
+
+@pytest.mark.parametrize("text", ['{"name": "App", "icons": []}', '["App"]', "not json"])
+def test_a_manifest_of_something_else_is_left_alone(many, tmp_path, text):
+    data_set, _ = many
+    job = data_set.job(str(tmp_path / "app"), num_shards=9)
+    Path(job.output).mkdir()
+    Path(job.output, "manifest.json").write_text(text)
+    with pytest.raises(schema.ShardError, match="app holds other files .manifest.json.; choose an empty --output"):
+        shard(job)
+    assert content(job.output) == {"manifest.json": text.encode()}
+
+
+@pytest.mark.parametrize("kind", ["damaged", "of another version"])
+def test_other_shards_are_left_alone_even_where_they_cannot_be_read(many, tmp_path, kind):
+    data_set, undisturbed = many
+    job = data_set.job(str(tmp_path / "other"))
+    Path(job.output).mkdir()
+    for name, data in undisturbed.items():
+        Path(job.output, name).write_bytes(data)
+    if kind == "damaged":
+        Path(job.output, "shard-00003-of-00009.tfrecord").unlink()
+    else:
+        manifest = json.loads(undisturbed[schema.MANIFEST])
+        manifest["fingerprint"] = manifest["fingerprint"].replace('"schema": 1', '"schema": 0')
+        Path(job.output, schema.MANIFEST).write_text(json.dumps(manifest | {"schema_version": 0}))
+        job = dataclasses.replace(job, num_shards=9)
+    before = content(job.output)
+    with pytest.raises(schema.ShardError, match="holds shards of other data or settings"):
+        shard(job)
+    assert content(job.output) == before
 
 
 def test_a_full_disk_is_one_error_and_the_run_can_be_continued(many, tmp_path):
