@@ -20,6 +20,8 @@ from kill_drill import RECIPE, ROOT, compare, make_shards, read_metrics
 
 STEPS, SAVE_EVERY, EVAL_EVERY, STRIKE_AT = 40, 5, 20, 12
 LIMIT_SECONDS = 1800
+REQUEUE_SECONDS = 3
+"""A job that starts again in the second of its end is refused: its credential counts as revoked."""
 # Name, command, whether the job goes back into the queue by itself.
 INTERRUPTIONS = (
     ("requeue", ["scontrol", "requeue"], True),
@@ -55,6 +57,7 @@ class SlurmJob:
         while (state := self.state()[0]) not in states:
             assert time.monotonic() < end, f"{what}: job {self.number} is {state}, see {self.log}"
             if state == "PENDING":
+                time.sleep(REQUEUE_SECONDS)
                 command = ["scontrol", "update", f"JobId={self.number}", "StartTime=now"]
                 subprocess.run(command, capture_output=True)
             time.sleep(0.5)
