@@ -141,9 +141,12 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Steps with a committed checkpoint, ascending."""
+        return [step for step in self._begun() if storage.exists(f"{self.path(step)}/{COMMIT_FILE}")]
+
+    def _begun(self) -> list[int]:
+        """Steps of all folders, of saves that never ended too, ascending."""
         found = (_STEP_FOLDER.match(name) for name in storage.names(self.folder))
-        steps = sorted(int(match.group(1)) for match in found if match)
-        return [step for step in steps if storage.exists(f"{self.path(step)}/{COMMIT_FILE}")]
+        return sorted(int(match.group(1)) for match in found if match)
 
     def save(
         self,
@@ -197,7 +200,9 @@ class CheckpointStore:
 
     def _save_now(self, step: int, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
         save_arrays(self.path(step), arrays, metadata)
-        for old in [other for other in self.steps() if other != step][: 1 - self.keep or None]:
+        others = [other for other in self.steps() if other != step]
+        kept = {step, *others[max(0, len(others) + 1 - self.keep) :]}
+        for old in set(self._begun()) - kept:
             # Without its commit file a folder is no checkpoint, so an interrupted removal leaves nothing half valid.
             storage.remove(f"{self.path(old)}/{COMMIT_FILE}")
             storage.remove_folder(self.path(old))

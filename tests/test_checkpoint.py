@@ -54,6 +54,13 @@ def test_newest_are_kept_and_found(tmp_path):
     np.testing.assert_array_equal(found.arrays["model/kernel"], ARRAYS["model/kernel"] + 40)
 
 
+def test_what_is_left_of_a_save_that_never_finished_goes(tmp_path):
+    filled_store(str(tmp_path), [10, 20])
+    (tmp_path / "step_00000010" / COMMIT_FILE).unlink()
+    filled_store(str(tmp_path), [30])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000020", "step_00000030"]
+
+
 def test_a_save_that_never_finished_is_no_checkpoint(tmp_path):
     store = filled_store(tmp_path, [10, 20])
     os.remove(f"{store.path(20)}/{COMMIT_FILE}")
