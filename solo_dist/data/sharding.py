@@ -225,7 +225,10 @@ def _check_manifest_is_ours(output: str, fingerprint: str) -> None:
     try:
         theirs = json.loads(text)["fingerprint"]
     except (ValueError, KeyError, TypeError):
-        raise _other_files(output, schema.MANIFEST) from None
+        names = set(storage.names(output)) - {schema.MANIFEST}
+        if not names or _strange_files(output):
+            raise _other_files(output, schema.MANIFEST) from None
+        return  # beside files that are all ours: damaged
     if theirs != fingerprint:
         _refuse(output)
 
@@ -259,11 +262,16 @@ def _prepare_folder(output: str, fingerprint: str) -> None:
         if storage.read(path).decode() != fingerprint:
             _refuse(output)
     except tf.errors.NotFoundError:
-        known = re.compile(r"shard-\d+-of-\d+\.tfrecord.*|records\.npy.*|annotations\.json\.gz.*|rejected\.jsonl.*")
-        strange = [name for name in storage.names(output) if not known.fullmatch(name) and name != schema.PROGRESS]
-        if strange:
+        if strange := _strange_files(output):
             raise _other_files(output, strange[0]) from None
     storage.write(path, fingerprint.encode())
+
+
+def _strange_files(output: str) -> list[str]:
+    """Names in a folder that this tool does not give."""
+    known = re.compile(r"shard-\d+-of-\d+\.tfrecord.*|records\.npy.*|annotations\.json\.gz.*|rejected\.jsonl.*")
+    ours = (schema.PROGRESS, schema.MANIFEST)
+    return [name for name in storage.names(output) if not known.fullmatch(name) and name not in ours]
 
 
 def _other_files(output: str, name: str) -> ShardError:

@@ -7,6 +7,7 @@ finds the whole data set or none. Uploads to gs:// go through google-cloud-stora
 import base64
 import concurrent.futures
 import contextlib
+import dataclasses
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -54,7 +55,8 @@ def copy_shards(source: str, target: str, progress: bool = True) -> Manifest:
         _copy(source, target, missing, sum(file.bytes for file in files), progress)
         _verify(target, missing)
     storage.write(f"{target}/{schema.MANIFEST}", text)
-    return schema.load_manifest(target)
+    # Not read again: TensorFlow remembers for some seconds the sizes of objects that have just been replaced.
+    return dataclasses.replace(manifest, folder=target)
 
 
 def _refuse_strangers(target: str, manifest: bytes, files: Sequence[ShardFile]) -> None:
