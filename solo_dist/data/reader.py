@@ -123,12 +123,12 @@ class RecordReader:
 
     def records(self, number: tf.Tensor, again: bool = False) -> tf.data.Dataset:
         """A data set of the one serialized record."""
-        return _record_at(*self._place(number, again))
-
-    def _place(self, number: tf.Tensor, again: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Path of the shard, offset and length in bytes of the record."""
         file, offset, length = tf.unstack(tf.gather(self._index, number), num=3)
-        return self._path(file, again), offset, length
+        # The buffer is as long as the record, so that nothing is read beyond it.
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=self._path(file, again)[None], compression_type="", buffer_size=length, byte_offsets=[offset]
+        )
+        return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
 
     def _path(self, file: tf.Tensor, again: bool) -> tf.Tensor:
         if self._shards is None:
@@ -149,14 +149,8 @@ class RecordReader:
 
     def _readable(self, number: tf.Tensor, again: bool = False) -> StoredPicture:
         """The record, or nothing where it cannot be read."""
-        place = self._place(number, again)  # its errors are those of the store
-
-        def read(_: tf.Tensor) -> StoredPicture:
-            return self._decode(_record_at(*place).get_single_element())
-
-        # Inside the graph, errors can be caught only at the level of a data set: of one whose elements are behind it
-        # when they fail. One of records would try for ever to open a file that is gone.
-        records = tf.data.Dataset.from_tensors(0).map(tf.autograph.experimental.do_not_convert(read)).ignore_errors()
+        # Inside the graph, errors can be caught only at the level of a data set.
+        records = self.records(number, again).map(self._decode).ignore_errors()
         return records.concatenate(tf.data.Dataset.from_tensors(_nothing())).take(1).get_single_element()
 
 
@@ -186,15 +180,6 @@ def decode_picture(serialized: tf.Tensor, reduce: Reduce | None = None) -> Store
     factor = reduce(record.size)
     index = tf.reduce_sum(tf.cast(factor > REDUCTIONS, tf.int32))
     return StoredPicture(tf.switch_case(index, [decode(ratio) for ratio in REDUCTIONS]), serialized)
-
-
-def _record_at(path: tf.Tensor, offset: tf.Tensor, length: tf.Tensor) -> tf.data.Dataset:
-    """A data set of the one serialized record there."""
-    # The buffer is as long as the record, so that nothing is read beyond it.
-    variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=path[None], compression_type="", buffer_size=length, byte_offsets=[offset]
-    )
-    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
 
 
 def _is_broken(picture: StoredPicture) -> tf.Tensor:
