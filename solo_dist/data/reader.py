@@ -57,7 +57,7 @@ class RecordReader:
         self.num_records = manifest.num_records
         self._allowed = max_bad_records
         self._shards = shards
-        self._decode = tf.autograph.experimental.do_not_convert(lambda serialized: decode_picture(serialized, reduce))
+        self._decode = tf.autograph.experimental.do_not_convert(lambda _, serialized: decode_picture(serialized, reduce))
         self._attempts = 1 + min(max_bad_records, MAX_CONSECUTIVE, self.num_records - 1)
         index = load_record_index(manifest)
         self._paths = tf.constant([f"{manifest.folder}/{file.name}" for file in manifest.files])
@@ -122,13 +122,15 @@ class RecordReader:
         return tf.strings.join(["record ", tf.strings.as_string(numbers - first), " of ", tf.gather(self._paths, file)])
 
     def records(self, number: tf.Tensor, again: bool = False) -> tf.data.Dataset:
-        """A data set of the one serialized record."""
+        """A data set of the one serialized record. It ends after an error, also where the file cannot be opened."""
         file, offset, length = tf.unstack(tf.gather(self._index, number), num=3)
         # The buffer is as long as the record, so that nothing is read beyond it.
         variant = tf.raw_ops.TFRecordDatasetV2(
             filenames=self._path(file, again)[None], compression_type="", buffer_size=length, byte_offsets=[offset]
         )
-        return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
+        records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+        # take(1) would try for ever to open a file that is gone: it counts records, not tries.
+        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(0), records))
 
     def _path(self, file: tf.Tensor, again: bool) -> tf.Tensor:
         if self._shards is None:

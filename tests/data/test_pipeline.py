@@ -535,6 +535,16 @@ def test_each_record_of_a_damaged_shard_is_as_it_was_or_named(shards, tmp_path):
     assert 80 < errors < 4 * 80
 
 
+def test_a_shard_that_goes_while_it_is_read_is_named(shards, tmp_path):
+    for name in tf.io.gfile.listdir(shards):
+        tf.io.gfile.copy(f"{shards}/{name}", f"{tmp_path}/{name}")
+    manifest = schema.load_manifest(str(tmp_path))
+    records = reader.RecordReader(manifest, 0)
+    (tmp_path / manifest.files[0].name).unlink()
+    with pytest.raises(schema.ShardError, match=f"record 0 of .*{manifest.files[0].name}"), reader.readable_errors():
+        records.read(tf.constant(0, tf.int64))
+
+
 def test_other_errors_of_the_graph_are_not_taken_for_broken_records():
     with pytest.raises(tf.errors.InvalidArgumentError), reader.readable_errors():
         tf.debugging.assert_equal(1, 2)
