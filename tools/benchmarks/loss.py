@@ -3,9 +3,10 @@
 Forward and backward of two pictures of 512x512 with 256 channels and 64 positives each. Dense means a mask channel for
 every one of the 3,728 cells of grids 40, 36, 24 and 16, with a target of the same size.
 
-    python -m tools.benchmarks.loss dense     # one case alone, for its peak memory
+    python -m tools.benchmarks.loss dense     # one case alone, for its time and peak memory
 """
 
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,14 +20,22 @@ from tools.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, r
 
 BATCH, SIDE, CHANNELS, POSITIVES, INSTANCES = 2, 128, 256, 64, 20
 GRID = GridConfig(levels=("p2", "p3", "p4", "p5"), sizes=(40, 36, 24, 16), scale_ranges=((1, 2048),) * 4)
+CALLS = 9
 CASES = ("dense", "sparse", "sparse compiled")
 
 
 def run(options: Options) -> dict[str, float]:
-    """Ratios of time and of the peak memory beyond the inputs; larger is better for the sparse form."""
-    seconds = alternate({name: make_case(name) for name in CASES}, options.rounds)
+    """Ratios of time and of the peak memory beyond the inputs; larger is better for the sparse form.
+
+    Each turn is a process of its own: what a case of 2 GB does to caches and allocator would slow the one after it.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in CASES}
+    megabytes: dict[str, float] = {}
+    for _ in range(options.rounds):
+        for name in CASES:
+            median, megabytes[name] = _in_fresh_process(name)
+            seconds[name].append(median)
     report(seconds)
-    megabytes = {name: _peak_megabytes(name) for name in CASES}
     for name, value in megabytes.items():
         print(f"  {name:<28}{value:12.1f} MB beyond the inputs")
     return {
@@ -63,34 +72,34 @@ def _sparse_loss(cells: np.ndarray, random: np.random.Generator) -> Callable[[tf
 
 
 def _dense_loss(cells: np.ndarray) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    shape = [BATCH, GRID.num_cells, SIDE * SIDE]
-    masks = tf.cast(tf.random.uniform(shape, maxval=5, dtype=tf.int32) == 0, tf.uint8)
-    positive = np.zeros(shape[:2], bool)
+    # Channels last, as a 1x1 convolution with one kernel a cell gives it.
+    masks = tf.cast(tf.random.uniform([BATCH, SIDE * SIDE, GRID.num_cells], maxval=5, dtype=tf.int32) == 0, tf.uint8)
+    positive = np.zeros([BATCH, GRID.num_cells], bool)
     np.put_along_axis(positive, cells, True, axis=1)
 
     def loss(features: tf.Tensor, kernels: tf.Tensor) -> tf.Tensor:
-        logits = tf.matmul(kernels, tf.reshape(features, [BATCH, -1, CHANNELS]), transpose_b=True)
+        logits = tf.matmul(tf.reshape(features, [BATCH, -1, CHANNELS]), kernels, transpose_b=True)
         probability, target = tf.sigmoid(logits), tf.cast(masks, tf.float32)
-        overlap = tf.reduce_sum(probability * target, axis=2)
-        squares = tf.reduce_sum(probability**2, axis=2) + tf.reduce_sum(target, axis=2) + 2 * DICE_EPSILON
+        overlap = tf.reduce_sum(probability * target, axis=1)
+        squares = tf.reduce_sum(probability**2, axis=1) + tf.reduce_sum(target, axis=1) + 2 * DICE_EPSILON
         return tf.reduce_mean(tf.boolean_mask(1.0 - 2.0 * overlap / squares, positive))
 
     return loss
 
 
-def _peak_megabytes(name: str) -> float:
-    """Growth of the peak memory of a fresh process from the inputs to the end of three passes."""
+def _in_fresh_process(name: str) -> tuple[float, float]:
     command = [sys.executable, "-m", "tools.benchmarks.loss", *name.split()]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return float(output.splitlines()[-1])
+    seconds, megabytes = output.split()[-2:]
+    return float(seconds), float(megabytes)
 
 
 def _main() -> None:
+    """Prints the median seconds of a pass, and by how many megabytes the peak memory grows beyond the inputs."""
     case = make_case(" ".join(sys.argv[1:]))
     before = peak_kilobytes()
-    for _ in range(3):
-        case()
-    print((peak_kilobytes() - before) / 1024)
+    turns = alternate({"case": case}, CALLS)["case"]
+    print(statistics.median(turns), (peak_kilobytes() - before) / 1024)
 
 
 if __name__ == "__main__":
