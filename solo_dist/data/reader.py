@@ -57,7 +57,9 @@ class RecordReader:
         self.num_records = manifest.num_records
         self._allowed = max_bad_records
         self._shards = shards
-        self._decode = tf.autograph.experimental.do_not_convert(lambda _, serialized: decode_picture(serialized, reduce))
+        self._decode = tf.autograph.experimental.do_not_convert(
+            lambda _, serialized: decode_picture(serialized, reduce)
+        )
         self._attempts = 1 + min(max_bad_records, MAX_CONSECUTIVE, self.num_records - 1)
         index = load_record_index(manifest)
         self._paths = tf.constant([f"{manifest.folder}/{file.name}" for file in manifest.files])

@@ -17,7 +17,6 @@ import dataclasses
 import gzip
 import io
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -28,11 +27,12 @@ import tqdm
 from solo_dist.config import CANVAS_MULTIPLE, ConfigError, DataConfig
 from solo_dist.data import coco, schema
 from solo_dist.data.coco import Catalogue, Rejection
+from solo_dist.data.earlier_shards import find_finished, prepare_folder
 from solo_dist.data.files import checksum, write_atomically
 from solo_dist.data.records import Counts, ShardSettings
 from solo_dist.data.schema import Manifest, ShardError, ShardFile
-from solo_dist.data.shard_worker import ShardNote, ShardTask, make_shards, pictures_changed, valid_note
-from solo_dist.data.transfer import copy_shards, stored
+from solo_dist.data.shard_worker import ShardNote, ShardTask, make_shards, valid_note
+from solo_dist.data.transfer import copy_shards
 from solo_dist.runtime import storage
 
 BY_DESIGN = ("crowd", "ignore")
@@ -80,13 +80,15 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
         _fail_on(catalogue.rejected)
     fingerprint = _fingerprint(job, num_shards)
     remote = storage.is_remote(job.output)
-    manifest = _finished(job, catalogue, fingerprint)
+    manifest = find_finished(job.output, fingerprint, job.images, catalogue)
     if manifest is None:
-        _prepare_folder(job.output, fingerprint)
+        prepare_folder(job.output, fingerprint)
         make = _shard_and_copy if remote else _shard
         manifest = make(job, catalogue, num_shards, fingerprint, processes, progress)
+    elif job.strict:
+        _fail_on_reasons(manifest)
+    storage.remove_folder(f"{job.output}/{schema.PROGRESS}")
     if remote:
-        storage.remove_folder(f"{job.output}/{schema.PROGRESS}")
         storage.remove_folder(storage.scratch_folder(job.output))
     return manifest
 
@@ -96,9 +98,9 @@ def _shard_and_copy(
 ) -> Manifest:
     """Into an object store, by way of a local folder of these data and settings."""
     scratch = f"{storage.scratch_folder(job.output)}/{schema.crc32c(fingerprint.encode())}"
-    local = dataclasses.replace(job, output=scratch)
-    if _finished(local, catalogue, fingerprint) is None:
-        _prepare_folder(scratch, fingerprint)
+    if find_finished(scratch, fingerprint, job.images, catalogue) is None:
+        prepare_folder(scratch, fingerprint)
+        local = dataclasses.replace(job, output=scratch)
         _shard(local, catalogue, num_shards, fingerprint, processes, progress)
     return copy_shards(scratch, job.output, progress)
 
@@ -202,86 +204,6 @@ def _fingerprint(job: ShardJob, num_shards: int) -> str:
     return json.dumps(values | settings, sort_keys=True)
 
 
-def _finished(job: ShardJob, catalogue: Catalogue, fingerprint: str) -> Manifest | None:
-    """The manifest where the folder is complete, undamaged, and no picture that it lacks has changed.
-
-    Any other manifest of these data and settings is removed: without it the folder is made again.
-    """
-    if not schema.is_complete(job.output):
-        return None
-    _check_manifest_is_ours(job.output, fingerprint)
-    manifest = _undamaged(job.output)
-    if not manifest or pictures_changed(job.images, catalogue.images, _rejected_later(job.output, catalogue)):
-        storage.remove(f"{job.output}/{schema.MANIFEST}")
-        return None
-    if job.strict:
-        _fail_on_reasons(manifest)
-    storage.remove_folder(f"{job.output}/{schema.PROGRESS}")
-    return manifest
-
-
-def _check_manifest_is_ours(output: str, fingerprint: str) -> None:
-    text = storage.read(f"{output}/{schema.MANIFEST}")
-    try:
-        theirs = json.loads(text)["fingerprint"]
-    except (ValueError, KeyError, TypeError):
-        names = set(storage.names(output)) - {schema.MANIFEST}
-        if not names or _strange_files(output):
-            raise _other_files(output, schema.MANIFEST) from None
-        return  # beside files that are all ours: damaged
-    if theirs != fingerprint:
-        _refuse(output)
-
-
-def _undamaged(output: str) -> Manifest | None:
-    try:
-        manifest = schema.load_manifest(output)
-    except ShardError:
-        return None
-    files = [*manifest.files, *manifest.side_files]
-    intact = stored(output, files) == {file.name: (file.bytes, file.crc32c) for file in files}
-    return manifest if intact else None
-
-
-def _rejected_later(output: str, catalogue: Catalogue) -> list[Rejection]:
-    """What a finished folder lacks, apart from the catalogue's own rejections, with which rejected.jsonl begins."""
-    path = f"{output}/{schema.REJECTED}"
-    try:
-        lines = storage.read(path).splitlines()
-    except tf.errors.NotFoundError:  # it is for people, and copies may do without
-        return []
-    try:
-        return [Rejection(**json.loads(line)) for line in lines[len(catalogue.rejected) :]]
-    except (ValueError, TypeError) as error:
-        raise ShardError(f"{path} is damaged ({error}); delete the file, then run the same command.") from error
-
-
-def _prepare_folder(output: str, fingerprint: str) -> None:
-    path = f"{output}/{schema.PROGRESS}/fingerprint.json"
-    try:
-        if storage.read(path).decode() != fingerprint:
-            _refuse(output)
-    except tf.errors.NotFoundError:
-        if strange := _strange_files(output):
-            raise _other_files(output, strange[0]) from None
-    storage.write(path, fingerprint.encode())
-
-
-def _strange_files(output: str) -> list[str]:
-    """Names in a folder that this tool does not give."""
-    known = re.compile(r"shard-\d+-of-\d+\.tfrecord.*|records\.npy.*|annotations\.json\.gz.*|rejected\.jsonl.*")
-    ours = (schema.PROGRESS, schema.MANIFEST)
-    return [name for name in storage.names(output) if not known.fullmatch(name) and name not in ours]
-
-
-def _other_files(output: str, name: str) -> ShardError:
-    return ShardError(f"{output} holds other files ({name}); choose an empty --output folder.")
-
-
-def _refuse(output: str) -> None:
-    raise ShardError(f"{output} holds shards of other data or settings; delete the folder, or choose another --output.")
-
-
 def _spool_annotations(plan: _Plan) -> list[Rejection]:
     """Writes each shard's annotations to a file of its own; returns what cannot be assigned to an image."""
     tasks = [plan.task(shard) for shard in range(plan.num_shards)]
@@ -373,7 +295,6 @@ def _finish(plan: _Plan, notes: list[ShardNote], rejected: list[Rejection], fing
     for shard, note in enumerate(notes):
         if not note.offsets:
             tf.io.gfile.remove(plan.task(shard).shard)
-    tf.io.gfile.rmtree(f"{output}/{schema.PROGRESS}")
     return manifest
 
 

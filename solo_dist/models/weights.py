@@ -7,12 +7,16 @@ Where the weights of a run come from, in order of precedence (the trainer does t
 4. random numbers from the seed.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import importlib.util
 import logging
+import os
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -220,7 +224,8 @@ def load_backbone_weights(model: Any) -> Match | None:
 def _keras_imagenet(backbone: KerasBackbone) -> dict[str, np.ndarray]:
     """Downloads through Keras, which keeps the file."""
     try:
-        network = build_application(backbone.application, backbone.picture_shape, weights="imagenet")
+        with _one_download_at_a_time():
+            network = build_application(backbone.application, backbone.picture_shape, weights="imagenet")
     except Exception as error:  # whatever the network has in store
         raise WeightsError(
             f"Keras could not download the ImageNet weights of {backbone.application}: {error}"
@@ -234,6 +239,14 @@ def _keras_imagenet(backbone: KerasBackbone) -> dict[str, np.ndarray]:
     return arrays
 
 
+@contextlib.contextmanager
+def _one_download_at_a_time() -> Iterator[None]:
+    """Among the workers of a host: Keras loads into the file's final name, where another would find a part of it."""
+    with open(f"{tempfile.gettempdir()}/solo_dist_{os.getuid()}_download.lock", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _imagenet_file(name: str) -> str:
     """A local file with ImageNet weights: from the installed package, or downloaded and checked."""
     if name == "efficientnet_lite0":
@@ -242,7 +255,8 @@ def _imagenet_file(name: str) -> str:
         raise WeightsError(f"There are no ImageNet weights for {name}; set model.backbone.weights to a file or to ''.")
     file = TORCHVISION_FILES[name]
     try:
-        path = keras.utils.get_file(file, _TORCHVISION + file, cache_subdir="solo_dist")
+        with _one_download_at_a_time():
+            path = keras.utils.get_file(file, _TORCHVISION + file, cache_subdir="solo_dist")
     except Exception as error:  # whatever the network has in store
         raise WeightsError(
             f"{_TORCHVISION}{file} could not be downloaded ({error}); "

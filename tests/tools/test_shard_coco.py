@@ -21,7 +21,7 @@ import tensorflow as tf
 from pycocotools.coco import COCO
 
 from solo_dist.config import AugmentConfig, ConfigError, DataConfig, GridConfig
-from solo_dist.data import coco, schema, sharding, transforms
+from solo_dist.data import coco, earlier_shards, schema, sharding, transforms
 from solo_dist.data.records import ShardSettings
 from solo_dist.data.sharding import ShardJob, shard_coco
 from solo_dist.data.targets import make_targets
@@ -567,7 +567,7 @@ def interrupted(many, tmp_path):
     job = data_set.job(str(tmp_path / "half"), num_shards=9)
     catalogue = coco.read_catalogue(job.annotations)
     plan = sharding._Plan(job, catalogue, 9)
-    sharding._prepare_folder(job.output, sharding._fingerprint(job, 9))
+    earlier_shards.prepare_folder(job.output, sharding._fingerprint(job, 9))
     sharding._spool_annotations(plan)
     tasks = [plan.task(number) for number in range(3)]
     list(sharding.make_shards(tasks, job.settings, catalogue.categories, 0, lambda count: None))

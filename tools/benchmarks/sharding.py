@@ -1,0 +1,77 @@
+"""The shard tool with one process and with one a core: how far the work is shared, and that the bytes are the same."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from solo_dist.data import schema, shapes
+from solo_dist.runtime import storage
+from tools.benchmarks.timing import Options, alternate, ratio, report
+
+RECIPE = Path(__file__).resolve().parents[2] / "configs/solov2_r50_fpn_3x.py"
+IMAGES = 640
+"""At least so many, so that the start of the processes counts for little; a smaller data set is repeated."""
+
+
+def run(options: Options) -> dict[str, float]:
+    """Images a second of both, and the share of `processes` times the speed of one process that is reached."""
+    processes = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        data = options.data.rstrip("/") or f"{folder}/shapes"
+        if not options.data:
+            shapes.make_shapes(data, "train", 64, shapes.ShapesSettings(side=640))
+        images = _repeat(f"{data}/instances.json", f"{folder}/instances.json")
+        outputs = {count: f"{folder}/shards_{count}" for count in (1, processes)}
+        cases = {
+            f"{count} processes": _sharding(f"{folder}/instances.json", f"{data}/images", output, count)
+            for count, output in outputs.items()
+        }
+        seconds = alternate(cases, options.rounds)
+        manifests = {storage.read(f"{output}/{schema.MANIFEST}") for output in outputs.values()}
+    report(seconds)
+    if len(manifests) > 1:
+        raise RuntimeError("The number of processes changed the shards.")
+    one, all_of_them = cases
+    return {
+        "share_of_linear_speedup": ratio(seconds, one, all_of_them) / processes,
+        "processes": processes,
+        **{
+            f"images_per_second_{count}": images / statistics.median(turns)
+            for count, turns in zip(outputs, seconds.values(), strict=True)
+        },
+    }
+
+
+def _repeat(source: str, target: str) -> int:
+    """Writes the annotations with every picture so often that there are IMAGES of them; returns how many there are."""
+    coco = json.loads(storage.read(source))
+    copies = -(-IMAGES // len(coco["images"]))
+    image_step = 1 + max(image["id"] for image in coco["images"])
+    annotation_step = 1 + max(annotation["id"] for annotation in coco["annotations"])
+    repeated = coco | {
+        "images": [image | {"id": image["id"] + n * image_step} for n in range(copies) for image in coco["images"]],
+        "annotations": [
+            entry | {"id": entry["id"] + n * annotation_step, "image_id": entry["image_id"] + n * image_step}
+            for n in range(copies)
+            for entry in coco["annotations"]
+        ],
+    }
+    storage.write(target, json.dumps(repeated).encode())
+    return len(repeated["images"])
+
+
+def _sharding(annotations: str, images: str, output: str, processes: int) -> Callable[[], None]:
+    paths = [f"--annotations={annotations}", f"--images={images}", f"--output={output}", "--canvas=512x512"]
+    command = [sys.executable, "-m", "tools.shard_coco", *paths, f"--config={RECIPE}", f"--processes={processes}"]
+
+    def shard() -> None:
+        shutil.rmtree(output, ignore_errors=True)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    return shard
