@@ -45,7 +45,6 @@ from solo_dist.runtime.launcher import (
     describe_exit,
     is_restartable,
     read_progress,
-    without_resume,
 )
 
 _POLL_SECONDS = 0.1
@@ -220,8 +219,7 @@ class Launcher:
         return Worker(number, process, log, shown)
 
     def _command(self) -> list[str]:
-        options, saved = self._options, read_progress(self._progress_file) >= 0
-        arguments = without_resume(options.arguments) if saved else list(options.arguments)
+        options, arguments = self._options, list(self._options.arguments)
         if self._data_service.address:
             arguments.append(f"--config.data.service={self._data_service.address}")
         if options.workers > 1 and not any(argument.startswith("--strategy") for argument in arguments):

@@ -50,9 +50,9 @@ def predict_pictures(detector: Detector, paths: Sequence[str], output: str, scor
     """
     summary, results = Summary(), []
     names = overlay_names(paths)
-    written = {posixpath.normpath(f"{output}/{name}") for name in names}
-    if overwritten := written & {posixpath.normpath(path) for path in paths}:
-        raise ConfigError(f"--output={output} would replace the picture {min(overwritten)}; choose another folder.")
+    folder = posixpath.realpath(output)
+    if beside := [path for path in paths if posixpath.realpath(posixpath.dirname(path)) == folder]:
+        raise ConfigError(f"--output={output} has pictures in it, such as {beside[0]}; choose another folder.")
     for number, (path, name) in enumerate(zip(tqdm.tqdm(paths, unit="picture"), names, strict=True), start=1):
         try:
             picture = read_picture(path)

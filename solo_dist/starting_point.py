@@ -7,23 +7,29 @@ In this order of precedence:
   4. random, from the recipe's seed.
 """
 
+import contextlib
 import dataclasses
 import logging
+import os
+from typing import Any
 
-from solo_dist.checkpoint import Checkpoint, CheckpointStore, load_arrays, load_metadata
+from solo_dist.checkpoint import Checkpoint, CheckpointError, CheckpointStore, load_arrays, load_metadata
 from solo_dist.config import Config, ConfigError
-from solo_dist.runtime import storage
+from solo_dist.runtime import launcher, storage
 
 log = logging.getLogger(__name__)
 
 
-def find_resume_point(store: CheckpointStore, workdir: str, resume: str) -> Checkpoint | None:
+def find_resume_point(store: CheckpointStore, workdir: str, resume: str, is_chief: bool) -> Checkpoint | None:
     """The checkpoint to go on from, or None for a new run.
+
+    A later start of the job that was given `never` or a checkpoint goes on from what it has saved itself.
 
     Args:
       store: the run's checkpoints.
       workdir: for messages.
       resume: auto, never, or the folder of a checkpoint.
+      is_chief: whether this worker is the one that decides whether a run may be there.
 
     Raises:
       ConfigError: where going on that way would mix two runs.
@@ -31,16 +37,18 @@ def find_resume_point(store: CheckpointStore, workdir: str, resume: str) -> Chec
     if resume == "auto":
         return store.restore_latest()
     existing = store.steps()
+    newest = _newest_metadata(store)
     if resume == "never":
-        if existing:
+        job = launcher.job_id(os.environ)
+        if existing and is_chief and (job is None or newest.get("job") != job):
             raise ConfigError(
                 f"--resume=never, but {workdir} holds a run at step {existing[-1]}; "
                 "give another --workdir, or remove this one."
             )
-        return None
+        return store.restore_latest()
     resume = resume.rstrip("/")
-    if existing and load_metadata(store.path(existing[-1])).get("resumed_from") == resume:
-        return store.restore_latest()  # a later start of the job that this was asked of
+    if newest.get("resumed_from") == resume:
+        return store.restore_latest()
     arrays, metadata = load_arrays(resume)
     if "step" not in metadata or "images" not in metadata:
         raise ConfigError(
@@ -52,6 +60,14 @@ def find_resume_point(store: CheckpointStore, workdir: str, resume: str) -> Chec
             "give another --workdir."
         )
     return Checkpoint(metadata["step"], arrays, metadata)
+
+
+def _newest_metadata(store: CheckpointStore) -> dict[str, Any]:
+    """Of the newest checkpoint whose metadata can be read; empty where there is none."""
+    for step in reversed(store.steps()):
+        with contextlib.suppress(CheckpointError):
+            return load_metadata(store.path(step))
+    return {}
 
 
 def check_same_run(config: Config, workdir: str) -> None:

@@ -18,9 +18,11 @@ The same command again goes on where the run stopped. Any field of the recipe ca
 import contextlib
 import logging
 import os
+import re
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,7 @@ from ml_collections import config_flags
 from solo_dist import cli
 from solo_dist.config import Config, ConfigError
 from solo_dist.runtime import launcher
-from solo_dist.runtime.cluster import Cluster, resolve_cluster
-from solo_dist.runtime.preemption import leaving_on_signals
+from solo_dist.runtime.cluster import Cluster, resolve_cluster, wait_for_workers
 
 _DEFAULT_RECIPE = str(Path(__file__).resolve().parent.parent / "configs" / "shapes_tiny.py")
 
@@ -71,20 +72,19 @@ def main(arguments: list[str]) -> None:
         raise ConfigError("--workers and --worker_index need --strategy=multi_worker.")
     _log_to_stderr(config, cluster)
 
+    from solo_dist.runtime.precision import set_determinism, set_precision
+    from solo_dist.runtime.quiet import start_xla_quietly
+    from solo_dist.runtime.strategy import build_strategy, describe
     from solo_dist.runtime.watchdog import Watchdog
 
-    # From here on other workers can keep this one waiting: the strategy waits until all of them are there.
+    # From here on other workers can keep this one waiting.
     with Watchdog(config.runtime.watchdog_minutes * 60) as watchdog:
-        with leaving_on_signals():
-            from solo_dist.runtime.precision import set_determinism, set_precision
-            from solo_dist.runtime.quiet import start_xla_quietly
-            from solo_dist.runtime.strategy import build_strategy, describe
-
-            if cluster:
-                log.info("waiting until all workers are there: %s", ", ".join(cluster.workers))
-            strategy = build_strategy(
-                _STRATEGY.value, cluster, config.runtime.communication, _NUM_DEVICES.value, _CPU_DEVICES.value
-            )
+        if cluster:
+            log.info("waiting until all workers are there: %s", ", ".join(cluster.workers))
+            wait_for_workers(cluster)
+        strategy = build_strategy(
+            _STRATEGY.value, cluster, config.runtime.communication, _NUM_DEVICES.value, _CPU_DEVICES.value
+        )
         start_xla_quietly()
         set_precision(config.runtime.precision)
         set_determinism(config.seed, config.runtime.deterministic)
@@ -140,9 +140,18 @@ def _make_missing_shapes(config: Config, is_chief: bool) -> None:
 def _how_to_go_on() -> str:
     if os.environ.get(launcher.JOB_ID_VARIABLE):
         return "The launcher's command goes on from there."
-    arguments = launcher.without_resume(sys.argv[1:])
+    arguments = _without_resume(sys.argv[1:])
     command = [Path(sys.executable).name, "-m", "solo_dist.train", *arguments]
     return f"The same command goes on from there:\n  {shlex.join(command)}"
+
+
+def _without_resume(arguments: Sequence[str]) -> list[str]:
+    """Flags less --resume: now the run has a checkpoint of its own."""
+    kept: list[str] = []
+    for before, argument in zip(["", *arguments], arguments):  # noqa: B905
+        if not re.match("--?resume(=|$)", argument) and before not in ("-resume", "--resume"):
+            kept.append(argument)
+    return kept
 
 
 def _log_to_stderr(config: Config, cluster: Cluster | None) -> None:

@@ -6,6 +6,7 @@ in data/pipeline.py, and how workers find each other in runtime/.
 
 import dataclasses
 import logging
+import os
 import time
 from typing import Any
 
@@ -30,7 +31,7 @@ from solo_dist.observability.profiler import StepProfiler
 from solo_dist.observability.progress import Progress
 from solo_dist.observability.writers import MetricWriter, has_line
 from solo_dist.optim import Optimizer, peak_learning_rate
-from solo_dist.runtime import storage
+from solo_dist.runtime import launcher, storage
 from solo_dist.runtime.agreement import any_worker, gather, verify_equal
 from solo_dist.runtime.preemption import StopSignals
 from solo_dist.runtime.strategy import replicas_on_host
@@ -87,7 +88,7 @@ class Trainer:
         self.manifest = self.build_data_contract()
         if self.is_chief:
             check_same_run(config, self.workdir)
-        resumed = find_resume_point(self.checkpoints, self.workdir, resume)
+        resumed = find_resume_point(self.checkpoints, self.workdir, resume, self.is_chief)
         self.model = self.build_model()
         self.plan = self.build_plan()
         self.optimizer = self.build_optimizer()
@@ -95,9 +96,10 @@ class Trainer:
         self.detect = detection_function(self.model, config.model.grid, config.postprocess)
         self.validation = self.build_validation()
         self._initialise(resumed)
-        own = resumed.metadata.get("resumed_from", "") if resumed else ""
-        self._resumed_from = own if resume in ("auto", "never") else resume.rstrip("/")
-        self.writer = self.build_writer(unpublished=bool(self.scratch) and resume.startswith(f"{self.scratch}/"))
+        before = resumed.metadata.get("resumed_from", "") if resumed else ""
+        self._resumed_from = before if resume in ("auto", "never") else resume.rstrip("/")
+        from_scratch = bool(self.scratch) and resume.startswith(f"{self.scratch}/")
+        self.writer = self.build_writer(unpublished=from_scratch and before != self._resumed_from)
 
     def fit(self) -> None:
         """Trains to the last step of the recipe, from wherever the run stands.
@@ -107,10 +109,10 @@ class Trainer:
           TrainingFailed: where loss or gradients stay non-finite.
         """
         train = self.config.train
-        batches = self.build_input()
-        self.progress = Progress(self.step_number, train.steps, train.global_batch)
         current: Signals | None = None
         with StopSignals() as self.stop, self.checkpoints, self.profiler, readable_errors():
+            batches = self.build_input()
+            self.progress = Progress(self.step_number, train.steps, train.global_batch)
             self._evaluate_if_left_out()
             while self.step_number < train.steps:
                 self.profiler.update(self.step_number, self.train_step.wait)
@@ -336,8 +338,8 @@ class Trainer:
             # A mask AP of more images counts more; only those of equally many can be compared.
             every = self.validation.manifest.num_images
             score = {"ap": metrics["segm/AP"], "ap_images": min(images or every, every)}
-            best = self._best()
-            if (score["ap_images"], score["ap"]) > (best.get("ap_images", 0), best.get("ap", -1.0)):
+            best = {"ap_images": score["ap_images"], "ap": -1.0} | self._best()
+            if score["ap"] >= 0 and (score["ap_images"], score["ap"]) > (best["ap_images"], best["ap"]):
                 self.best.save(self.step_number, self._host_copy(), self._metadata() | score)
                 self.best.wait()
             # At the end, since the line says that the evaluation is done and nothing of it has to be made again.
@@ -396,6 +398,7 @@ class Trainer:
             "categories": self.manifest.categories,
             "recipe": self.config.name,
             "resumed_from": self._resumed_from,
+            "job": launcher.job_id(os.environ),
         }
 
     def _leave(self) -> None:

@@ -118,7 +118,7 @@ LOCAL_FILES = {
     "solo_dist.runtime.storage": "a temporary folder of its own for what is on its way to a store",
     "solo_dist.runtime.launcher": "progress of a worker for the launcher on the same host",
     "solo_dist.data.cache": "copies of shards on a local disk are what it is for",
-    "solo_dist.models.weights": "a file to lock while Keras downloads",
+    "solo_dist.models.weights": "downloads, into Keras's folder in the home",
     "tools.benchmarks.input": "a temporary folder of its own",
     "tools.benchmarks.scaling": "trainings in a temporary folder of its own",
     "tools.benchmarks.sharding": "shards in a temporary folder of its own",

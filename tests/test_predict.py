@@ -226,8 +226,10 @@ def test_pictures_are_not_replaced_by_their_overlays(detector, tmp_path):
     path = tmp_path / "one.jpg"
     PIL.Image.fromarray(noise(40, 50)).save(path)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=f"would replace the picture {path}"):
-        prediction.predict_pictures(detector, [str(path)], f"{tmp_path}/.", 0.0)
+    (tmp_path.parent / "link").symlink_to(tmp_path)
+    for output in (f"{tmp_path}/.", os.path.relpath(tmp_path), str(tmp_path.parent / "link")):
+        with pytest.raises(ValueError, match=f"has pictures in it, such as {path}; choose another folder"):
+            prediction.predict_pictures(detector, [str(path)], output, 0.0)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 

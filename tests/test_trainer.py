@@ -154,6 +154,17 @@ def test_a_named_checkpoint_is_where_only_the_first_start_of_a_job_begins(finish
     assert Trainer(config, str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"), resume=named).step_number == 9
 
 
+def test_resume_never_goes_on_in_later_starts_of_its_job(shards, tmp_path, monkeypatch):
+    config = recipe(shards)
+    for job, steps in (("mine", 2), ("mine", 4)):
+        monkeypatch.setenv("SOLO_DIST_JOB_ID", job)
+        config.train.steps = steps
+        assert train(config, tmp_path, resume="never").step_number == steps
+    monkeypatch.setenv("SOLO_DIST_JOB_ID", "another")
+    with pytest.raises(ConfigError, match="--resume=never, but .* holds a run at step 4"):
+        train(config, tmp_path, resume="never")
+
+
 def test_a_run_goes_on_in_another_precision(finished, shards, tmp_path):
     arrays, metadata = load_arrays(find_checkpoint(finished[0], "latest"))
     arrays |= {"step/loss_scale": np.float32(8), "step/good_steps": np.int64(3)}

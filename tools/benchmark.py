@@ -6,7 +6,7 @@ r"""Measures this machine's speed at each part of the system, as ratios that com
     python -m tools.benchmark --what=all --rounds=9
     python -m tools.benchmark --what=memory --config=configs/solov2_r50_fpn_3x.py --memory_gb=6
 
-Cases take turns in one process and medians are compared. `units` are multiples of one 3x3 convolution of 19.3 GFLOP
+Cases take turns in one run and medians are compared. `units` are multiples of one 3x3 convolution of 19.3 GFLOP
 on the same machine (tools/benchmarks/timing.py). Close other programs first.
 """
 

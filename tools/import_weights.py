@@ -64,7 +64,7 @@ def _check_output() -> None:
     from solo_dist.runtime import storage
 
     output = _OUTPUT.value.rstrip("/")
-    others = [name for name in storage.names(output) if name not in (ARRAYS_FILE, COMMIT_FILE)]
+    others = [name for name in storage.names(output) if not name.startswith((ARRAYS_FILE, COMMIT_FILE))]
     if others:
         raise ConfigError(
             f"--output={_OUTPUT.value} holds other files ({others[0]}), which would be deleted; name a folder for this "

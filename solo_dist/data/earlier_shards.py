@@ -8,13 +8,13 @@ import tensorflow as tf
 from solo_dist.data import schema
 from solo_dist.data.coco import Catalogue, Rejection
 from solo_dist.data.schema import Manifest, ShardError
-from solo_dist.data.shard_worker import pictures_changed
+from solo_dist.data.shard_worker import repaired
 from solo_dist.data.transfer import stored
 from solo_dist.runtime import storage
 
 
-def find_finished(output: str, fingerprint: str, images: str, catalogue: Catalogue) -> Manifest | None:
-    """The manifest where the folder is complete, undamaged, and no picture that it lacks has changed.
+def find_finished(output: str, fingerprint: str, images: str, catalogue: Catalogue, strict: bool) -> Manifest | None:
+    """The manifest where the folder is complete, undamaged, and no picture that it lacks has been repaired.
 
     Any other manifest of these data and settings is removed: without it the folder is made again.
 
@@ -23,6 +23,7 @@ def find_finished(output: str, fingerprint: str, images: str, catalogue: Catalog
       fingerprint: of data and settings.
       images: folder of the pictures.
       catalogue: what was read from the instances json.
+      strict: whether to make it again only where all pictures that it lacks have been repaired.
     Raises:
       ShardError: shards of other data or settings, or other files, are there.
     """
@@ -30,8 +31,10 @@ def find_finished(output: str, fingerprint: str, images: str, catalogue: Catalog
         return None
     _check_manifest_is_ours(output, fingerprint)
     manifest = _undamaged(output)
-    if manifest and not pictures_changed(images, catalogue.images, _rejected_later(output, catalogue)):
-        return manifest
+    if manifest and manifest.fingerprint == fingerprint:
+        usable = repaired(images, catalogue.images, _rejected_later(output, catalogue))
+        if not any(usable) or (strict and not all(usable)):
+            return manifest
     storage.remove(f"{output}/{schema.MANIFEST}")
     return None
 

@@ -227,23 +227,23 @@ def valid_note(task: ShardTask) -> ShardNote | None:
         valid = (shard_crc, checksum(task.annotations)) == (note.file.crc32c, note.annotations_crc32c)
     except (tf.errors.NotFoundError, ValueError, KeyError, TypeError):
         return None
-    return note if valid and not pictures_changed(task.images, task.entries, note.rejected) else None
+    return note if valid and not any(repaired(task.images, task.entries, note.rejected)) else None
 
 
-def pictures_changed(folder: str, images: list[CocoImage], rejected: list[Rejection]) -> bool:
-    """Whether one of the pictures that could not be used can be now, or cannot for another reason.
+def repaired(folder: str, images: list[CocoImage], rejected: list[Rejection]) -> list[bool]:
+    """For each of the pictures that could not be used, whether it can be now.
 
     Raises:
       StoreError: as pictures.read_bytes.
     """
-    reasons = {rejection.id: rejection.reason for rejection in rejected if rejection.kind == "image"}
+    lacking = {rejection.id for rejection in rejected if rejection.kind == "image"}
 
-    def changed(image: CocoImage) -> bool:
+    def usable(image: CocoImage) -> bool:
         try:
             pictures.decode(pictures.read_bytes(f"{folder}/{image.file_name}"), image)
-        except Unusable as error:
-            return str(error) != reasons[image.id]
+        except Unusable:
+            return False
         return True
 
     with concurrent.futures.ThreadPoolExecutor(_PICTURES_AT_A_TIME) as pool:
-        return any(pool.map(changed, [image for image in images if image.id in reasons]))
+        return list(pool.map(usable, [image for image in images if image.id in lacking]))

@@ -80,13 +80,11 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
         _fail_on(catalogue.rejected)
     fingerprint = _fingerprint(job, num_shards)
     remote = storage.is_remote(job.output)
-    manifest = find_finished(job.output, fingerprint, job.images, catalogue)
+    manifest = _find_finished(job, job.output, catalogue, fingerprint)
     if manifest is None:
         prepare_folder(job.output, fingerprint)
         make = _shard_and_copy if remote else _shard
         manifest = make(job, catalogue, num_shards, fingerprint, processes, progress)
-    elif job.strict:
-        _fail_on_reasons(manifest)
     storage.remove_folder(f"{job.output}/{schema.PROGRESS}")
     if remote:
         storage.remove_folder(storage.scratch_folder(job.output))
@@ -98,11 +96,18 @@ def _shard_and_copy(
 ) -> Manifest:
     """Into an object store, by way of a local folder of these data and settings."""
     scratch = f"{storage.scratch_folder(job.output)}/{schema.crc32c(fingerprint.encode())}"
-    if find_finished(scratch, fingerprint, job.images, catalogue) is None:
+    if _find_finished(job, scratch, catalogue, fingerprint) is None:
         prepare_folder(scratch, fingerprint)
         local = dataclasses.replace(job, output=scratch)
         _shard(local, catalogue, num_shards, fingerprint, processes, progress)
     return copy_shards(scratch, job.output, progress)
+
+
+def _find_finished(job: ShardJob, folder: str, catalogue: Catalogue, fingerprint: str) -> Manifest | None:
+    manifest = find_finished(folder, fingerprint, job.images, catalogue, job.strict)
+    if manifest and job.strict:
+        _fail_on_reasons(manifest)
+    return manifest
 
 
 def _shard(

@@ -7,21 +7,19 @@ Where the weights of a run come from, in order of precedence (the trainer does t
 4. random numbers from the seed.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import importlib.util
 import logging
 import os
-import tempfile
+import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from solo_dist.config import ConfigError, ModelConfig
 from solo_dist.models import weight_names
@@ -224,8 +222,7 @@ def load_backbone_weights(model: Any) -> Match | None:
 def _keras_imagenet(backbone: KerasBackbone) -> dict[str, np.ndarray]:
     """Downloads through Keras, which keeps the file."""
     try:
-        with _one_download_at_a_time():
-            network = build_application(backbone.application, backbone.picture_shape, weights="imagenet")
+        network = build_application(backbone.application, backbone.picture_shape, weights="imagenet")
     except Exception as error:  # whatever the network has in store
         raise WeightsError(
             f"Keras could not download the ImageNet weights of {backbone.application}: {error}"
@@ -239,34 +236,39 @@ def _keras_imagenet(backbone: KerasBackbone) -> dict[str, np.ndarray]:
     return arrays
 
 
-@contextlib.contextmanager
-def _one_download_at_a_time() -> Iterator[None]:
-    """Among the workers of a host: Keras loads into the file's final name, where another would find a part of it."""
-    with open(f"{tempfile.gettempdir()}/solo_dist_{os.getuid()}_download.lock", "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _imagenet_file(name: str) -> str:
     """A local file with ImageNet weights: from the installed package, or downloaded and checked."""
     if name == "efficientnet_lite0":
         return lite_weights_file()
     if name not in TORCHVISION_FILES:
         raise WeightsError(f"There are no ImageNet weights for {name}; set model.backbone.weights to a file or to ''.")
-    file = TORCHVISION_FILES[name]
-    try:
-        with _one_download_at_a_time():
-            path = keras.utils.get_file(file, _TORCHVISION + file, cache_subdir="solo_dist")
-    except Exception as error:  # whatever the network has in store
-        raise WeightsError(
-            f"{_TORCHVISION}{file} could not be downloaded ({error}); "
-            "fetch it elsewhere and set model.backbone.weights to its path, or to '' for random weights."
-        ) from None
-    with tf.io.gfile.GFile(path, "rb") as content:
-        digest = hashlib.sha256(content.read()).hexdigest()
-    if not digest.startswith(file[-12:-4]):
-        raise WeightsError(f"{path} is not the file it was published as; remove it to download it again.")
-    return path
+    cache = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    return fetch_checked(_TORCHVISION + TORCHVISION_FILES[name], cache)
+
+
+def fetch_checked(url: str, cache: Path) -> str:
+    """The local path of a file whose name ends with the first digits of its SHA-256; downloaded where it is not cached.
+
+    Raises:
+      WeightsError: it cannot be downloaded, or has another content.
+    """
+    path = cache / "solo_dist" / url.rpartition("/")[2]
+    fetched = path
+    if not path.exists():
+        # Under a name of this process, since other workers may be at it too, also on other hosts with the same home.
+        own = f"{path.name}.{socket.gethostname()}.{os.getpid()}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)  # Keras would take another folder instead
+            fetched = Path(keras.utils.get_file(own, url, cache_dir=str(cache), cache_subdir="solo_dist"))
+        except Exception as error:  # whatever the network has in store
+            raise WeightsError(
+                f"{url} could not be downloaded ({error}); "
+                "fetch it elsewhere and set model.backbone.weights to its path, or to '' for random weights."
+            ) from None
+    if not hashlib.sha256(fetched.read_bytes()).hexdigest().startswith(path.stem.rpartition("-")[2]):
+        raise WeightsError(f"{fetched} is not the file it was published as; remove it to download it again.")
+    os.replace(fetched, path)
+    return str(path)
 
 
 def lite_weights_file() -> str:

@@ -10,9 +10,14 @@ does not describe it completely is an error that names the variable; nothing is 
 Pure Python: imports no TensorFlow.
 """
 
+import contextlib
 import dataclasses
 import json
+import logging
+import math
 import re
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +26,9 @@ from solo_dist.config import ConfigError
 KUBERNETES_PORT = 2222
 _SLURM_PORTS = range(12_000, 32_000)  # below the ports that Linux hands out on its own (32768 and up)
 _SLURM_PORTS_PER_JOB = 128
+_CONNECT_SECONDS, _WAIT_SECONDS, _TELL_SECONDS = 5.0, 0.2, 30.0
+
+log = logging.getLogger(__name__)
 
 
 class ClusterError(ConfigError):
@@ -65,6 +73,39 @@ class Cluster:
         """The cluster as the JSON that TensorFlow expects in TF_CONFIG."""
         task = {"type": "worker", "index": self.index}
         return json.dumps({"cluster": {"worker": list(self.workers)}, "task": task})
+
+
+def wait_for_workers(cluster: Cluster) -> None:
+    """Returns when something listens on the ports of all other workers, as this one does meanwhile on its own.
+
+    TensorFlow waits for them too, but keeps the interpreter to itself: no signal would be handled and no thread run.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # in use: TensorFlow will say so
+            stack.enter_context(_listen(int(cluster.workers[cluster.index].rpartition(":")[2])))
+        for address in cluster.workers[: cluster.index] + cluster.workers[cluster.index + 1 :]:
+            tell = time.monotonic() + _TELL_SECONDS
+            while not _is_there(address):
+                if time.monotonic() > tell:
+                    log.warning("still waiting for worker %s", address)
+                    tell = math.inf
+                time.sleep(_WAIT_SECONDS)
+
+
+def _listen(port: int) -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
+
+
+def _is_there(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS) as connection:
+            # To reach a free port of its own host the system may pick that very port, and connect it to itself.
+            return connection.getsockname() != connection.getpeername()
+    except OSError:
+        return False
 
 
 def resolve_cluster(

@@ -12,10 +12,9 @@ This module imports no TensorFlow; the launchers use it too.
 import contextlib
 import logging
 import os
-import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NoReturn
 
 EXIT_DONE = 0
@@ -60,15 +59,6 @@ def describe_exit(code: int) -> str:
 def is_restartable(code: int) -> bool:
     """Whether a launcher should start the job again after a worker left with this code (negative: a signal)."""
     return code not in (EXIT_DONE, EXIT_USER_ERROR)
-
-
-def without_resume(arguments: Sequence[str]) -> list[str]:
-    """Flags of the trainer less --resume: once a run has saved, it goes on from its own checkpoint."""
-    kept: list[str] = []
-    for before, argument in zip(["", *arguments], arguments):  # noqa: B905
-        if not re.match("--?resume(=|$)", argument) and before not in ("-resume", "--resume"):
-            kept.append(argument)
-    return kept
 
 
 def leave(code: int) -> NoReturn:

@@ -9,17 +9,14 @@ Nothing is saved from a signal handler; the flag is looked at between two steps.
 PreemptionCheckpointHandler is not used: outside of particular Google machines it watches nothing.
 """
 
-import contextlib
 import http.client
 import logging
 import os
 import signal
 import threading
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import FrameType
-
-from solo_dist.runtime.launcher import EXIT_PREEMPTED
 
 _REASONS = {
     signal.SIGTERM: "SIGTERM",
@@ -29,35 +26,7 @@ _REASONS = {
 _METADATA_HOST_VARIABLE = "GCE_METADATA_HOST"
 _PRODUCT_NAME_FILE = "/sys/class/dmi/id/product_name"
 _POLL_SECONDS = 2.0
-_SIGNAL_POLL_SECONDS = 0.2
 _EXIT_INTERRUPTED = 128 + signal.SIGINT
-
-
-@contextlib.contextmanager
-def leaving_on_signals() -> Iterator[None]:
-    """While there is nothing to save yet: a signal to stop ends the process with EXIT_PREEMPTED.
-
-    For the time in which the main thread waits inside TensorFlow for other workers: no handler of Python's would run,
-    and TensorFlow's server has one that swallows SIGTERM. The signals are blocked in the main thread and all that it
-    starts, so enter it before TensorFlow is loaded; a thread fetches them.
-    """
-    closed = threading.Event()
-
-    def fetch() -> None:
-        while not closed.is_set():
-            if found := signal.sigtimedwait(_REASONS, _SIGNAL_POLL_SECONDS):
-                os.write(2, f"Stopped by {signal.Signals(found.si_signo).name} before the first step.\n".encode())
-                os._exit(EXIT_PREEMPTED)
-
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _REASONS)
-    thread = threading.Thread(target=fetch, name="early signals", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        closed.set()
-        thread.join()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class StopSignals:

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from launch.local import free_ports
 from solo_dist.checkpoint import CheckpointStore
-from solo_dist.runtime.launcher import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER_ERROR
+from solo_dist.runtime.launcher import EXIT_PREEMPTED, EXIT_USER_ERROR, EXIT_WATCHDOG
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = 600
@@ -41,9 +43,9 @@ def test_a_worker_that_never_comes_ends_the_wait(flags, environ, tmp_path):
     process = start(environ, tmp_path / "log", "solo_dist.train", *command, "--config.runtime.watchdog_minutes=0.05")
     code = process.wait(LIMIT_SECONDS)
     output = (tmp_path / "log").read_text()
-    assert code not in (EXIT_DONE, EXIT_USER_ERROR), output  # something that launchers start again
+    assert code == EXIT_WATCHDOG, output
     assert "waiting until all workers are there: 127.0.0.1:29871, 127.0.0.1:29872" in output
-    assert "build_strategy" in output, "the stack does not say where it waits:\n" + output
+    assert "wait_for_workers" in output, "the stack does not say where it waits:\n" + output
 
 
 @pytest.mark.slow
@@ -73,6 +75,20 @@ def test_another_number_of_workers_and_another_strategy_go_on(flags, environ, tr
     for name, value in run.arrays(steps).items():
         if name.startswith("model/"):
             np.testing.assert_allclose(value, arrays[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_worker_that_waits_for_others_leaves_on_a_signal(number, flags, environ, tmp_path):
+    mine, other = free_ports(2)
+    cluster = [f"--workers=127.0.0.1:{mine},127.0.0.1:{other}", "--worker_index=0", "--strategy=multi_worker"]
+    process = start(environ, tmp_path / "log", "solo_dist.train", *flags(tmp_path / "run"), *cluster)
+    end = time.monotonic() + LIMIT_SECONDS
+    with socket.socket() as server:
+        while server.connect_ex(("127.0.0.1", mine)):
+            assert process.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(LIMIT_SECONDS) == -number
 
 
 @pytest.fixture

@@ -73,6 +73,12 @@ def test_two_workers_with_micro_batches(continue_run, one_device):
     assert_weights_agree(run, one_device, STEPS)
 
 
+def test_a_profile_cuts_the_calls_of_all_workers_alike(tmp_path, flags, train):
+    run = train(tmp_path, [*flags(tmp_path, steps=8, save_every=8, log_every=8), "--profile=3:5"], workers=2)
+    assert len(list(tmp_path.glob("tensorboard/plugins/profile/*/*.xplane.pb"))) == 1
+    assert list(run.metrics()) == [8]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if "micro-batches" not in case])
 def test_spread_over(case, continue_run, one_device):

@@ -1,12 +1,16 @@
 """Clusters from literal environments, one row a case."""
 
+import concurrent.futures
 import json
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from solo_dist.runtime.cluster import Cluster, ClusterError, expand_nodelist, resolve_cluster
+from launch.local import free_ports
+from solo_dist.runtime.cluster import Cluster, ClusterError, expand_nodelist, resolve_cluster, wait_for_workers
 
 TF_CONFIG = {"cluster": {"worker": ["a:1", "b:2", "c:3"]}, "task": {"type": "worker", "index": 2}}
 TFJOB = {
@@ -235,3 +239,20 @@ def test_tf_config_round_trip():
 def test_does_not_import_tensorflow():
     code = "import sys, solo_dist.runtime.cluster, solo_dist.runtime.launcher; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_workers_wait_until_all_of_them_are_there():
+    ports = free_ports(3)
+    cluster = tuple(f"localhost:{port}" for port in ports)
+    all_there = threading.Barrier(3)
+
+    def work(index: int) -> None:
+        wait_for_workers(Cluster(cluster, index))
+        with socket.create_server(("localhost", ports[index])):  # as TensorFlow's server, which comes next
+            all_there.wait(timeout=60)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        early = [pool.submit(work, index) for index in (0, 1)]
+        assert not concurrent.futures.wait(early, timeout=1).done
+        for future in [*early, pool.submit(work, 2)]:
+            future.result(timeout=60)

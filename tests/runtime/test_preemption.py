@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from solo_dist.runtime.preemption import StopSignals, leaving_on_signals, metadata_host
+from solo_dist.runtime.preemption import StopSignals, metadata_host
 
 WAIT_SECONDS = 30
 
@@ -32,31 +32,6 @@ def test_signals_set_the_flag(name):
         os.kill(os.getpid(), getattr(signal, name))
         assert stop.wait(WAIT_SECONDS).startswith(name)
         assert stop.requested.startswith(name)
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_a_signal_ends_a_process_that_waits_inside_of_other_code(name):
-    """The sleep stands for TensorFlow, which waits for other workers and does not let Python's handlers run."""
-    code = (
-        "import ctypes, signal\n"
-        "from solo_dist.runtime.preemption import leaving_on_signals\n"
-        "with leaving_on_signals():\n"
-        "    signal.signal(signal.SIGTERM, lambda *_: None)\n"
-        "    print('waiting', flush=True)\n"
-        "    while True: ctypes.CDLL(None).sleep(600)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "waiting\n"
-    process.send_signal(getattr(signal, name))
-    assert process.wait(WAIT_SECONDS) == 193
-    assert process.stderr.read() == f"Stopped by {name} before the first step.\n"
-
-
-def test_afterwards_signals_arrive_as_before():
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    with leaving_on_signals():
-        assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_handlers_are_put_back():

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -389,6 +390,44 @@ def test_strict_fails_on_a_folder_that_was_finished_without_it(data_set, fault):
         ):
             shard(data_set.job(strict=True))
     assert content(data_set.folder / "shards") == finished
+
+
+def test_a_finished_folder_outlives_a_wrong_folder_of_images(data_set, tmp_path):
+    for number in range(3):
+        data_set.add(f"{number}.png", b"x" if number == 1 else None)
+    job = data_set.job()
+    finished = content(shard(job).folder)
+    shard(dataclasses.replace(job, images=str(tmp_path)))
+    assert content(job.output) == finished
+
+
+def test_strict_gives_a_finished_folder_up_only_where_all_of_it_is_repaired(data_set):
+    for number in range(4):
+        data_set.add(f"{number}.png", b"x" if number > 1 else None)
+    finished = content(shard(data_set.job()).folder)
+    smooth_picture(50, 80, 4).save(data_set.folder / "images" / "2.png")
+    with pytest.raises(schema.ShardError, match="--strict: .* leaves out 2 "):
+        shard(data_set.job(strict=True))
+    assert content(data_set.folder / "shards") == finished
+    smooth_picture(50, 80, 5).save(data_set.folder / "images" / "3.png")
+    assert shard(data_set.job(strict=True)).rejected == {}
+
+
+def test_strict_holds_for_what_an_interrupted_upload_left(data_set, monkeypatch, tmp_path):
+    def break_off(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    for number in range(3):
+        data_set.add(f"{number}.png", b"x" if number == 1 else None)
+    job = dataclasses.replace(data_set.job(), output="ram://bucket/shards")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sharding, "copy_shards", break_off)
+        shard(job)
+    with pytest.raises(schema.ShardError, match="--strict: .* leaves out 1 "):
+        shard(dataclasses.replace(job, strict=True))
+    assert not schema.is_complete(job.output)
 
 
 def test_pictures_that_are_added_or_repaired_get_into_a_finished_folder(data_set):

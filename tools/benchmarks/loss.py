@@ -7,7 +7,6 @@ every one of the 3,728 cells of grids 40, 36, 24 and 16, with a target of the sa
 """
 
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 
@@ -16,7 +15,7 @@ import tensorflow as tf
 
 from solo_dist.config import GridConfig
 from solo_dist.losses import DICE_EPSILON, mask_dice_sum
-from tools.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, report
+from tools.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, report, run_python
 
 BATCH, SIDE, CHANNELS, POSITIVES, INSTANCES = 2, 128, 256, 64, 20
 GRID = GridConfig(levels=("p2", "p3", "p4", "p5"), sizes=(40, 36, 24, 16), scale_ranges=((1, 2048),) * 4)
@@ -88,9 +87,7 @@ def _dense_loss(cells: np.ndarray) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor
 
 
 def _in_fresh_process(name: str) -> tuple[float, float]:
-    command = [sys.executable, "-m", "tools.benchmarks.loss", *name.split()]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    seconds, megabytes = output.split()[-2:]
+    seconds, megabytes = run_python("-m", "tools.benchmarks.loss", *name.split()).split()[-2:]
     return float(seconds), float(megabytes)
 
 

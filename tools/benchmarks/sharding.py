@@ -4,15 +4,13 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from solo_dist.data import schema, shapes
 from solo_dist.runtime import storage
-from tools.benchmarks.timing import Options, alternate, ratio, report
+from tools.benchmarks.timing import Options, alternate, ratio, report, run_python
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs/solov2_r50_fpn_3x.py"
 IMAGES = 640
@@ -21,7 +19,10 @@ IMAGES = 640
 
 def run(options: Options) -> dict[str, float]:
     """Images a second of both, and the share of `processes` times the speed of one process that is reached."""
-    processes = len(os.sched_getaffinity(0))
+    processes = max(2, len(os.sched_getaffinity(0)))
+    if options.data and not storage.exists(f"{options.data}/instances.json"):
+        print(f"  {options.data} has no instances.json to shard; left out.")
+        return {}
     with tempfile.TemporaryDirectory() as folder:
         data = options.data.rstrip("/") or f"{folder}/shapes"
         if not options.data:
@@ -68,10 +69,10 @@ def _repeat(source: str, target: str) -> int:
 
 def _sharding(annotations: str, images: str, output: str, processes: int) -> Callable[[], None]:
     paths = [f"--annotations={annotations}", f"--images={images}", f"--output={output}", "--canvas=512x512"]
-    command = [sys.executable, "-m", "tools.shard_coco", *paths, f"--config={RECIPE}", f"--processes={processes}"]
+    command = ["-m", "tools.shard_coco", *paths, f"--config={RECIPE}", f"--processes={processes}"]
 
     def shard() -> None:
         shutil.rmtree(output, ignore_errors=True)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        run_python(*command)
 
     return shard

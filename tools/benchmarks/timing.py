@@ -10,6 +10,8 @@ A part of the benchmark is a function `run(options: Options) -> dict[str, float]
 import dataclasses
 import re
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 
@@ -57,6 +59,14 @@ def report(seconds: Mapping[str, list[float]]) -> None:
     for name, turns in seconds.items():
         low, middle, high = (1000 * f(turns) for f in (min, statistics.median, max))
         print(f"  {name:<28}{middle:12.3f} ms   ({low:.3f} to {high:.3f} in {len(turns)} turns)")
+
+
+def run_python(*arguments: str) -> str:
+    """What `python arguments` prints; where it fails, its messages come with the error."""
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"python {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+    return done.stdout
 
 
 def peak_kilobytes() -> int:
