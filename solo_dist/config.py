@@ -222,7 +222,7 @@ class TrainConfig:
     eval_every: int = 0
     """Steps between evaluations; 0: only at the end."""
     eval_images: int = 0
-    """Images of an evaluation during training; 0: all. The last one always takes all."""
+    """Images of an evaluation during training; 0: all. The last one always takes all, so best/ is then its step."""
     picture_every: int = 500
     """Steps between picture panels in TensorBoard; 0: none."""
     steps_per_call: int = 1
