@@ -208,7 +208,7 @@ class Launcher:
         with log.open("ab") as output:
             shown = output.tell()
             process = subprocess.Popen(
-                self._command(),
+                _command(self._options, self._data_service.address),
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -217,14 +217,6 @@ class Launcher:
                 preexec_fn=_before_exec(index, self._options.cores_per_worker),
             )
         return Worker(number, process, log, shown)
-
-    def _command(self) -> list[str]:
-        options, arguments = self._options, list(self._options.arguments)
-        if self._data_service.address:
-            arguments.append(f"--config.data.service={self._data_service.address}")
-        if options.workers > 1 and not any(argument.startswith("--strategy") for argument in arguments):
-            arguments.append("--strategy=multi_worker")
-        return [sys.executable, "-u", "-m", options.module, *arguments]
 
 
 def _send_all(workers: list[Worker], number: int) -> None:
@@ -236,6 +228,15 @@ def _send_all(workers: list[Worker], number: int) -> None:
 def _job_code(codes: list[int]) -> int:
     """The code of the job: a user's error of any worker, else that of the first worker that failed, else done."""
     return EXIT_USER_ERROR if EXIT_USER_ERROR in codes else codes[0]
+
+
+def _command(options: argparse.Namespace, data_service: str) -> list[str]:
+    arguments = list(options.arguments)
+    if data_service:
+        arguments.append(f"--config.data.service={data_service}")
+    if options.workers > 1 and not any(argument.startswith("--strategy") for argument in arguments):
+        arguments.append("--strategy=multi_worker")
+    return [sys.executable, "-u", "-m", options.module, *arguments]
 
 
 def _visible_gpus() -> list[str]:

@@ -37,7 +37,7 @@ def find_resume_point(store: CheckpointStore, workdir: str, resume: str, is_chie
     if resume == "auto":
         return store.restore_latest()
     existing = store.steps()
-    newest = _newest_metadata(store)
+    newest = _newest_metadata(store, existing)
     if resume == "never":
         job = launcher.job_id(os.environ)
         if existing and is_chief and (job is None or newest.get("job") != job):
@@ -62,9 +62,9 @@ def find_resume_point(store: CheckpointStore, workdir: str, resume: str, is_chie
     return Checkpoint(metadata["step"], arrays, metadata)
 
 
-def _newest_metadata(store: CheckpointStore) -> dict[str, Any]:
+def _newest_metadata(store: CheckpointStore, steps: list[int]) -> dict[str, Any]:
     """Of the newest checkpoint whose metadata can be read; empty where there is none."""
-    for step in reversed(store.steps()):
+    for step in reversed(steps):
         with contextlib.suppress(CheckpointError):
             return load_metadata(store.path(step))
     return {}

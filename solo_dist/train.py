@@ -148,7 +148,7 @@ def _how_to_go_on() -> str:
 def _without_resume(arguments: Sequence[str]) -> list[str]:
     """Flags less --resume: now the run has a checkpoint of its own."""
     kept: list[str] = []
-    for before, argument in zip(["", *arguments], arguments):  # noqa: B905
+    for before, argument in zip(["", *arguments], arguments, strict=False):
         if not re.match("--?resume(=|$)", argument) and before not in ("-resume", "--resume"):
             kept.append(argument)
     return kept

@@ -71,8 +71,6 @@ class CachedShards(RemoteShards):
     def path(self, number: int) -> str:
         """The copy, which is made or verified where that has not happened yet; the original where there is no room."""
         file = self._manifest.files[number]
-        if not os.path.exists(self._copy(file)):
-            self._verified.discard(number)  # opening it would be tried for ever
         if number not in self._verified and (number in self._left_out or not self._ensure(file)):
             self._left_out.add(number)
             return super().path(number)

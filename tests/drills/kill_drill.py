@@ -1,7 +1,7 @@
 """Kills workers of a real training at random moments and checks that this changes nothing.
 
-    python tests/drills/kill_drill.py --folder=/tmp/drill --sigterm=20 --sigkill=30
-    python tests/drills/kill_drill.py --folder=/tmp/drill --sigstop=1 --watchdog_minutes=1
+    python tests/drills/kill_drill.py --folder=DIR --sigterm=20 --sigkill=30
+    python tests/drills/kill_drill.py --folder=DIR --sigstop=1 --watchdog_minutes=1
 
 First the training runs undisturbed. Then it runs again as often as needed, always under `launch.local`, while a random
 worker gets the signal at a random moment: at any time, in the first step, during a save, around an evaluation. No hand
