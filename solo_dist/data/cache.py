@@ -62,6 +62,7 @@ class CachedShards(RemoteShards):
         self._folder, self._limit = folder.rstrip("/"), limit
         self._verified: set[int] = set()
         self._left_out: set[int] = set()
+        self._full = False
         try:
             with self._lock("cache"):
                 pass
@@ -120,7 +121,8 @@ class CachedShards(RemoteShards):
                 with contextlib.suppress(FileNotFoundError):
                     used += entry.stat().st_size
             if used + size > self._limit:
-                if not self._left_out:
+                if not self._full:  # said once
+                    self._full = True
                     log.warning(
                         "The cache %s is full (data.cache_bytes=%d): shards that are not in it are read from %s every "
                         "time.",
@@ -144,7 +146,8 @@ class CachedShards(RemoteShards):
         try:
             crc = storage.persistently(fetch, self._manifest.folder)
             if crc == file.crc32c:
-                os.replace(partial, copy)
+                with self._lock("cache"):  # who adds up the folder meanwhile would see neither name, or both
+                    os.replace(partial, copy)
                 return True
             log.warning(
                 "%s/%s has checksum %s, the manifest says %s.", self._manifest.folder, file.name, crc, file.crc32c
