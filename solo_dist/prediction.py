@@ -53,7 +53,8 @@ def predict_pictures(detector: Detector, paths: Sequence[str], output: str, scor
     folder = posixpath.realpath(output)
     if beside := [path for path in paths if posixpath.realpath(posixpath.dirname(path)) == folder]:
         raise ConfigError(f"--output={output} has pictures in it, such as {beside[0]}; choose another folder.")
-    for number, (path, name) in enumerate(zip(tqdm.tqdm(paths, unit="picture"), names, strict=True), start=1):
+    bar = tqdm.tqdm(paths, desc="predicting", unit=" pictures")
+    for number, (path, name) in enumerate(zip(bar, names, strict=True), start=1):
         try:
             picture = read_picture(path)
         except Unusable as error:

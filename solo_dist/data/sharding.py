@@ -245,8 +245,9 @@ def _make_shards(plan: _Plan, processes: int, progress: bool) -> list[ShardNote]
             _fail_on(note.rejected)
     todo = [shard for shard in range(plan.num_shards) if shard not in notes]
     done = sum(len(tasks[shard].entries) for shard in notes)
+    total = len(plan.catalogue.images)
     with tqdm.tqdm(
-        total=len(plan.catalogue.images), initial=done, unit=" images", disable=not progress, mininterval=1.0
+        desc="sharding", total=total, initial=done, unit=" images", disable=not progress, mininterval=1.0
     ) as bar:
         left = [tasks[shard] for shard in todo]
         for number, note in make_shards(left, plan.job.settings, plan.catalogue.categories, processes, bar.update):

@@ -123,7 +123,7 @@ def evaluate(
       progress: show a bar.
     """
     total = min(images or manifest.num_images, manifest.num_images)
-    with tqdm.tqdm(total=total, unit="image", desc="evaluating", disable=not progress) as bar:
+    with tqdm.tqdm(total=total, unit=" images", desc="evaluating", disable=not progress) as bar:
         for batch in batches:
             # Where a record is broken, its neighbour stands in and comes twice.
             numbers = _first_visits(np.asarray(batch["image_id"]), evaluator.image_ids)
