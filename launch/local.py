@@ -44,6 +44,7 @@ from solo_dist.runtime.launcher import (
     PROGRESS_VARIABLE,
     describe_exit,
     is_restartable,
+    leave,
     read_progress,
 )
 
@@ -51,18 +52,13 @@ _POLL_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
-# What is sent to the workers for each signal that the launcher receives; they know no SIGHUP.
-_FORWARDED = {
-    signal.SIGTERM: signal.SIGTERM,
-    signal.SIGINT: signal.SIGINT,
-    signal.SIGUSR1: signal.SIGUSR1,
-    signal.SIGHUP: signal.SIGTERM,
-}
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def say(message: str) -> None:
-    """Prints a line of the launcher's own."""
-    print(f"[launcher] {message}", flush=True)
+    """Prints a line of the launcher's own. Whoever read it may be gone (tee at Ctrl-C, a terminal): the job goes on."""
+    with contextlib.suppress(OSError):
+        print(f"[launcher] {message}", flush=True)
 
 
 @dataclasses.dataclass
@@ -83,9 +79,10 @@ class Worker:
         if not to_the_end:
             text = text[: text.rfind(b"\n") + 1]
         self.shown += len(text)
-        for line in text.splitlines():
-            sys.stdout.write(f"[worker {self.index}] {line.decode(errors='replace')}\n")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # as in say(); the log has it all
+            for line in text.splitlines():
+                sys.stdout.write(f"[worker {self.index}] {line.decode(errors='replace')}\n")
+            sys.stdout.flush()
 
     def send(self, number: int) -> None:
         """Sends a signal to the worker and the processes it started."""
@@ -109,7 +106,8 @@ class Launcher:
     def run(self) -> int:
         """Runs the job to its end and returns the exit code."""
         for number in _FORWARDED:
-            signal.signal(number, self._on_signal)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup: to go on without it
+                signal.signal(number, self._on_signal)
         with DataService(
             self._options.data_workers, free_ports(1)[0], self._log_dir, say, _before_exec(0, 0)
         ) as self._data_service:
@@ -172,10 +170,10 @@ class Launcher:
     def _forward_signals(self, workers: list[Worker], deadline: float | None) -> float | None:
         while self._signals:
             number = signal.Signals(self._signals.pop(0))
-            say(f"Received {number.name}; passing it to the workers.")
             self._stopping = True
             deadline = deadline or time.monotonic() + self._options.stop_seconds
-            _send_all(workers, _FORWARDED[number])
+            _send_all(workers, number)
+            say(f"Received {number.name}; passed it to the workers.")
         return deadline
 
     def _after_end(self, worker: Worker, code: int, workers: list[Worker], deadline: float | None) -> float | None:
@@ -226,8 +224,9 @@ def _send_all(workers: list[Worker], number: int) -> None:
 
 
 def _job_code(codes: list[int]) -> int:
-    """The code of the job: a user's error of any worker, else that of the first worker that failed, else done."""
-    return EXIT_USER_ERROR if EXIT_USER_ERROR in codes else codes[0]
+    """The code of the job: a user's error of any worker, else of the first that failed, else saved, else done."""
+    failures = [code for code in codes if code not in (EXIT_DONE, EXIT_PREEMPTED)]
+    return EXIT_USER_ERROR if EXIT_USER_ERROR in codes else [*failures, *codes][0]
 
 
 def _command(options: argparse.Namespace, data_service: str) -> list[str]:
@@ -330,7 +329,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main() -> None:
     """Entry point of `python -m launch.local`."""
-    sys.exit(Launcher(parse(sys.argv[1:])).run())
+    leave(Launcher(parse(sys.argv[1:])).run())
 
 
 if __name__ == "__main__":

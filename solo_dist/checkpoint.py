@@ -112,13 +112,14 @@ class CheckpointStore:
     Args:
       folder: where they are.
       keep: how many.
-      copy: a local folder for the newest one, written first, where `folder` is in an object store.
+      copy: a local folder for the newest two, written first, where `folder` is in an object store.
     """
 
     def __init__(self, folder: str, keep: int = 3, copy: str = ""):
         self.folder = folder.rstrip("/")
         self.keep = keep
-        self._copy = CheckpointStore(copy, keep=1) if copy else None
+        # Two: a run that goes on from its copy needs it until a newer checkpoint is in `folder`.
+        self._copy = CheckpointStore(copy, keep=2) if copy else None
         self._writer: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -206,6 +207,15 @@ class CheckpointStore:
             # Without its commit file a folder is no checkpoint, so an interrupted removal leaves nothing half valid.
             storage.remove(f"{self.path(old)}/{COMMIT_FILE}")
             storage.remove_folder(self.path(old))
+
+    def newest_metadata(self) -> dict[str, Any]:
+        """Of the newest checkpoint whose metadata can be read; empty where there is none."""
+        for step in reversed(self.steps()):
+            try:
+                return load_metadata(self.path(step))
+            except CheckpointError as error:
+                log.warning("Damaged checkpoint passed over: %s", error)
+        return {}
 
     def restore_latest(self) -> Checkpoint | None:
         """The newest checkpoint that verifies; damaged ones are passed over with a warning.

@@ -4,6 +4,7 @@ A program defines its flags, imports TensorFlow inside its `main` only (so that 
 `cli.run(main)`. Users' mistakes leave as one or two lines on stderr and exit code 2; anything else keeps its traceback.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import itertools
@@ -48,9 +49,11 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     except Exception as error:
         # Leaving from here and not after it: with the exception would go what its frames hold, such as a strategy.
         if _is_users_mistake(error):
-            print(f"error: {error}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # nobody may read any more; launchers go by the code
+                print(f"error: {error}", file=sys.stderr)
             launcher.leave(getattr(error, "exit_code", launcher.EXIT_USER_ERROR))
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         launcher.leave(1)
 
 

@@ -7,13 +7,11 @@ In this order of precedence:
   4. random, from the recipe's seed.
 """
 
-import contextlib
 import dataclasses
 import logging
 import os
-from typing import Any
 
-from solo_dist.checkpoint import Checkpoint, CheckpointError, CheckpointStore, load_arrays, load_metadata
+from solo_dist.checkpoint import Checkpoint, CheckpointStore, load_arrays
 from solo_dist.config import Config, ConfigError
 from solo_dist.runtime import launcher, storage
 
@@ -37,7 +35,7 @@ def find_resume_point(store: CheckpointStore, workdir: str, resume: str, is_chie
     if resume == "auto":
         return store.restore_latest()
     existing = store.steps()
-    newest = _newest_metadata(store, existing)
+    newest = store.newest_metadata()
     if resume == "never":
         job = launcher.job_id(os.environ)
         if existing and is_chief and (job is None or newest.get("job") != job):
@@ -60,14 +58,6 @@ def find_resume_point(store: CheckpointStore, workdir: str, resume: str, is_chie
             "give another --workdir."
         )
     return Checkpoint(metadata["step"], arrays, metadata)
-
-
-def _newest_metadata(store: CheckpointStore, steps: list[int]) -> dict[str, Any]:
-    """Of the newest checkpoint whose metadata can be read; empty where there is none."""
-    for step in reversed(steps):
-        with contextlib.suppress(CheckpointError):
-            return load_metadata(store.path(step))
-    return {}
 
 
 def check_same_run(config: Config, workdir: str) -> None:

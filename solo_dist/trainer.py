@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.batch_plan import BatchPlan, plan_batch
-from solo_dist.checkpoint import Checkpoint, CheckpointStore, assign_arrays, load_metadata
+from solo_dist.checkpoint import Checkpoint, CheckpointStore, assign_arrays
 from solo_dist.config import Config, ConfigError
 from solo_dist.data.pipeline import build_dataset, check_manifest
 from solo_dist.data.reader import readable_errors
@@ -88,6 +88,8 @@ class Trainer:
         self.manifest = self.build_data_contract()
         if self.is_chief:
             check_same_run(config, self.workdir)
+        # The chief is here once it has the lock: what an earlier job was still saving is there for all workers now.
+        any_worker(strategy, False)
         resumed = find_resume_point(self.checkpoints, self.workdir, resume, self.is_chief)
         self.model = self.build_model()
         self.plan = self.build_plan()
@@ -245,6 +247,7 @@ class Trainer:
                 raise ConfigError(
                     f"The categories of {self.config.data.train} are not those of the run in {self.workdir}."
                 )
+            launcher.report_progress(resumed.step)  # where each machine has a launcher, only the chief's knows of saves
             log.info("weights: checkpoint of step %d in %s", resumed.step, self.workdir)
             epoch, image = divmod(self.images_seen, self.manifest.num_images)
             log.info("input: goes on at image %d of epoch %d; none is repeated or skipped", image + 1, epoch + 1)
@@ -338,7 +341,7 @@ class Trainer:
             # A mask AP of more images counts more; only those of equally many can be compared.
             every = self.validation.manifest.num_images
             score = {"ap": metrics["segm/AP"], "ap_images": min(images or every, every)}
-            best = {"ap_images": score["ap_images"], "ap": -1.0} | self._best()
+            best = {"ap_images": score["ap_images"], "ap": -1.0} | self.best.newest_metadata()
             if score["ap"] >= 0 and (score["ap_images"], score["ap"]) > (best["ap_images"], best["ap"]):
                 self.best.save(self.step_number, self._host_copy(), self._metadata() | score)
                 self.best.wait()
@@ -350,11 +353,6 @@ class Trainer:
     def _go_on_evaluating(self) -> bool:
         self.watchdog.beat()
         return self.stop.requested is None
-
-    def _best(self) -> dict[str, Any]:
-        """What is known of the best checkpoint so far; empty where there is none."""
-        steps = self.best.steps()
-        return load_metadata(self.best.path(steps[-1])) if steps else {}
 
     def _write_pictures(self) -> None:
         """A panel of the next training picture: the picture, its target masks, and the masks found."""
@@ -416,7 +414,8 @@ class Trainer:
 
     def summary(self) -> str:
         """Where everything is and what to type next."""
-        best = f"\n  best mask AP  {self._best()['ap']:.3f}, {self.best.folder}" if self.best.steps() else ""
+        metadata = self.best.newest_metadata()
+        best = f"\n  best mask AP  {metadata['ap']:.3f}, {self.best.folder}" if metadata else ""
         return (
             f"Finished at step {self.step_number}.\n"
             f"  checkpoints   {self.checkpoints.folder}{best}\n"

@@ -113,6 +113,7 @@ def test_files_are_named_after_a_concept():
 # User paths can be gs:// and s3:// addresses, which only tf.io.gfile understands. These files touch the local disk for
 # something else; the reason is beside each.
 LOCAL_FILES = {
+    "solo_dist.runtime.host_lock": "locks of files are a matter of one host",
     "solo_dist.runtime.lock": "reads /proc to see whether a process lives",
     "solo_dist.runtime.preemption": "reads the machine's product name in /sys",
     "solo_dist.runtime.storage": "a temporary folder of its own for what is on its way to a store",

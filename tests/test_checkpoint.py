@@ -126,6 +126,25 @@ def test_a_failed_background_save_is_raised_at_the_next(tmp_path):
         store.wait()
 
 
+def test_the_copy_a_run_goes_on_from_stays_until_a_newer_checkpoint_is_in_the_store(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file where the store's folder should be")
+    for step in (10, 20):
+        store = CheckpointStore(f"{tmp_path}/checkpoints", copy=f"{tmp_path}/copy")
+        store.save(step, ARRAYS, {})
+        with pytest.raises(StoreError, match="could not be written"):
+            store.wait()
+    assert CheckpointStore(f"{tmp_path}/copy").steps() == [10, 20]
+
+
+def test_metadata_of_the_newest_that_can_be_read(tmp_path, caplog):
+    store = filled_store(tmp_path, [10, 20])
+    assert store.newest_metadata()["step"] == 20
+    open(f"{store.path(20)}/checkpoint.json", "w").close()  # as a machine that was reset can leave it
+    assert store.newest_metadata()["step"] == 10 and "step_00000020" in caplog.text
+    open(f"{store.path(10)}/checkpoint.json", "w").close()
+    assert store.newest_metadata() == {}
+
+
 def test_find_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="holds no complete checkpoint"):
         find_checkpoint(str(tmp_path), "latest")

@@ -13,6 +13,7 @@ from solo_dist.checkpoint import find_checkpoint, load_arrays, save_arrays
 from solo_dist.config import ConfigError
 from solo_dist.data.shapes import ensure_shapes
 from solo_dist.observability.writers import read_events
+from solo_dist.runtime import launcher
 from solo_dist.trainer import Trainer, TrainingFailed
 
 RECIPE = Path(__file__).parent / "distributed" / "tiny.py"
@@ -141,7 +142,7 @@ def train(config, workdir, **arguments):
     return run
 
 
-def test_a_named_checkpoint_is_where_only_the_first_start_of_a_job_begins(finished, shards, tmp_path):
+def test_a_named_checkpoint_is_where_only_the_first_start_of_a_job_begins(finished, shards, tmp_path, monkeypatch):
     named = find_checkpoint(finished[0], "latest") + "/"
     config = recipe(shards, steps=6)
     config.optimizer.ema_decay = 0.5
@@ -151,7 +152,10 @@ def test_a_named_checkpoint_is_where_only_the_first_start_of_a_job_begins(finish
     config.train.steps = 9
     assert train(config, tmp_path).step_number == 9
     config.train.steps = 10
+    monkeypatch.setenv(launcher.PROGRESS_VARIABLE, f"{tmp_path}/progress")
     assert Trainer(config, str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"), resume=named).step_number == 9
+    # What a launcher has started saves a step only on the chief's machine, and goes on from it on every one.
+    assert launcher.read_progress(f"{tmp_path}/progress") == 9
 
 
 def test_resume_never_goes_on_in_later_starts_of_its_job(shards, tmp_path, monkeypatch):

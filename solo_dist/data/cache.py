@@ -6,10 +6,8 @@ more is fetched: with records read in random order, throwing out one shard for a
 """
 
 import contextlib
-import fcntl
 import logging
 import os
-from collections.abc import Iterator
 
 import google_crc32c
 import tensorflow as tf
@@ -18,6 +16,7 @@ from solo_dist.config import ConfigError, DataConfig
 from solo_dist.data.files import PARTIAL, checksum
 from solo_dist.data.schema import Manifest, ShardFile
 from solo_dist.runtime import storage
+from solo_dist.runtime.host_lock import exclusive
 
 _PIECE = 1 << 22
 
@@ -88,13 +87,8 @@ class CachedShards(RemoteShards):
     def _copy(self, file: ShardFile) -> str:
         return f"{self._folder}/{file.crc32c}_{file.name}"
 
-    @contextlib.contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        """Excludes other threads and processes of the host; a process that dies lets go."""
-        os.makedirs(self._folder, exist_ok=True)  # anyone may delete it at any time
-        with open(f"{self._folder}/{name}.lock", "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _lock(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return exclusive(f"{self._folder}/{name}.lock")  # it makes the folder, which anyone may delete at any time
 
     def _ensure(self, file: ShardFile) -> bool:
         """Whether there is a verified copy now."""
@@ -102,13 +96,20 @@ class CachedShards(RemoteShards):
         try:
             with self._lock(os.path.basename(copy)):
                 if os.path.exists(copy):
-                    if checksum(copy) == file.crc32c:
+                    if self._is_right(copy, file):
                         return True
                     log.warning("%s is damaged; it is fetched again.", copy)
-                    os.remove(copy)
+                    with contextlib.suppress(FileNotFoundError):
+                        os.remove(copy)
                 return self._reserve(copy + PARTIAL, file.bytes) and self._fetch(file, copy)
         except OSError as error:
             log.warning("The cache %s takes no more: %s.", self._folder, error.strerror)
+            return False
+
+    def _is_right(self, copy: str, file: ShardFile) -> bool:
+        try:
+            return checksum(copy) == file.crc32c
+        except tf.errors.OpError:  # gone since, or a part of the disk that cannot be read
             return False
 
     def _reserve(self, partial: str, size: int) -> bool:

@@ -21,7 +21,10 @@ from pycocotools import mask as coco_mask
 
 from solo_dist.config import Config, ConfigError
 from solo_dist.data.records import ShardSettings
+from solo_dist.data.schema import is_complete
 from solo_dist.data.sharding import ShardJob, shard_coco
+from solo_dist.runtime import storage
+from solo_dist.runtime.host_lock import exclusive
 
 CATEGORIES = ("disc", "square", "triangle", "star")
 SPLITS = ("train", "validation")
@@ -77,15 +80,18 @@ def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_valida
     """
     settings = dataclasses.replace(DEFAULT_SETTINGS, side=min(config.data.canvas))
     shard_settings = ShardSettings((config.data.canvas[0], config.data.canvas[1]), config.model.grid)
-    outputs = []
-    for split, count in zip(SPLITS, (num_train, num_validation), strict=True):
-        source, output = f"{folder}/{split}", f"{folder}/{split}/shards"
-        if not tf.io.gfile.exists(f"{output}/manifest.json"):
-            make_shapes(source, split, count, settings)
-            job = ShardJob(f"{source}/instances.json", f"{source}/images", output, shard_settings)
-            shard_coco(job, processes=1)
-        outputs.append(output)
-    return outputs[0], outputs[1]
+    outputs = f"{folder}/{SPLITS[0]}/shards", f"{folder}/{SPLITS[1]}/shards"
+    if all(map(is_complete, outputs)):
+        return outputs
+    local = storage.scratch_folder(folder) if storage.is_remote(folder) else folder
+    with exclusive(f"{local}/lock"):  # of two trainings that are started for the first time, one makes the pictures
+        for split, count, output in zip(SPLITS, (num_train, num_validation), outputs, strict=True):
+            if not is_complete(output):
+                source = f"{folder}/{split}"
+                make_shapes(source, split, count, settings)
+                job = ShardJob(f"{source}/instances.json", f"{source}/images", output, shard_settings)
+                shard_coco(job, processes=1)
+    return outputs
 
 
 def make_shapes(folder: str, split: str, count: int, settings: ShapesSettings = DEFAULT_SETTINGS) -> bool:

@@ -111,12 +111,12 @@ def _make_in_processes(
         waiting = set(numbers)
         while waiting:
             finished, waiting = concurrent.futures.wait(waiting, 0.2, concurrent.futures.FIRST_COMPLETED)
-            total = counter.value
+            total = counter.get_obj().value  # without its lock, which a worker that was killed may hold
             count_images(total - seen)
             seen = total
             for future in finished:
                 yield numbers[future], future.result()
-        count_images(counter.value - seen)
+        count_images(counter.get_obj().value - seen)
     except concurrent.futures.process.BrokenProcessPool as error:
         raise ShardError(
             "A worker process died, most often for lack of memory; run the same command with fewer --processes, "

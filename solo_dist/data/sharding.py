@@ -13,6 +13,7 @@ Where the output is in an object store, all this happens in a temporary folder, 
 Works without initialising TensorFlow in the calling process, which may want to configure it first.
 """
 
+import contextlib
 import dataclasses
 import gzip
 import io
@@ -34,6 +35,7 @@ from solo_dist.data.schema import Manifest, ShardError, ShardFile
 from solo_dist.data.shard_worker import ShardNote, ShardTask, make_shards, valid_note
 from solo_dist.data.transfer import copy_shards
 from solo_dist.runtime import storage
+from solo_dist.runtime.host_lock import exclusive
 
 BY_DESIGN = ("crowd", "ignore")
 """Reasons that are no fault of the data: kept for evaluation, not trained on, no failure in strict mode."""
@@ -79,16 +81,32 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
     if job.strict:
         _fail_on(catalogue.rejected)
     fingerprint = _fingerprint(job, num_shards)
-    remote = storage.is_remote(job.output)
     manifest = _find_finished(job, job.output, catalogue, fingerprint)
-    if manifest is None:
+    if manifest is None or storage.names(f"{job.output}/{schema.PROGRESS}"):
         prepare_folder(job.output, fingerprint)
-        make = _shard_and_copy if remote else _shard
-        manifest = make(job, catalogue, num_shards, fingerprint, processes, progress)
-    storage.remove_folder(f"{job.output}/{schema.PROGRESS}")
-    if remote:
-        storage.remove_folder(storage.scratch_folder(job.output))
+        with _alone(job.output) as local:
+            manifest = _find_finished(job, job.output, catalogue, fingerprint)
+            if manifest is None:
+                make = _shard if local == job.output else _shard_and_copy
+                manifest = make(job, catalogue, num_shards, fingerprint, processes, progress)
+            if local != job.output:
+                storage.remove_folder(local)
+            storage.remove_folder(f"{job.output}/{schema.PROGRESS}")
     return manifest
+
+
+@contextlib.contextmanager
+def _alone(output: str) -> Iterator[str]:
+    """Yields the local folder in which the work is done; in it two processes would empty each other's spools."""
+    local = storage.scratch_folder(output) if storage.is_remote(output) else output
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(f"{local}/{schema.PROGRESS}/lock", wait=False))
+        except BlockingIOError:
+            raise ShardError(f"Another process is making {output}; wait for it, or stop it.") from None
+        except OSError as error:
+            raise ShardError(f"Cannot write to {local}: {error.strerror}.") from error
+        yield local
 
 
 def _shard_and_copy(

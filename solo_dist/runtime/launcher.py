@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -84,10 +85,13 @@ def report_progress(step: int) -> None:
     path = os.environ.get(PROGRESS_VARIABLE)
     if not path:
         return
-    temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(str(step))
-    os.replace(temporary, path)
+    temporary = f"{path}.{os.getpid()}.{threading.get_ident()}"
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(str(step))
+        os.replace(temporary, path)
+    except OSError as error:  # the checkpoint is there all the same
+        logging.warning("Could not tell the launcher of step %d: %s", step, error)
 
 
 def read_progress(path: str) -> int:

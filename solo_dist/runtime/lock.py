@@ -3,10 +3,11 @@
     with WorkdirLock(workdir):      # in the chief only; ConfigError where another job holds it
         train()
 
-The lock is the file workdir/lock.json, on a disk or in an object store. tf.io.gfile has no "create if absent", but a
-file is written whole and seen by the next reader. A lock is therefore taken by writing a token, waiting a moment and
-finding the own token still there; of two that write at the same moment the later one wins, and the other finds out
-then or at its next heartbeat and stops. The holder rewrites the file at every heartbeat.
+The lock is the file workdir/lock.json, on a disk or in an object store. On a disk one process alone can make the file
+where there is none. tf.io.gfile has no "create if absent", but a file is written whole and seen by the next reader: in
+a store, and to take over from a holder that is gone, a token is written, and after a moment it must still be there. Of
+two that write at the same moment the later one wins, and the other finds out then or at its next heartbeat and stops.
+The holder rewrites the file at every heartbeat.
 
 A lock whose holder is gone does not block the next start:
   the holder ran on this machine        its process is looked up: gone -> taken over at once, alive -> error
@@ -97,7 +98,10 @@ class WorkdirLock:
             holder = self._read()
             if holder is not None:
                 self._check_abandoned(holder)
-            self._write()
+            if holder is not None or storage.is_remote(self._workdir):
+                self._write()
+            else:
+                self._create()
             time.sleep(_SETTLE_SECONDS_REMOTE if storage.is_remote(self._workdir) else _SETTLE_SECONDS_LOCAL)
             holder = self._read()
         except StoreError as error:
@@ -161,7 +165,23 @@ class WorkdirLock:
             raise LockError(f"{self._path} is damaged ({error}); delete it if no job uses this workdir.") from error
 
     def _write(self) -> None:
-        storage.write(self._path, json.dumps(dataclasses.asdict(self._holder), indent=2).encode())
+        storage.write(self._path, self._content())
+
+    def _create(self) -> None:
+        """Makes the file on a disk; raises LockError where another process was faster."""
+        mine = f"{self._path}.{self._holder.token}"
+        storage.write(mine, self._content())
+        try:
+            os.link(mine, self._path)  # with its content at once, which open(..., "x") could not give it
+        except FileExistsError:
+            raise self._held(self._read() or self._holder) from None
+        except OSError:  # a file system without links
+            self._write()
+        finally:
+            storage.remove(mine)
+
+    def _content(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self._holder), indent=2).encode()
 
     def _renew(self) -> None:
         while not self._released.wait(self._holder.heartbeat_seconds):

@@ -9,6 +9,7 @@ Nothing is saved from a signal handler; the flag is looked at between two steps.
 PreemptionCheckpointHandler is not used: outside of particular Google machines it watches nothing.
 """
 
+import contextlib
 import http.client
 import logging
 import os
@@ -22,6 +23,7 @@ _REASONS = {
     signal.SIGTERM: "SIGTERM",
     signal.SIGINT: "SIGINT (Ctrl-C); once more to leave at once, without saving",
     signal.SIGUSR1: "SIGUSR1, the scheduler's early warning",
+    signal.SIGHUP: "SIGHUP, the terminal was closed",
 }
 _METADATA_HOST_VARIABLE = "GCE_METADATA_HOST"
 _PRODUCT_NAME_FILE = "/sys/class/dmi/id/product_name"
@@ -59,7 +61,8 @@ class StopSignals:
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
         self._old_wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-        self._old_handlers = {number: signal.signal(number, _do_nothing) for number in _REASONS}
+        ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()  # by nohup
+        self._old_handlers = {number: signal.signal(number, _do_nothing) for number in _REASONS.keys() - ignored}
         threading.Thread(target=self._read_signals, name="signals", daemon=True).start()
         host = metadata_host(self._environ)
         if host:
@@ -86,7 +89,8 @@ class StopSignals:
             for number in numbers:
                 interrupts += number == signal.SIGINT
                 if interrupts > 1:
-                    os.write(2, b"Second Ctrl-C: leaving at once, nothing saved since the last checkpoint.\n")
+                    with contextlib.suppress(OSError):
+                        os.write(2, b"Second Ctrl-C: leaving at once, nothing saved since the last checkpoint.\n")
                     os._exit(_EXIT_INTERRUPTED)
                 if number in _REASONS:
                     self._request(_REASONS[signal.Signals(number)])

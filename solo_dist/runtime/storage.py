@@ -13,6 +13,7 @@ pauses, for SOLO_DIST_STORE_SECONDS (300) in all. What is left becomes a StoreEr
 """
 
 import contextlib
+import hashlib
 import importlib
 import importlib.metadata
 import logging
@@ -165,6 +166,7 @@ def write(path: str, data: bytes) -> None:
         tf.io.gfile.makedirs(posixpath.dirname(path) or ".")
         temporary = f"{path}.{os.getpid()}.tmp"
         _write(temporary, data)
+        _to_disk(temporary, path)
         tf.io.gfile.rename(temporary, path, overwrite=True)
 
     try:
@@ -176,6 +178,15 @@ def write(path: str, data: bytes) -> None:
 def _write(path: str, data: bytes) -> None:
     with tf.io.gfile.GFile(path, "wb") as file:
         file.write(data)
+
+
+def _to_disk(temporary: str, path: str) -> None:
+    """Before the rename: a machine that is reset could be left with the name and no content."""
+    try:
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _explained(error, path) from error
 
 
 def remove(path: str) -> None:
@@ -235,9 +246,10 @@ def made_locally(folder: str) -> Iterator[str]:
 
 
 def scratch_folder(url: str) -> str:
-    """The local folder that belongs to a folder in a store on this machine: in TMPDIR, always the same."""
-    name = re.sub(r"[^\w.-]+", "_", url.rstrip("/"))
-    return f"{tempfile.gettempdir()}/solo_dist_{os.getuid()}/{name}"
+    """The local folder that belongs to a folder in a store on this machine: in TMPDIR, always the same, no other's."""
+    url = url.rstrip("/")
+    name, digest = re.sub(r"[^\w.-]+", "_", url)[-100:], hashlib.sha256(url.encode()).hexdigest()
+    return f"{tempfile.gettempdir()}/solo_dist_{os.getuid()}/{name}_{digest[:12]}"
 
 
 # ---------------------------------------------------------------- errors

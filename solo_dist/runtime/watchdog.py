@@ -66,7 +66,9 @@ class Watchdog:
         faulthandler.dump_traceback_later(self._seconds * _GIL_FACTOR, exit=True, file=_STDERR)
 
     def _exit(self) -> None:
-        os.write(_STDERR, f"Watchdog: no progress for {self._seconds:g} s. The stacks of all threads:\n".encode())
-        faulthandler.dump_traceback(_STDERR, all_threads=True)
-        os.write(_STDERR, f"Watchdog: exiting with code {EXIT_WATCHDOG}; the launcher starts the job again.\n".encode())
-        os._exit(EXIT_WATCHDOG)
+        try:
+            os.write(_STDERR, f"Watchdog: no progress for {self._seconds:g} s. The stacks of all threads:\n".encode())
+            faulthandler.dump_traceback(_STDERR, all_threads=True)
+            os.write(_STDERR, f"Watchdog: exiting with code {EXIT_WATCHDOG}; launchers start the job again.\n".encode())
+        finally:  # a full disk or a reader that is gone can keep from writing, not from leaving
+            os._exit(EXIT_WATCHDOG)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from solo_dist.config import GridConfig
+from solo_dist.data import cache
 from solo_dist.data.cache import CachedShards
 from solo_dist.data.files import checksum
 from solo_dist.data.schema import SCHEMA_VERSION, Manifest, ShardFile
@@ -30,15 +31,28 @@ def manifest(tmp_path) -> Manifest:
 def test_threads_fill_it_to_its_bound_and_not_beyond(manifest, tmp_path, caplog):
     for attempt in range(20):  # before renaming was locked, half of the attempts kept a shard too many
         caplog.clear()
-        cache = tmp_path / str(attempt)
-        shards = CachedShards(manifest, str(cache), ROOM * BYTES + BYTES // 2)
+        folder = tmp_path / str(attempt)
+        shards = CachedShards(manifest, str(folder), ROOM * BYTES + BYTES // 2)
         with ThreadPoolExecutor(8) as threads:
             paths = list(threads.map(shards.path, range(SHARDS)))
-        copies = sorted(str(path) for path in cache.glob("*.tfrecord"))
-        assert len(copies) == ROOM and sorted(path for path in paths if path.startswith(str(cache))) == copies
+        copies = sorted(str(path) for path in folder.glob("*.tfrecord"))
+        assert len(copies) == ROOM and sorted(path for path in paths if path.startswith(str(folder))) == copies
         assert caplog.text.count("is full (data.cache_bytes=") == 1
         with ThreadPoolExecutor(8) as threads:
             assert list(threads.map(shards.path, range(SHARDS))) == paths
+
+
+def test_a_copy_that_is_deleted_while_it_is_verified_is_fetched_again(manifest, tmp_path, monkeypatch, caplog):
+    copy = CachedShards(manifest, str(tmp_path / "cache"), 1 << 20).path(0)
+
+    def late(path):
+        monkeypatch.undo()
+        os.remove(path)
+        return checksum(path)
+
+    monkeypatch.setattr(cache, "checksum", late)
+    assert CachedShards(manifest, str(tmp_path / "cache"), 1 << 20).path(0) == copy and os.path.exists(copy)
+    assert caplog.text.count("fetched again") == 1
 
 
 def test_a_shard_whose_checksum_is_another_is_read_from_its_folder(manifest, tmp_path, caplog):

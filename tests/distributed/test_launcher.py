@@ -214,13 +214,13 @@ def test_progress_that_stands_still_does_not(job):
 
 
 @pytest.mark.parametrize(
-    ("sent", "received"),
-    [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGINT"), ("SIGUSR1", "SIGUSR1"), ("SIGHUP", "SIGTERM")],
+    "sent",
+    ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"],
 )
-def test_passes_signals_on_and_does_not_restart(job, sent, received):
+def test_passes_signals_on_and_does_not_restart(job, sent):
     script = """
 received = []
-for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"):
     signal.signal(getattr(signal, name), lambda number, frame: received.append(signal.Signals(number).name))
 (here / f"ready_{index}").write_text("yes")
 while not received:
@@ -235,7 +235,64 @@ sys.exit(launcher.EXIT_PREEMPTED)
     code, output = job.end()
     assert code == 193, output
     assert job.starts() == [1, 1]
-    assert all(f"[worker {index}] received ['{received}']" in output for index in range(2))
+    assert all(f"[worker {index}] received ['{sent}']" in output for index in range(2))
+
+
+def test_workers_save_although_nobody_reads_the_output_any_more(job):
+    # As with `| tee log` and Ctrl-C, which tee gets too, or a terminal that is closed.
+    script = """
+received = []
+signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+(here / f"ready_{index}").write_text("yes")
+while not received:
+    print("training", flush=True)
+    time.sleep(0.02)
+(here / f"saved_{index}").write_text("yes")
+sys.exit(launcher.EXIT_PREEMPTED)
+"""
+    job.start(script, "--workers=2")
+    job.wait_for("ready_0")
+    job.wait_for("ready_1")
+    job.process.stdout.close()
+    job.process.send_signal(signal.SIGINT)
+    assert job.process.wait(timeout=LIMIT_SECONDS) == 193
+    assert job.wait_for("saved_0") == job.wait_for("saved_1") == "yes"
+
+
+def test_a_job_under_nohup_goes_on_when_the_terminal_is_closed(job):
+    script = """
+assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+(here / f"ready_{index}").write_text("yes")
+wait_for("go_on")
+"""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; the launcher inherits it
+    try:
+        job.start(script, "--workers=2")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    job.wait_for("ready_0")
+    job.wait_for("ready_1")
+    job.process.send_signal(signal.SIGHUP)
+    (job.folder / "go_on").write_text("yes")
+    code, output = job.end()
+    assert code == 0 and "SIGHUP" not in output, output
+
+
+def test_a_worker_that_was_killed_while_saving_has_not_saved(job):
+    script = """
+received = []
+signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+(here / f"ready_{index}").write_text("yes")
+while not received or index == 0:
+    time.sleep(0.02)
+sys.exit(launcher.EXIT_PREEMPTED)
+"""
+    job.start(script, "--workers=2", "--stop_seconds=2")
+    job.wait_for("ready_0")
+    job.wait_for("ready_1")
+    job.process.terminate()
+    code, output = job.end()
+    assert code == 128 + signal.SIGKILL and "Worker 1 has ended: exit code 193" in output, output
 
 
 def test_kills_workers_that_do_not_stop(job):

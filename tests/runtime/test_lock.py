@@ -114,6 +114,24 @@ def test_two_at_the_same_moment(tmp_path, monkeypatch):
     assert held_by(tmp_path)["host"] == "other"
 
 
+def test_a_lock_that_another_took_meanwhile_is_not_written_over(tmp_path):
+    first, late = (WorkdirLock(str(tmp_path), heartbeat_seconds=1e6) for _ in range(2))
+
+    class Late(WorkdirLock):
+        def _read(self):
+            found = super()._read()
+            if found is None:
+                first.__enter__()  # between the look and the write
+            return found
+
+    late.__class__ = Late
+    with pytest.raises(LockError, match="is in use by process"), late:
+        pass
+    assert held_by(tmp_path)["token"] == first._holder.token
+    assert [path.name for path in tmp_path.iterdir()] == ["lock.json"]
+    first.__exit__(None, None, None)
+
+
 def test_a_holder_whose_lock_was_taken_leaves(tmp_path):
     process = start_holder(tmp_path, heartbeat_seconds=0.05)
     leave(tmp_path, host="other")

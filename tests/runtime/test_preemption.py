@@ -18,20 +18,28 @@ WAIT_SECONDS = 30
 @pytest.fixture(autouse=True)
 def handlers():
     """Puts the handlers of the test process back, which a requested stop leaves ignored."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"])
 def test_signals_set_the_flag(name):
     with StopSignals({"NO_GCE_CHECK": "true"}) as stop:
         assert stop.requested is None
         os.kill(os.getpid(), getattr(signal, name))
         assert stop.wait(WAIT_SECONDS).startswith(name)
         assert stop.requested.startswith(name)
+
+
+def test_a_closed_terminal_is_nothing_to_a_process_under_nohup():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopSignals({"NO_GCE_CHECK": "true"}) as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(WAIT_SECONDS).startswith("SIGTERM")
 
 
 def test_handlers_are_put_back():

@@ -209,6 +209,19 @@ def test_local_files(tmp_path):
         storage.write(f"{tmp_path}/file/a", b"")
 
 
+def test_folders_in_a_store_do_not_share_a_local_one():
+    urls = [
+        "gs://b/runs/a",
+        "gs://b/runs_a",
+        "s3://b/runs/a",
+        "gs://b/lr=1e-3",
+        "gs://b/lr_1e-3",
+        "gs://b/" + 300 * "x",
+    ]
+    assert len({storage.scratch_folder(url) for url in urls}) == len(urls)
+    assert storage.scratch_folder("gs://b/runs/a/") == storage.scratch_folder("gs://b/runs/a")
+
+
 def test_unknown_kind_of_path():
     with pytest.raises(StoreError, match="nfs://host/a: TensorFlow knows no such kind of path"):
         storage.write("nfs://host/a", b"")

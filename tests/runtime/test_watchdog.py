@@ -33,6 +33,16 @@ def test_prints_all_stacks_and_exits():
     assert "other_thread_waits" in result.stderr
 
 
+def test_exits_although_nothing_can_be_written():
+    code = """
+    import os
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
+    with Watchdog(0.5):
+        threading.Event().wait()
+    """
+    assert run(code).returncode == EXIT_WATCHDOG
+
+
 def test_ends_a_process_that_never_gives_the_interpreter_back():
     result = run("""
         import ctypes

@@ -26,6 +26,7 @@ from solo_dist.data import coco, earlier_shards, schema, sharding, transforms
 from solo_dist.data.records import ShardSettings
 from solo_dist.data.sharding import ShardJob, shard_coco
 from solo_dist.data.targets import make_targets
+from solo_dist.runtime.host_lock import exclusive
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GRID = GridConfig(levels=("p2", "p3", "p4"), sizes=(12, 8, 4), scale_ranges=((1, 24), (16, 48), (40, 512)))
@@ -565,6 +566,21 @@ def test_the_program_with_two_processes_gives_the_same_bytes(many, tmp_path):
     assert content(tmp_path / "x") == undisturbed
     assert "90 images in 9 shards" in done.stdout and "180 kept, 0 crowd" in done.stdout
     assert "91/91" in done.stderr and "WARNING" not in done.stderr
+
+
+def test_a_second_process_is_refused_while_one_is_at_work(many, tmp_path):
+    data_set, undisturbed = many
+    output = tmp_path / "x"
+    with exclusive(f"{output}/{schema.PROGRESS}/lock"):
+        second = subprocess.run(command(data_set, output), cwd=ROOT, capture_output=True, text=True)
+    assert second.returncode == 2 and second.stderr.endswith("is making " + f"{output}; wait for it, or stop it.\n")
+    processes = [
+        subprocess.Popen(command(data_set, output), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    # The second may come when the first has finished.
+    assert sorted(process.wait() for process in processes) in ([0, 0], [0, 2])
+    assert content(output) == undisturbed
 
 
 def kill_when(process, output, finished):
