@@ -88,8 +88,8 @@ class Trainer:
         self.manifest = self.build_data_contract()
         if self.is_chief:
             check_same_run(config, self.workdir)
-        # The chief is here once it has the lock: what an earlier job was still saving is there for all workers now.
-        any_worker(strategy, False)
+        if num_workers > 1:
+            any_worker(strategy, False)  # The chief is here once it has the lock: nobody else saves any more.
         resumed = find_resume_point(self.checkpoints, self.workdir, resume, self.is_chief)
         self.model = self.build_model()
         self.plan = self.build_plan()
