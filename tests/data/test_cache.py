@@ -29,7 +29,7 @@ def manifest(tmp_path) -> Manifest:
 
 
 def test_threads_fill_it_to_its_bound_and_not_beyond(manifest, tmp_path, caplog):
-    for attempt in range(20):  # before renaming was locked, half of the attempts kept a shard too many
+    for attempt in range(20):  # before renaming was locked, two in five kept a shard too many
         caplog.clear()
         folder = tmp_path / str(attempt)
         shards = CachedShards(manifest, str(folder), ROOM * BYTES + BYTES // 2)

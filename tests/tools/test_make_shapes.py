@@ -133,6 +133,7 @@ def test_the_trainer_gets_shards_and_can_still_configure_tensorflow(tmp_path):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     both = [subprocess.Popen(run, env=environment, **pipes) for _ in range(2)]
     outputs = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
     assert all("2 devices" in output for output in outputs), outputs
     for split, count in (("train", 3), ("validation", 2)):
         manifest = json.loads((tmp_path / "shapes" / split / "shards" / "manifest.json").read_text())
