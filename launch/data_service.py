@@ -1,6 +1,6 @@
 """A tf.data service beside the workers of a job on one machine: a dispatcher and data workers, kept alive.
 
-The training outlives each of them (solo_dist/data/service.py): it makes itself what does not arrive.
+The training outlives each of them (solo_dist/data/input/service.py): it makes itself what does not arrive.
 """
 
 import contextlib

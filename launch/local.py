@@ -14,7 +14,7 @@ When the launcher itself is killed, the workers die with it.
 --data_workers=N also starts a tf.data service, a dispatcher and N processes that make batches, and keeps it going.
 
 Exit codes: 0 done; 2 a user's error (not tried again); 193 stopped on request after saving; otherwise that of the
-worker that failed first, 128 + N for signal N. solo_dist/runtime/launcher.py lists them.
+worker that failed first, 128 + N for signal N. solo_dist/distributed/exit_codes.py lists them.
 
 Imports no TensorFlow. Linux only.
 """
@@ -35,8 +35,8 @@ from pathlib import Path
 from types import FrameType
 
 from launch.data_service import DataService
-from solo_dist.runtime.cluster import Cluster
-from solo_dist.runtime.launcher import (
+from solo_dist.distributed.cluster import Cluster
+from solo_dist.distributed.exit_codes import (
     EXIT_DONE,
     EXIT_PREEMPTED,
     EXIT_USER_ERROR,

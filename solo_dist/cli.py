@@ -20,10 +20,10 @@ from typing import Any, NoReturn
 from absl import app, flags
 
 from solo_dist.config import Config, ConfigError
-from solo_dist.runtime import launcher
+from solo_dist.distributed import exit_codes
 
 _OWN_PACKAGES = ("solo_dist", "tools", "configs", "launch")
-_STORED_RECIPE = Path(__file__).with_name("stored_recipe.py")
+_STORED_RECIPE = Path(__file__).parent / "run" / "config_of_run.py"
 _ENVIRONMENT = {
     # TensorFlow's own log has warnings about the build and the CPU on every start; errors reach Python as exceptions.
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -43,18 +43,18 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     try:
         app.run(main, flags_parser=_parse_flags)
     except SystemExit as end:
-        launcher.leave(_exit_code(end))
+        exit_codes.leave(_exit_code(end))
     except KeyboardInterrupt:
-        launcher.leave(128 + signal.SIGINT)
+        exit_codes.leave(128 + signal.SIGINT)
     except Exception as error:
         # Leaving from here and not after it: with the exception would go what its frames hold, such as a strategy.
         if _is_users_mistake(error):
             with contextlib.suppress(OSError):  # nobody may read any more; launchers go by the code
                 print(f"error: {error}", file=sys.stderr)
-            launcher.leave(getattr(error, "exit_code", launcher.EXIT_USER_ERROR))
+            exit_codes.leave(getattr(error, "exit_code", exit_codes.EXIT_USER_ERROR))
         with contextlib.suppress(OSError):
             traceback.print_exc()
-        launcher.leave(1)
+        exit_codes.leave(1)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -99,9 +99,9 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
         )
     urls = [url for name in flags.FLAGS for url in _urls(flags.FLAGS[name].value)]
     if urls:
-        from solo_dist.runtime import storage  # imports TensorFlow
+        from solo_dist.storage import file_io  # imports TensorFlow
 
-        storage.prepare(urls)
+        file_io.prepare(urls)
     return rest
 
 
@@ -142,4 +142,4 @@ def _exit_code(end: SystemExit) -> int:
 
 def _leave(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(launcher.EXIT_USER_ERROR)
+    raise SystemExit(exit_codes.EXIT_USER_ERROR)

@@ -31,16 +31,16 @@ def main(arguments: list[str]) -> None:
     del arguments
     config = _CONFIG.value.validate()
 
-    from solo_dist.data.pipeline import build_dataset, load_split
-    from solo_dist.data.reader import readable_errors
-    from solo_dist.evaluation.coco import (
+    from solo_dist.data.input.pipeline import build_dataset, load_split
+    from solo_dist.data.input.reader import readable_errors
+    from solo_dist.inference.coco_metrics import (
         CocoEvaluator,
         ceiling_at_quarter_resolution,
         evaluate,
         format_table,
         write_evaluation,
     )
-    from solo_dist.inference import load_detector
+    from solo_dist.inference.detector import load_detector
 
     manifest = load_split(config, "validation")
     detector = load_detector(_WORKDIR.value, _CHECKPOINT.value, config)

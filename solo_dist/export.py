@@ -31,8 +31,8 @@ def main(arguments: list[str]) -> None:
     del arguments
     config = _CONFIG.value.validate()
 
-    from solo_dist.inference import load_detector
-    from solo_dist.serving import export_detector
+    from solo_dist.inference.detector import load_detector
+    from solo_dist.inference.saved_model import export_detector
 
     detector = load_detector(_WORKDIR.value, _CHECKPOINT.value, config)
     output = (_OUTPUT.value or f"{_WORKDIR.value.rstrip('/')}/export").rstrip("/")

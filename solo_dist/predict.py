@@ -36,8 +36,8 @@ def main(arguments: list[str]) -> int:
     del arguments
     config = _CONFIG.value.validate()
 
-    from solo_dist.inference import load_detector
-    from solo_dist.prediction import find_pictures, predict_pictures
+    from solo_dist.inference.detector import load_detector
+    from solo_dist.inference.predict_files import find_pictures, predict_pictures
 
     paths = find_pictures(_IMAGES.value)
     detector = load_detector(_WORKDIR.value, _CHECKPOINT.value, config)

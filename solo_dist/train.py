@@ -31,8 +31,8 @@ from ml_collections import config_flags
 
 from solo_dist import cli
 from solo_dist.config import Config, ConfigError
-from solo_dist.runtime import launcher
-from solo_dist.runtime.cluster import Cluster, resolve_cluster, wait_for_workers
+from solo_dist.distributed import exit_codes
+from solo_dist.distributed.cluster import Cluster, resolve_cluster, wait_for_workers
 
 _DEFAULT_RECIPE = str(Path(__file__).resolve().parent.parent / "configs" / "shapes_tiny.py")
 
@@ -72,10 +72,10 @@ def main(arguments: list[str]) -> None:
         raise ConfigError("--workers and --worker_index need --strategy=multi_worker.")
     _log_to_stderr(config, cluster)
 
-    from solo_dist.runtime.precision import set_determinism, set_precision
-    from solo_dist.runtime.quiet import start_xla_quietly
-    from solo_dist.runtime.strategy import build_strategy, describe
-    from solo_dist.runtime.watchdog import Watchdog
+    from solo_dist.distributed.precision import set_determinism, set_precision
+    from solo_dist.distributed.strategy import build_strategy, describe
+    from solo_dist.distributed.watchdog import Watchdog
+    from solo_dist.distributed.xla_log import start_xla_quietly
 
     # From here on other workers can keep this one waiting.
     with Watchdog(config.runtime.watchdog_minutes * 60) as watchdog:
@@ -91,15 +91,15 @@ def main(arguments: list[str]) -> None:
         log.info("%s", describe(strategy))
         _make_missing_shapes(config, cluster is None or cluster.is_chief)
         # The strategy goes with the process: freeing it can wait for workers that are gone.
-        launcher.leave(_train(config, workdir, strategy, cluster, watchdog))
+        exit_codes.leave(_train(config, workdir, strategy, cluster, watchdog))
 
 
 def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None, watchdog: Any) -> int:
     import tensorflow as tf
 
-    from solo_dist.runtime.lock import WorkdirLock
-    from solo_dist.runtime.strategy import is_peer_loss
-    from solo_dist.trainer import Preempted, Trainer
+    from solo_dist.distributed.strategy import is_peer_loss
+    from solo_dist.run.workdir_lock import WorkdirLock
+    from solo_dist.training.trainer import Preempted, Trainer
 
     worker, num_workers = (cluster.index, cluster.num_workers) if cluster else (0, 1)
     try:
@@ -108,14 +108,14 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None,
             trainer.fit()
     except Preempted as stop:
         log.info("%s. %s", stop, _how_to_go_on())
-        return launcher.EXIT_PREEMPTED
+        return exit_codes.EXIT_PREEMPTED
     except tf.errors.OpError as error:
         if not is_peer_loss(error):
             raise
         log.error("Another worker was lost: %s", error.message.splitlines()[0])
-        return launcher.EXIT_PEER_LOST
+        return exit_codes.EXIT_PEER_LOST
     log.info("%s", trainer.summary())
-    return launcher.EXIT_DONE
+    return exit_codes.EXIT_DONE
 
 
 def _make_missing_shapes(config: Config, is_chief: bool) -> None:
@@ -125,7 +125,7 @@ def _make_missing_shapes(config: Config, is_chief: bool) -> None:
     if not shapes or not wanted:
         return
     from solo_dist.data.schema import is_complete
-    from solo_dist.data.shapes import ensure_shapes
+    from solo_dist.data.sharding.shapes import ensure_shapes
 
     if is_chief:
         ensure_shapes(shapes, config)
@@ -138,7 +138,7 @@ def _make_missing_shapes(config: Config, is_chief: bool) -> None:
 
 
 def _how_to_go_on() -> str:
-    if os.environ.get(launcher.JOB_ID_VARIABLE):
+    if os.environ.get(exit_codes.JOB_ID_VARIABLE):
         return "The launcher's command goes on from there."
     arguments = _without_resume(sys.argv[1:])
     command = [Path(sys.executable).name, "-m", "solo_dist.train", *arguments]

@@ -8,31 +8,43 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("solo_dist", "configs", "tools", "launch")
-ENTRY_POINTS = {f"solo_dist.{name}" for name in ("train", "evaluate", "predict", "export")}
 HEAVY = ("tensorflow", "keras", "tensorflow_io")
 
-# What a part must not import, by prefix. Everything below the trainer also shares BELOW_TRAINER.
-BELOW_TRAINER = ("solo_dist.trainer", *sorted(ENTRY_POINTS), "tools", "launch", "configs")
-FORBIDDEN = {
-    "solo_dist.config": ("solo_dist", *HEAVY),
-    "solo_dist.models": ("solo_dist.runtime", "solo_dist.data", "solo_dist.evaluation", "solo_dist.observability"),
-    "solo_dist.losses": ("solo_dist.runtime", "solo_dist.data.pipeline"),
-    "solo_dist.data": ("solo_dist.models", "solo_dist.losses"),
-    "solo_dist.runtime": ("solo_dist.models", "solo_dist.data", "solo_dist.losses", "solo_dist.evaluation"),
-    # Pure Python: a launcher and a login node have no TensorFlow.
-    "solo_dist.runtime.cluster": HEAVY,
-    "launch": (*HEAVY, "solo_dist.trainer", "solo_dist.models", "tools"),
-    "configs": (*HEAVY, "tools", "launch"),
+# The one table of the architecture: each room of solo_dist, from the top down, with the rooms that it may import. A room
+# is a folder, or a module at the top of the package. README.md shows this table as a picture, drawn by `picture`.
+ROOMS: dict[str, set[str]] = {
+    "train": {"training", "run", "data", "distributed", "cli", "config"},
+    "evaluate": {"inference", "data", "cli", "config"},
+    "predict": {"inference", "cli"},
+    "export": {"inference", "cli"},
+    "training": {"inference", "weights", "data", "run", "solo", "viz", "storage", "distributed", "config"},
+    "inference": {"data", "run", "solo", "viz", "storage", "distributed", "masks", "config"},
+    "weights": {"run", "models", "storage", "config"},
+    "data": {"solo", "viz", "storage", "distributed", "masks", "config"},
+    "run": {"storage", "distributed", "config"},
+    "cli": {"storage", "distributed", "config"},
+    "solo": {"models", "masks", "config"},
+    "storage": {"distributed", "config"},
+    "models": {"config"},
+    "distributed": {"config"},
+    "viz": set(),
+    "masks": set(),
+    "config": set(),
 }
+
+# Modules that run where TensorFlow is not installed (a login node, a launcher), or that must start at once.
+WITHOUT_TENSORFLOW = (
+    "solo_dist.config",
+    "solo_dist.distributed.cluster",
+    "solo_dist.distributed.exit_codes",
+    "launch",
+    "configs",
+)
 
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-# Every part may open files.
-ANY_PART = {"solo_dist.runtime.storage"}
 
 
 def source_files(*packages: str) -> list[Path]:
@@ -58,32 +70,80 @@ def is_in(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
 
+def room(module: str) -> str:
+    """The room of a module of solo_dist; "" for the package itself."""
+    return (module.split(".") + [""])[1]
+
+
+def arrows() -> dict[tuple[str, str], list[str]]:
+    """Every pair of rooms of which the first imports the second, with the places where it does."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in TREES:
+        for module, line in imported(name):
+            if is_in(name, "solo_dist") and is_in(module, "solo_dist") and "" not in (room(name), room(module)):
+                found.setdefault((room(name), room(module)), []).append(f"{name}:{line} imports {module}")
+    return {pair: places for pair, places in found.items() if pair[0] != pair[1]}
+
+
+def picture() -> str:
+    """The table as text: a line a room, from the top down, with what it imports."""
+    width = max(map(len, ROOMS))
+    order = list(ROOMS)
+    lines = [f"    {name:<{width}}  ->  {', '.join(sorted(uses, key=order.index))}" for name, uses in ROOMS.items()]
+    return "\n".join(line.replace("->  ", "-").rstrip() if line.endswith("->  ") else line for line in lines)
+
+
 def test_there_is_something_to_check():
-    assert "solo_dist.config" in TREES and "solo_dist.models.solov2" in TREES
-    assert {"solo_dist.config", "keras"} <= {module for module, _ in imported("solo_dist.models.solov2")}
+    assert "solo_dist.config" in TREES and "solo_dist.solo.network" in TREES
+    assert {"solo_dist.config", "keras"} <= {module for module, _ in imported("solo_dist.solo.network")}
 
 
-@pytest.mark.parametrize("part", FORBIDDEN)
-def test_parts_do_not_import_what_is_above_or_beside_them(part):
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_imports_only_what_the_table_allows(name):
+    wrong = [
+        place
+        for (user, used), places in arrows().items()
+        if user == name and used not in ROOMS[name]
+        for place in places
+    ]
+    assert not wrong, "not in ROOMS:\n" + "\n".join(wrong)
+
+
+def test_the_table_has_every_room_and_no_arrow_that_the_code_has_not():
+    assert {room(name) for name in TREES if is_in(name, "solo_dist")} - {""} == set(ROOMS)
+    unused = {(user, used) for user, uses in ROOMS.items() for used in uses} - set(arrows())
+    assert not unused, f"remove from ROOMS: {sorted(unused)}"
+
+
+def test_rooms_import_downwards_only():
+    order = list(ROOMS)
+    upwards = [(user, used) for user, uses in ROOMS.items() for used in uses if order.index(used) < order.index(user)]
+    assert not upwards
+
+
+def test_readme_shows_the_table():
+    assert picture() in (ROOT / "README.md").read_text(encoding="utf-8"), f"put this into README.md:\n{picture()}"
+
+
+@pytest.mark.parametrize("part", WITHOUT_TENSORFLOW)
+def test_some_modules_do_without_tensorflow(part):
     wrong = [
         f"{name}:{line} imports {module}"
         for name in TREES
         if is_in(name, part)
         for module, line in imported(name)
-        for forbidden in FORBIDDEN[part]
-        if is_in(module, forbidden) and module not in ANY_PART
+        if any(is_in(module, heavy) for heavy in HEAVY)
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_nothing_below_the_trainer_imports_it():
+def test_the_package_imports_neither_tools_nor_launch_nor_configs():
     wrong = [
         f"{name}:{line} imports {module}"
         for name in TREES
-        if is_in(name, "solo_dist") and name not in {"solo_dist.trainer", *ENTRY_POINTS}
+        if is_in(name, "solo_dist")
         for module, line in imported(name)
-        for above in BELOW_TRAINER
-        if is_in(module, above)
+        if any(is_in(module, package) for package in ("tools", "launch", "configs"))
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -113,13 +173,13 @@ def test_files_are_named_after_a_concept():
 # User paths can be gs:// and s3:// addresses, which only tf.io.gfile understands. These files touch the local disk for
 # something else; the reason is beside each.
 LOCAL_FILES = {
-    "solo_dist.runtime.host_lock": "locks of files are a matter of one host",
-    "solo_dist.runtime.lock": "reads /proc to see whether a process lives",
-    "solo_dist.runtime.preemption": "reads the machine's product name in /sys",
-    "solo_dist.runtime.storage": "a temporary folder of its own for what is on its way to a store",
-    "solo_dist.runtime.launcher": "progress of a worker for the launcher on the same host",
-    "solo_dist.data.cache": "copies of shards on a local disk are what it is for",
-    "solo_dist.models.weights": "downloads, into Keras's folder in the home",
+    "solo_dist.storage.host_lock": "locks of files are a matter of one host",
+    "solo_dist.run.workdir_lock": "reads /proc to see whether a process lives",
+    "solo_dist.distributed.stop_signals": "reads the machine's product name in /sys",
+    "solo_dist.storage.file_io": "a temporary folder of its own for what is on its way to a store",
+    "solo_dist.distributed.exit_codes": "progress of a worker for the launcher on the same host",
+    "solo_dist.data.input.cache": "copies of shards on a local disk are what it is for",
+    "solo_dist.weights.load": "downloads, into Keras's folder in the home",
     "tools.benchmarks.input": "a temporary folder of its own",
     "tools.benchmarks.scaling": "trainings in a temporary folder of its own",
     "tools.benchmarks.sharding": "shards in a temporary folder of its own",

@@ -34,7 +34,7 @@ _MEMORY = flags.DEFINE_float("memory_gb", 0.0, "Memory that the recipe shall fit
 def main(arguments: list[str]) -> None:
     """Runs the parts one after another."""
     del arguments
-    from solo_dist.runtime import storage
+    from solo_dist.storage import file_io
     from tools.benchmarks.timing import Options
 
     options = Options(_ROUNDS.value, _DATA.value, _CONFIG.value, _MEMORY.value)
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
         for name, value in results[part].items():
             print(f"  {part}.{name} = {value:.4g}")
     if _JSON.value:
-        storage.write(_JSON.value, json.dumps(results, indent=2).encode())
+        file_io.write(_JSON.value, json.dumps(results, indent=2).encode())
 
 
 if __name__ == "__main__":

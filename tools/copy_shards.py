@@ -18,7 +18,7 @@ _TARGET = flags.DEFINE_string("target", None, "Folder to copy them to; a path or
 def main(arguments: list[str]) -> None:
     """Copies and says what is there now."""
     del arguments
-    from solo_dist.data.transfer import copy_shards
+    from solo_dist.data.sharding.copy import copy_shards
 
     manifest = copy_shards(_SOURCE.value, _TARGET.value)
     size = sum(file.bytes for file in manifest.files)

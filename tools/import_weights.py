@@ -32,26 +32,27 @@ CANVAS = (64, 64)  # variables do not depend on it
 def main(arguments: list[str]) -> None:
     """Reads, matches, prints the table and writes the checkpoint."""
     del arguments
-    from solo_dist.checkpoint import save_arrays
-    from solo_dist.models import build_model, weights
-    from solo_dist.models.weight_files import read_weights
+    from solo_dist.run.checkpoint import save_arrays
+    from solo_dist.solo.network import build_model
+    from solo_dist.weights import load
+    from solo_dist.weights.files import read_weights
 
     _check_output()
     config = _CONFIG.value
     categories = _categories(config)
     config.model.num_categories = len(categories)
     model = build_model(config.model, CANVAS)
-    variables = weights.variables_by_name(model)
+    variables = load.variables_by_name(model)
     if _PART.value == "backbone":
         variables = {name: variable for name, variable in variables.items() if name.startswith("backbone/")}
-    match = weights.match_weights(read_weights(_INPUT.value), variables, _INPUT.value)
+    match = load.match_weights(read_weights(_INPUT.value), variables, _INPUT.value)
     if _PART.value == "backbone":
         match.not_needed += [name for name in match.left_over if not name.startswith("backbone/")]
         match.left_over = [name for name in match.left_over if name.startswith("backbone/")]
     print(match.table())
-    weights.check_arrangement(match, config.model)
+    load.check_arrangement(match, config.model)
     match.check(_STRICT.value)
-    weights.assign(match, variables)
+    load.assign(match, variables)
     arrays = {f"model/{variable.path}": variable.numpy() for variable in variables.values()}
     metadata = {"step": 0, "images": 0, "best_ap": 0.0, "categories": categories, "recipe": config.name}
     save_arrays(_OUTPUT.value.rstrip("/"), arrays, metadata | {"imported_from": _INPUT.value})
@@ -60,11 +61,11 @@ def main(arguments: list[str]) -> None:
 
 def _check_output() -> None:
     """Writing a checkpoint removes all that is in its folder, so nothing but an earlier one may be there."""
-    from solo_dist.checkpoint import ARRAYS_FILE, COMMIT_FILE
-    from solo_dist.runtime import storage
+    from solo_dist.run.checkpoint import ARRAYS_FILE, COMMIT_FILE
+    from solo_dist.storage import file_io
 
     output = _OUTPUT.value.rstrip("/")
-    others = [name for name in storage.names(output) if not name.startswith((ARRAYS_FILE, COMMIT_FILE))]
+    others = [name for name in file_io.names(output) if not name.startswith((ARRAYS_FILE, COMMIT_FILE))]
     if others:
         raise ConfigError(
             f"--output={_OUTPUT.value} holds other files ({others[0]}), which would be deleted; name a folder for this "
@@ -73,8 +74,8 @@ def _check_output() -> None:
 
 
 def _categories(config: Config) -> list[dict]:
-    from solo_dist.data.coco_categories import coco_categories
     from solo_dist.data.schema import load_manifest
+    from solo_dist.weights.coco_categories import coco_categories
 
     categories = load_manifest(_DATA.value).categories if _DATA.value else coco_categories()
     if config.model.num_categories not in (0, len(categories)):

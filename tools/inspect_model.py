@@ -16,8 +16,8 @@ flags.mark_flag_as_required("config")
 def main(arguments: list[str]) -> None:
     """Builds the model without weights and prints its table."""
     del arguments
-    from solo_dist.models import build_model
     from solo_dist.models.description import describe
+    from solo_dist.solo.network import build_model
 
     config = _CONFIG.value
     config.model.num_categories = config.model.num_categories or 80

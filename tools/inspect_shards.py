@@ -24,12 +24,12 @@ def main(arguments: list[str]) -> None:
     if flags.FLAGS["pictures"].present and not _OUTPUT.value:
         raise ConfigError("--pictures needs --output, the folder to write them to.")
     from solo_dist.data.schema import load_manifest
-    from solo_dist.observability import shard_report
+    from solo_dist.data.sharding import report
 
     manifest = load_manifest(_SHARDS.value)
-    print(shard_report.statistics(manifest, _RECORDS.value or manifest.num_records))
+    print(report.statistics(manifest, _RECORDS.value or manifest.num_records))
     if _OUTPUT.value:
-        for path in shard_report.draw_pictures(manifest, _PICTURES.value, _OUTPUT.value.rstrip("/"), _FLIPPED.value):
+        for path in report.draw_pictures(manifest, _PICTURES.value, _OUTPUT.value.rstrip("/"), _FLIPPED.value):
             print(path)
 
 

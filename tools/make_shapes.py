@@ -24,7 +24,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Another seed gives other pictures.", lo
 def main(arguments: list[str]) -> None:
     """Makes both splits."""
     del arguments
-    from solo_dist.data import shapes
+    from solo_dist.data.sharding import shapes
 
     settings = shapes.ShapesSettings(
         side=_SIDE.value, num_categories=_NUM_CATEGORIES.value, most_shapes=_MOST_SHAPES.value, seed=_SEED.value

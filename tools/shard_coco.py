@@ -37,8 +37,8 @@ def main(arguments: list[str]) -> None:
     del arguments
     config = _CONFIG.value
     canvas = _parse_canvas(_CANVAS.value) if _CANVAS.value else tuple(config.data.canvas)
-    from solo_dist.data import sharding
-    from solo_dist.data.records import ShardSettings
+    from solo_dist.data.sharding import job as sharding
+    from solo_dist.data.sharding.records import ShardSettings
 
     settings = ShardSettings(
         canvas=canvas,

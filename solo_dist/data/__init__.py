@@ -1,1 +1,1 @@
-"""Data: COCO files to shards (`coco`, `sharding`), the record contract (`schema`), targets and the input pipeline."""
+"""Data: the record contract (schema), geometry, sharding and the input pipeline."""

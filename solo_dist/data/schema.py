@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, ConfigError, GridConfig
-from solo_dist.data.runs import Runs, decode_runs
-from solo_dist.data.targets import Positives, Targets, category_grid
-from solo_dist.runtime import storage
+from solo_dist.masks.rle import Runs, decode_runs
+from solo_dist.solo.targets import Positives, Targets, category_grid
+from solo_dist.storage import file_io
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -156,7 +156,7 @@ class Manifest:
     keep_original: bool
     """Whether pictures are stored whole instead of fitted into the canvas."""
     statistics: dict[str, Any]
-    """`solo_dist.data.records.Counts`: positives_per_level, colliding, max_positives, image_bytes, ..."""
+    """`solo_dist.data.sharding.records.Counts`: positives_per_level, colliding, max_positives, image_bytes, ..."""
     side_files: list[ShardFile]
     """records.npy and annotations.json.gz."""
     fingerprint: str = ""
@@ -202,7 +202,7 @@ class Manifest:
 
 def is_complete(folder: str) -> bool:
     """Whether a folder holds finished shards: the manifest is written last."""
-    return storage.exists(f"{folder}/{MANIFEST}")
+    return file_io.exists(f"{folder}/{MANIFEST}")
 
 
 def load_manifest(folder: str) -> Manifest:
@@ -214,9 +214,9 @@ def load_manifest(folder: str) -> Manifest:
     folder = folder.rstrip("/")
     path = f"{folder}/{MANIFEST}"
     try:
-        text = storage.read(path)
+        text = file_io.read(path)
     except tf.errors.NotFoundError:
-        if not storage.names(folder) and (storage.is_remote(folder) or not tf.io.gfile.isdir(folder)):
+        if not file_io.names(folder) and (file_io.is_remote(folder) or not tf.io.gfile.isdir(folder)):
             raise ShardError(
                 f"The folder of shards {folder!r} does not exist; make it with tools/shard_coco.py."
             ) from None
@@ -243,7 +243,7 @@ def load_manifest(folder: str) -> Manifest:
 def load_record_index(manifest: Manifest) -> np.ndarray:
     """records.npy, int64 [num_records, 2]: number of the file in manifest.files, byte offset. Raises ShardError."""
     path = f"{manifest.folder}/{RECORDS}"
-    data = storage.read(path)
+    data = file_io.read(path)
     wanted = next(side.crc32c for side in manifest.side_files if side.name == RECORDS)
     if crc32c(data) != wanted:
         raise ShardError(
@@ -275,14 +275,14 @@ def _manifest_of(values: dict[str, Any], folder: str) -> Manifest:
 
 
 def _check_files(manifest: Manifest) -> None:
-    present = set(storage.names(manifest.folder))
+    present = set(file_io.names(manifest.folder))
     files = [*manifest.files, *manifest.side_files]
     for file in files:
         if file.name not in present:
             path = f"{manifest.folder}/{file.name}"
             raise ShardError(f"{path} is missing, the manifest lists it; run tools/shard_coco.py on the folder again.")
     # In threads: with a bucket each question takes a round trip.
-    with concurrent.futures.ThreadPoolExecutor(16) as pool, storage.clear_errors(manifest.folder):
+    with concurrent.futures.ThreadPoolExecutor(16) as pool, file_io.clear_errors(manifest.folder):
         sizes = list(pool.map(lambda file: tf.io.gfile.stat(f"{manifest.folder}/{file.name}").length, files))
     for file, size in zip(files, sizes, strict=True):
         if size != file.bytes:

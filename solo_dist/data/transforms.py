@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, AugmentConfig
-from solo_dist.data import runs as row_runs
-from solo_dist.data import targets
+from solo_dist.masks import rle as row_runs
+from solo_dist.solo import targets
 
 PADDING = (124, 116, 104)
 """Colour of the canvas beyond the picture: the mean of ImageNet, 0 once normalised, as the official padding."""

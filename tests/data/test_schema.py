@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from solo_dist.config import ConfigError, GridConfig
-from solo_dist.data import runs, schema
-from solo_dist.data.targets import unpack_bits
+from solo_dist.data import schema
+from solo_dist.masks import rle
+from solo_dist.solo.targets import unpack_bits
 
 CANVAS = (64, 96)
 GRID = GridConfig(levels=("p2", "p3"), sizes=(4, 2), scale_ranges=((1, 30), (20, 500)))
@@ -18,8 +19,8 @@ GRID = GridConfig(levels=("p2", "p3"), sizes=(4, 2), scale_ranges=((1, 30), (20,
 
 def record_values(count=2):
     rng = np.random.default_rng(0)
-    instances = [runs.dense_to_runs(rng.random((40, 90)) < 0.5) for _ in range(count)]
-    run_bytes, run_counts = runs.encode_runs(instances)
+    instances = [rle.dense_to_runs(rng.random((40, 90)) < 0.5) for _ in range(count)]
+    run_bytes, run_counts = rle.encode_runs(instances)
     values = {
         "image": b"jpeg",
         "image_id": 2**40,
@@ -49,7 +50,7 @@ def test_a_record_comes_back_as_it_was():
         assert getattr(record, name).numpy().tolist() == values[name]
     assert record.categories.numpy().tolist() == [0, 1]
     assert record.boxes.numpy().tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    for part, wanted in zip(record.runs, runs.from_numpy(instances), strict=True):
+    for part, wanted in zip(record.runs, rle.from_numpy(instances), strict=True):
         np.testing.assert_array_equal(part, wanted)
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from solo_dist.config import AugmentConfig
-from solo_dist.data import runs as row_runs
-from solo_dist.data import targets, transforms
+from solo_dist.data import transforms
+from solo_dist.masks import rle as row_runs
+from solo_dist.solo import targets
 
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 

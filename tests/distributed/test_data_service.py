@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from solo_dist.config import AugmentConfig, Config, DataConfig, GridConfig, ModelConfig
-from solo_dist.data import pipeline, service
+from solo_dist.data.input import pipeline, service
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 30

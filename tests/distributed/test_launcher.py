@@ -17,7 +17,7 @@ LIMIT_SECONDS = 60
 # Every worker script starts with this: who it is, how often it was started, and a way to wait for the others' files.
 PREAMBLE = """
 import json, os, pathlib, signal, sys, time
-from solo_dist.runtime import launcher
+from solo_dist.distributed import exit_codes as launcher
 
 here = pathlib.Path(__file__).parent
 config = json.loads(os.environ["TF_CONFIG"])

@@ -3,8 +3,8 @@
 import pytest
 
 from solo_dist.config import BackboneConfig, ModelConfig
-from solo_dist.models import build_model
 from solo_dist.models.description import describe
+from solo_dist.solo.network import build_model
 
 
 @pytest.fixture(scope="module")

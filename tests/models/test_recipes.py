@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from solo_dist.checkpoint import load_arrays, save_arrays
 from solo_dist.config import Config
-from solo_dist.losses import count_positives, solov2_loss
-from solo_dist.models import build_model
-from solo_dist.models.weights import load_model_weights
+from solo_dist.run.checkpoint import load_arrays, save_arrays
+from solo_dist.solo.losses import count_positives, solov2_loss
+from solo_dist.solo.network import build_model
+from solo_dist.weights.load import load_model_weights
 
 HEAVY = (
     "solov2_r50_fpn_1x",

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from configs import solov2_r50_fpn_3x
 from solo_dist.config import BackboneConfig, GridConfig, ModelConfig
-from solo_dist.models import build_model
 from solo_dist.models.recompute import Recomputation
+from solo_dist.solo.network import build_model
 
 TINY = ModelConfig(
     num_categories=4,

@@ -14,7 +14,7 @@ from tests.stores.fixtures import ROOT
 
 SERVER = """
 import json, os, signal, sys, threading, traceback
-import google.cloud.storage.transfer_manager, tensorflow, solo_dist.data.pipeline, solo_dist.data.sharding
+import google.cloud.storage.transfer_manager, tensorflow, solo_dist.data.input.pipeline, solo_dist.data.sharding.job
 
 children = set()
 

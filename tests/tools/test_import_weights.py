@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from solo_dist.checkpoint import load_arrays
+from solo_dist.run.checkpoint import load_arrays
 
 ROOT = Path(__file__).parent.parent.parent
 OFFICIAL = json.loads((ROOT / "tests" / "golden" / "state_dict_keys.json").read_text())

@@ -12,8 +12,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from solo_dist.config import ConfigError
-from solo_dist.data import shapes
-from solo_dist.data.shapes import DEFAULT_SETTINGS, ShapesSettings, draw_picture, make_shapes
+from solo_dist.data.sharding import shapes
+from solo_dist.data.sharding.shapes import DEFAULT_SETTINGS, ShapesSettings, draw_picture, make_shapes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MANY = ShapesSettings(side=96, num_categories=4, most_shapes=5)
@@ -112,7 +112,7 @@ def test_impossible_settings_name_the_option(tmp_path, changes, option):
 ENSURE = """
 import sys
 from configs.shapes_tiny import get_config
-from solo_dist.data.shapes import ensure_shapes
+from solo_dist.data.sharding.shapes import ensure_shapes
 
 if __name__ == "__main__":
     folders = [ensure_shapes(sys.argv[1], get_config(), num_train=3, num_validation=2) for _ in range(2)]

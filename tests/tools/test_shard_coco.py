@@ -22,11 +22,13 @@ import tensorflow as tf
 from pycocotools.coco import COCO
 
 from solo_dist.config import AugmentConfig, ConfigError, DataConfig, GridConfig
-from solo_dist.data import coco, earlier_shards, schema, sharding, transforms
-from solo_dist.data.records import ShardSettings
-from solo_dist.data.sharding import ShardJob, shard_coco
-from solo_dist.data.targets import make_targets
-from solo_dist.runtime.host_lock import exclusive
+from solo_dist.data import schema, transforms
+from solo_dist.data.sharding import coco, resume
+from solo_dist.data.sharding import job as sharding
+from solo_dist.data.sharding.job import ShardJob, shard_coco
+from solo_dist.data.sharding.records import ShardSettings
+from solo_dist.solo.targets import make_targets
+from solo_dist.storage.host_lock import exclusive
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GRID = GridConfig(levels=("p2", "p3", "p4"), sizes=(12, 8, 4), scale_ranges=((1, 24), (16, 48), (40, 512)))
@@ -622,7 +624,7 @@ def interrupted(many, tmp_path):
     job = data_set.job(str(tmp_path / "half"), num_shards=9)
     catalogue = coco.read_catalogue(job.annotations)
     plan = sharding._Plan(job, catalogue, 9)
-    earlier_shards.prepare_folder(job.output, sharding._fingerprint(job, 9))
+    resume.prepare_folder(job.output, sharding._fingerprint(job, 9))
     sharding._spool_annotations(plan)
     tasks = [plan.task(number) for number in range(3)]
     list(sharding.make_shards(tasks, job.settings, catalogue.categories, 0, lambda count: None))

@@ -13,12 +13,14 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from solo_dist.config import AugmentConfig, Config, DataConfig, ModelConfig
-from solo_dist.data import pipeline, shapes, transforms
-from solo_dist.data.reader import RecordReader
-from solo_dist.data.records import ShardSettings
+from solo_dist.data import transforms
+from solo_dist.data.input import pipeline
+from solo_dist.data.input.reader import RecordReader
 from solo_dist.data.schema import is_complete, load_manifest, parse_record
-from solo_dist.data.sharding import ShardJob, shard_coco
-from solo_dist.data.transfer import copy_shards
+from solo_dist.data.sharding import shapes
+from solo_dist.data.sharding.copy import copy_shards
+from solo_dist.data.sharding.job import ShardJob, shard_coco
+from solo_dist.data.sharding.records import ShardSettings
 from tools.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, report
 
 CANVAS = (512, 512)

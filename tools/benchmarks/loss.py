@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import GridConfig
-from solo_dist.losses import DICE_EPSILON, mask_dice_sum
+from solo_dist.solo.losses import DICE_EPSILON, mask_dice_sum
 from tools.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, report, run_python
 
 BATCH, SIDE, CHANNELS, POSITIVES, INSTANCES = 2, 128, 256, 64, 20

@@ -18,8 +18,8 @@ import tensorflow as tf
 
 from configs import solov2_r50_fpn_3x
 from solo_dist.config import Config
-from solo_dist.memory import images_that_fit_into
-from solo_dist.models.solov2 import build_model
+from solo_dist.solo.network import build_model
+from solo_dist.training.memory import images_that_fit_into
 from tools.benchmarks.timing import Options, peak_kilobytes, resident_kilobytes
 from tools.benchmarks.training import make_step
 

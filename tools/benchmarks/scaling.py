@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from configs.shapes_tiny import get_config
-from solo_dist.data.shapes import ensure_shapes
+from solo_dist.data.sharding.shapes import ensure_shapes
 from tools.benchmarks.timing import Options
 from tools.cost_model import Link, allreduce_bytes, allreduce_seconds, efficiency
 
@@ -82,9 +82,9 @@ def _ring_bytes_per_second(size: int, folder: str) -> float:
 def _main() -> None:
     import tensorflow as tf
 
-    from solo_dist.runtime.cluster import resolve_cluster
-    from solo_dist.runtime.launcher import leave
-    from solo_dist.runtime.strategy import build_strategy
+    from solo_dist.distributed.cluster import resolve_cluster
+    from solo_dist.distributed.exit_codes import leave
+    from solo_dist.distributed.strategy import build_strategy
 
     strategy = build_strategy("multi_worker", resolve_cluster(os.environ), "ring")
     # As many tensors as a network has; the strategy packs them the same way.

@@ -8,8 +8,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from solo_dist.data import schema, shapes
-from solo_dist.runtime import storage
+from solo_dist.data import schema
+from solo_dist.data.sharding import shapes
+from solo_dist.storage import file_io
 from tools.benchmarks.timing import Options, alternate, ratio, report, run_python
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs/solov2_r50_fpn_3x.py"
@@ -20,7 +21,7 @@ IMAGES = 640
 def run(options: Options) -> dict[str, float]:
     """Images a second of both, and the share of `processes` times the speed of one process that is reached."""
     processes = max(2, len(os.sched_getaffinity(0)))
-    if options.data and not storage.exists(f"{options.data}/instances.json"):
+    if options.data and not file_io.exists(f"{options.data}/instances.json"):
         print(f"  {options.data} has no instances.json to shard; left out.")
         return {}
     with tempfile.TemporaryDirectory() as folder:
@@ -34,7 +35,7 @@ def run(options: Options) -> dict[str, float]:
             for count, output in outputs.items()
         }
         seconds = alternate(cases, options.rounds)
-        manifests = {storage.read(f"{output}/{schema.MANIFEST}") for output in outputs.values()}
+        manifests = {file_io.read(f"{output}/{schema.MANIFEST}") for output in outputs.values()}
     report(seconds)
     if len(manifests) > 1:
         raise RuntimeError("The number of processes changed the shards.")
@@ -51,7 +52,7 @@ def run(options: Options) -> dict[str, float]:
 
 def _repeat(source: str, target: str) -> int:
     """Writes the annotations with every picture so often that there are IMAGES of them; returns how many there are."""
-    coco = json.loads(storage.read(source))
+    coco = json.loads(file_io.read(source))
     copies = -(-IMAGES // len(coco["images"]))
     image_step = 1 + max(image["id"] for image in coco["images"])
     annotation_step = 1 + max(annotation["id"] for annotation in coco["annotations"])
@@ -63,7 +64,7 @@ def _repeat(source: str, target: str) -> int:
             for entry in coco["annotations"]
         ],
     }
-    storage.write(target, json.dumps(repeated).encode())
+    file_io.write(target, json.dumps(repeated).encode())
     return len(repeated["images"])
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from configs import solov2_r50_fpn_3x
 from solo_dist.models.description import describe
-from solo_dist.models.solov2 import build_model
-from solo_dist.step import compile_scope
+from solo_dist.solo.network import build_model
+from solo_dist.training.step import compile_scope
 from tools.benchmarks.timing import Options, alternate, ratio, report, yardstick
 from tools.benchmarks.training import make_step
 

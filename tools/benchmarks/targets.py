@@ -4,7 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import GridConfig
-from solo_dist.data import runs, targets
+from solo_dist.masks import rle
+from solo_dist.solo import targets
 from tools.benchmarks.timing import Options, alternate, ratio, report, yardstick
 
 CANVAS = (800, 1216)
@@ -13,9 +14,9 @@ NUM_INSTANCES = 40
 
 def run(options: Options) -> dict[str, float]:
     """From masks as row runs to positives, category grid and masks at 1/4, in units."""
-    instances = [runs.dense_to_runs(mask) for mask in _ellipses()]
-    masks = runs.from_numpy(instances)
-    boxes = runs.tight_boxes(masks, NUM_INSTANCES)
+    instances = [rle.dense_to_runs(mask) for mask in _ellipses()]
+    masks = rle.from_numpy(instances)
+    boxes = rle.tight_boxes(masks, NUM_INSTANCES)
     categories = tf.range(NUM_INSTANCES)
     make = tf.function(lambda *of: targets.make_targets(of[0], of[1], of[2], CANVAS, GridConfig()), autograph=False)
     seconds = alternate(

@@ -7,11 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import Config
-from solo_dist.data import runs, targets
-from solo_dist.models.solov2 import build_model
-from solo_dist.optim import Optimizer
-from solo_dist.runtime.precision import set_precision
-from solo_dist.step import TrainStep, compile_scope
+from solo_dist.distributed.precision import set_precision
+from solo_dist.masks import rle
+from solo_dist.solo import targets
+from solo_dist.solo.network import build_model
+from solo_dist.training.optim import Optimizer
+from solo_dist.training.step import TrainStep, compile_scope
 
 INSTANCES = 10
 
@@ -55,9 +56,9 @@ def make_batch(config: Config, images: int, instances: int = INSTANCES) -> dict[
 
 def _make_picture(config: Config, random: np.random.Generator, instances: int) -> dict[str, np.ndarray]:
     canvas = config.data.canvas
-    masks = runs.from_numpy([runs.dense_to_runs(mask) for mask in _ellipses(random, canvas, instances)])
+    masks = rle.from_numpy([rle.dense_to_runs(mask) for mask in _ellipses(random, canvas, instances)])
     categories = tf.constant(random.integers(0, config.model.num_categories, instances), tf.int32)
-    made = targets.make_targets(masks, runs.tight_boxes(masks, instances), categories, canvas, config.model.grid)
+    made = targets.make_targets(masks, rle.tight_boxes(masks, instances), categories, canvas, config.model.grid)
     cell, instance = (values[: config.data.max_positives] for values in made.positives[:2])
     room = config.data.max_positives - tf.size(cell)
     return {

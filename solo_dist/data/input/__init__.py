@@ -1,0 +1,1 @@
+"""From shards to batches: reader, cache, data service, pipeline."""

@@ -1,0 +1,315 @@
+"""From shards to batches: order, reading, augmentation, targets, padding. The batch is the contract with the trainer.
+
+Everything about an element is a function of its position: the number of images of the run before it. Position p is
+image p % n of epoch p // n in an order drawn from (seed, epoch), and all its random numbers are drawn from (seed, p).
+So a run continues at any position at no cost, workers read disjoint parts without talking to each other, and the
+batches are the same for any degree of parallelism. No image is left out: a batch may straddle two epochs.
+Legend of shapes: `solo_dist.config`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from solo_dist.config import MASK_STRIDE, Config, ConfigError
+from solo_dist.data import transforms
+from solo_dist.data.input.cache import open_shards
+from solo_dist.data.input.reader import RecordReader
+from solo_dist.data.input.service import through_service
+from solo_dist.data.schema import Manifest, Record, load_manifest, parse_record, precomputed_targets
+from solo_dist.solo import targets
+from solo_dist.storage import file_io
+
+Element = dict[str, tf.Tensor]
+
+_WAITING_ELEMENTS = 32
+"""Elements prepared at a time where shards are in an object store, each on a thread: most of their time they wait."""
+_SUBSET = 1 << 40
+"""Added to a position to draw the subset of instances and positives independently of the augmentation."""
+
+
+def build_dataset(
+    config: Config,
+    split: str,
+    *,
+    start_position: int = 0,
+    worker: int = 0,
+    num_workers: int = 1,
+    batch_size: int | None = None,
+    parallelism: int = 0,
+) -> tf.data.Dataset:
+    """Batches of one worker.
+
+    "train" never ends. Global batch s holds positions start_position + s * G ... + G - 1 with G = batch_size *
+    num_workers, and worker w the w-th part of it. "validation" visits each image once, in order, without augmentation;
+    the last batches are padded with image_id -1, so that all workers have equally many.
+
+    Args:
+      config: the recipe; its data folder of the split must be sharded for its canvas and grids.
+      split: "train" or "validation".
+      start_position: images of the run before the first batch.
+      worker: index of this worker.
+      num_workers: how many read together.
+      batch_size: B, images of a batch of this worker; by default train.global_batch / num_workers.
+      parallelism: elements prepared at a time; 0: chosen by tf.data, or many where each waits for an object store. Does
+        not change what comes out.
+    Returns:
+      Batches: image uint8 [B, H, W, 3], image_size int32 [B, 2], category_grid int32 [B, N], positive_cell and
+      positive_instance int32 [B, K], masks uint8 [B, M, h, w / 8] (first pixel in the highest bit); for bookkeeping
+      image_id int64 [B], original_size int32 [B, 2], position int64 [B], dropped_positives int32 [B] (positives that
+      K and M left no room for) and bad_records int32 [B] (broken records that were passed over for this one).
+    Raises:
+      ConfigError, ShardError: at once, where recipe and shards do not fit. Broken records come up while reading, as
+        tf.errors.InvalidArgumentError; `reader.readable_errors` makes a ShardError of it.
+    """
+    manifest = load_split(config, split)
+    batch_size = batch_size or _batch_share(config, num_workers)
+    training = split == "train"
+    served = training and bool(config.data.service)
+    if served and file_io.is_remote(manifest.folder) and not manifest.folder.startswith("gs://"):
+        raise ConfigError(
+            f"The workers of data.service cannot read {manifest.folder}; give gs:// or a folder they see."
+        )
+    # Paths are found by Python code of this process, which the workers of a service do not have.
+    shards = None if served else open_shards(manifest, config.data)
+    reader = RecordReader(manifest, config.data.max_bad_records, reduction(config, manifest, training), shards)
+    waiting = _WAITING_ELEMENTS if file_io.is_remote(manifest.folder) else 0
+    parallelism = parallelism or waiting or tf.data.AUTOTUNE
+    options = input_options(threads=waiting)
+    total = batch_size * num_workers
+    first = start_position + worker * batch_size
+    # Control flow is written out, so AutoGraph would only slow down the tracing.
+    make = tf.autograph.experimental.do_not_convert(_element_maker(config, manifest, reader, training))
+
+    def make_batches(numbers: tf.data.Dataset) -> tf.data.Dataset:
+        positions = numbers.flat_map(
+            lambda number: tf.data.Dataset.range(first + number * total, first + number * total + batch_size)
+        )
+        batches = positions.map(make, num_parallel_calls=parallelism).batch(batch_size, drop_remainder=True)
+        return batches.with_options(options)
+
+    if served:
+        batches = through_service(
+            config.data.service, make_batches, lambda batch: (int(batch["position"][0]) - first) // total
+        )
+    elif training:
+        batches = make_batches(tf.data.Dataset.counter())
+    else:
+        batches = make_batches(tf.data.Dataset.range(-(-(manifest.num_images - start_position) // total)))
+    if config.data.max_bad_records:
+        batches = reader.limit_bad_records(batches)
+    return batches.prefetch(2).with_options(options)
+
+
+def load_split(config: Config, split: str) -> Manifest:
+    """The manifest of data.train or data.validation, checked against the recipe."""
+    folder = {"train": config.data.train, "validation": config.data.validation}[split]
+    if not folder:
+        raise ConfigError(f"data.{split} is empty; set it to a folder that tools/shard_coco.py made.")
+    manifest = load_manifest(folder)
+    if split == "validation" and manifest.views > 1:
+        raise ConfigError(f"{folder} holds random views, which cannot be evaluated; shard it again without --views.")
+    check_manifest(manifest, config, option=f"data.{split}")
+    return manifest
+
+
+def check_manifest(manifest: Manifest, config: Config, option: str = "data.train") -> None:
+    """Raises ConfigError where the shards do not fit the recipe's canvas, grids or number of categories.
+
+    Shards that keep whole pictures fit any canvas and grids: targets are then computed while reading.
+    """
+    canvas, grid = (config.data.canvas, config.model.grid)
+    if manifest.keep_original:
+        canvas, grid = manifest.canvas, manifest.grid
+    manifest.check_fits(canvas, grid, config.model.num_categories, option)
+
+
+def _batch_share(config: Config, num_workers: int) -> int:
+    total = config.train.global_batch
+    if total % num_workers:
+        raise ConfigError(f"train.global_batch={total} must be a multiple of the {num_workers} workers.")
+    return total // num_workers
+
+
+def input_options(threads: int = 0) -> tf.data.Options:
+    """How tf.data runs the pipeline, by default on a thread a core; the benchmark's floors run the same way."""
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # Elements are prepared in parallel; threads inside single operations would only add switching between them.
+    options.threading.max_intra_op_parallelism = 1
+    if threads:
+        options.threading.private_threadpool_size = threads
+    return options
+
+
+class Order:
+    """Which record a position is."""
+
+    def __init__(self, config: Config, manifest: Manifest, training: bool):
+        self._images, self._views, self._seed = manifest.num_images, manifest.views, config.seed
+        self._shuffle = training and config.data.shuffle
+
+    def record(self, position: tf.Tensor) -> tf.Tensor:
+        """int64 scalars. Each epoch visits every image once and uses the next of its views."""
+        epoch, index = position // self._images, position % self._images
+        if self._shuffle:
+            seed = tf.stack([tf.constant(self._seed, tf.int64), epoch])
+            index = tf.random.experimental.index_shuffle(index, seed, self._images - 1)
+        return index * self._views + epoch % self._views
+
+
+def _element_maker(
+    config: Config, manifest: Manifest, reader: RecordReader, training: bool
+) -> Callable[[tf.Tensor], Element]:
+    order = Order(config, manifest, training)
+    paint = painter(config, manifest, training)
+
+    def element(position: tf.Tensor) -> Element:
+        number = order.record(position)
+        picture, bad_records = reader.read(number)
+        values = paint(parse_record(picture.serialized), picture.image, position)
+        values |= {"position": position, "bad_records": bad_records}
+        return values | {"record": number} if config.data.max_bad_records else values
+
+    def padding(position: tf.Tensor) -> Element:
+        values = _padding_element(config) | {"position": position}
+        return values | {"record": position} if config.data.max_bad_records else values
+
+    if training:
+        return element
+    return lambda position: tf.cond(
+        position < manifest.num_images, lambda: element(position), lambda: padding(position)
+    )
+
+
+def reduction(config: Config, manifest: Manifest, training: bool) -> Callable[[tf.Tensor], tf.Tensor] | None:
+    """How whole pictures are shrunk on decoding; None: the stored pictures have the size of the canvas already."""
+    if not manifest.keep_original:
+        return None
+    augment = config.data.augment if training else None
+    return lambda size: transforms.reduction(size, _canvas(config), augment)
+
+
+def painter(
+    config: Config, manifest: Manifest, training: bool, recompute: bool = False
+) -> Callable[[Record, tf.Tensor, tf.Tensor], Element]:
+    """From a record, its decoded picture and the position to an element.
+
+    Targets are those of the record where its geometry is kept, except for a flip; else, or to `recompute` them in any
+    case, the function that the shard tool uses makes them here.
+    """
+    canvas, grid, augment = _canvas(config), config.model.grid, config.data.augment
+    fits = manifest.canvas == canvas and manifest.grid == _as_stored(config)
+    # Views are random crops and scales already: they are taken as they are.
+    draw = training and augment.changes_geometry and manifest.views == 1
+    recompute = recompute or not fits or draw
+    reduce = reduction(config, manifest, training)
+
+    def paint(record: Record, image: tf.Tensor, position: tf.Tensor) -> Element:
+        draws = transforms.draw(config.seed, position)
+        if draw:
+            geometry = transforms.draw_geometry(draws, record.size, canvas, augment)
+        else:
+            size = record.canvas_size if fits else transforms.fitted_size(record.size, canvas)
+            flip = transforms.draw_flip(draws, augment) if training else tf.constant(False)
+            geometry = transforms.Geometry(tf.concat([[0, 0], record.size], axis=0), size, flip)
+        if recompute:
+            runs, boxes = transforms.move_instances(record.runs, record.boxes, record.size, geometry)
+            made = targets.make_targets(runs, boxes, record.categories, canvas, grid)
+        else:
+            made = precomputed_targets(record, geometry.flip, canvas, grid.num_cells)
+        if recompute or manifest.keep_original:
+            image = transforms.move_image(image, geometry, reduce(record.size) if reduce else 1)
+        else:
+            image = transforms.flip_image(image, geometry.flip)
+        if training and transforms.changes_colour(augment):
+            image = transforms.change_colours(image, draws, augment)
+        return {
+            "image": transforms.pad_to_canvas(transforms.to_uint8(image), canvas),
+            "image_size": geometry.size,
+            "image_id": record.image_id,
+            "original_size": record.original_size,
+            **_fixed_size_targets(made, config, position),
+        }
+
+    return paint
+
+
+def _canvas(config: Config) -> tuple[int, int]:
+    """A tuple, although overrides from the command line make lists."""
+    height, width = config.data.canvas
+    return height, width
+
+
+def _as_stored(config: Config) -> Any:
+    """The recipe's grid with tuples throughout, as `_canvas`."""
+    return type(config).from_json(config.to_json()).model.grid
+
+
+def _fixed_size_targets(made: targets.Targets, config: Config, position: tf.Tensor) -> Element:
+    """Pads instances to M and positives to K; where there are more, keeps a random subset and counts what is lost."""
+    cell, instance, masks = made.positives.cell, made.positives.instance, made.masks
+    max_instances, max_positives = config.data.max_instances, config.data.max_positives
+    seed = tf.stack([tf.constant(config.seed, tf.int64), position + _SUBSET])
+    found = tf.size(cell)
+    cell, instance, masks = tf.cond(
+        tf.shape(masks)[0] > max_instances,
+        lambda: _subset_of_instances(cell, instance, masks, max_instances, seed),
+        lambda: (cell, instance, masks),
+    )
+    cell, instance = tf.cond(
+        tf.size(cell) > max_positives,
+        lambda: _subset_of_positives(cell, instance, max_positives, seed),
+        lambda: (cell, instance),
+    )
+    room = max_positives - tf.size(cell)
+    masks = tf.pad(masks, [[0, max_instances - tf.shape(masks)[0]], [0, 0], [0, 0]])
+    height, width = (side // MASK_STRIDE for side in config.data.canvas)
+    return {
+        "category_grid": tf.ensure_shape(made.positives.category_grid, [config.model.grid.num_cells]),
+        "positive_cell": tf.ensure_shape(tf.pad(cell, [[0, room]], constant_values=-1), [max_positives]),
+        "positive_instance": tf.ensure_shape(tf.pad(instance, [[0, room]]), [max_positives]),
+        "masks": tf.ensure_shape(masks, [max_instances, height, width // 8]),
+        "dropped_positives": found - tf.size(cell),
+    }
+
+
+def _subset_of_instances(
+    cell: tf.Tensor, instance: tf.Tensor, masks: tf.Tensor, count: int, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """`count` random instances with their positives, those that have positives before those without."""
+    total = tf.shape(masks)[0]
+    has_positives = tf.math.unsorted_segment_sum(tf.ones_like(instance, tf.float32), instance, total) > 0
+    priority = tf.random.stateless_uniform([total], seed, alg="philox") + tf.cast(has_positives, tf.float32)
+    kept = tf.sort(tf.math.top_k(priority, count).indices)
+    new_index = tf.tensor_scatter_nd_update(tf.fill([total], -1), kept[:, None], tf.range(count))
+    instance = tf.gather(new_index, instance)
+    return cell[instance >= 0], instance[instance >= 0], tf.gather(masks, kept)
+
+
+def _subset_of_positives(
+    cell: tf.Tensor, instance: tf.Tensor, count: int, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    priority = tf.random.stateless_uniform(tf.shape(cell), seed, alg="philox")
+    kept = tf.sort(tf.math.top_k(priority, count).indices)
+    return tf.gather(cell, kept), tf.gather(instance, kept)
+
+
+def _padding_element(config: Config) -> Element:
+    """An element without a picture, image_id -1, which fills up the last batch of a validation."""
+    height, width = config.data.canvas
+    masks = (config.data.max_instances, height // MASK_STRIDE, width // MASK_STRIDE // 8)
+    return {
+        "image": tf.tile(tf.constant(transforms.PADDING, tf.uint8)[None, None], [height, width, 1]),
+        "image_size": tf.constant([height, width]),
+        "image_id": tf.constant(-1, tf.int64),
+        "original_size": tf.constant([height, width]),
+        "category_grid": tf.fill([config.model.grid.num_cells], -1),
+        "positive_cell": tf.fill([config.data.max_positives], -1),
+        "positive_instance": tf.zeros([config.data.max_positives], tf.int32),
+        "masks": tf.zeros(masks, tf.uint8),
+        "dropped_positives": tf.constant(0),
+        "bad_records": tf.constant(0),
+    }

@@ -1,0 +1,204 @@
+"""Reading single records of a folder of shards inside the graph, by number, so that a broken one is one broken record.
+
+Records are read by byte offset: any order is possible and restoring a position costs nothing. A record that cannot be
+read (checksum, not a record, picture that does not decode) is reported on stderr by file and number, and the next
+record of the folder stands in for it; how many may go that way is data.max_bad_records. In an object store or a cache,
+a record is read once more before it counts as broken.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from solo_dist.data.input.cache import RemoteShards
+from solo_dist.data.schema import Manifest, ShardError, load_record_index, parse_record
+from solo_dist.data.transforms import REDUCTIONS
+from solo_dist.storage import file_io
+
+MAX_CONSECUTIVE = 64
+"""Broken records in a row after which reading stops whatever data.max_bad_records allows."""
+
+Reduce = Callable[[tf.Tensor], tf.Tensor]
+"""From the size of a stored picture, int32 [2], to one of transforms.REDUCTIONS, int32 scalar."""
+
+_REMEDY = "Shard the data again, or raise data.max_bad_records."
+
+
+class StoredPicture(NamedTuple):
+    """A record that was read, with its picture decoded."""
+
+    image: tf.Tensor
+    """uint8 [height, width, 3]; no pixel where the record could not be read."""
+    serialized: tf.Tensor
+    """string scalar, for `parse_record`."""
+
+
+class RecordReader:
+    """Reads and decodes record i of a folder."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        max_bad_records: int,
+        reduce: Reduce | None = None,
+        shards: RemoteShards | None = None,
+    ):
+        """Decodes pictures shrunk by what `reduce` says and reads from where `shards` says, where they are given.
+
+        Raises:
+          ShardError: the folder holds no record, or its index does not belong to it.
+        """
+        if not manifest.num_records:
+            raise ShardError(f"{manifest.folder} holds no image; shard data that has some.")
+        self.num_records = manifest.num_records
+        self._allowed = max_bad_records
+        self._shards = shards
+        self._decode = tf.autograph.experimental.do_not_convert(
+            lambda _, serialized: decode_picture(serialized, reduce)
+        )
+        self._attempts = 1 + min(max_bad_records, MAX_CONSECUTIVE, self.num_records - 1)
+        index = load_record_index(manifest)
+        self._paths = tf.constant([f"{manifest.folder}/{file.name}" for file in manifest.files])
+        self._index = tf.constant(np.concatenate([index, _lengths(index, manifest)[:, None]], axis=1))
+
+    def read(self, number: tf.Tensor) -> tuple[StoredPicture, tf.Tensor]:
+        """Record `number` (int64 scalar), or the first readable one after it.
+
+        Returns:
+          The record and how many were broken before it, int32 scalar.
+        Raises:
+          InvalidArgumentError: naming file and record, where more in a row are broken than data.max_bad_records allows.
+        """
+
+        def read_next(attempt: tf.Tensor, _: StoredPicture) -> tuple[tf.Tensor, StoredPicture]:
+            return attempt + 1, self._read_or_report((number + tf.cast(attempt, tf.int64)) % self.num_records)
+
+        def is_missing(attempt: tf.Tensor, picture: StoredPicture) -> tf.Tensor:
+            return _is_broken(picture) & (attempt < self._attempts)
+
+        shapes = (tf.TensorShape([]), StoredPicture(tf.TensorShape([None, None, 3]), tf.TensorShape([])))
+        attempts, picture = tf.while_loop(is_missing, read_next, (tf.constant(0), _nothing()), shape_invariants=shapes)
+        broken = (number + tf.range(tf.cast(attempts, tf.int64))) % self.num_records
+        with tf.control_dependencies([self._assert_few(tf.size(picture.image) > 0, broken)]):
+            return StoredPicture(*(tf.identity(part) for part in picture)), attempts - 1
+
+    def limit_bad_records(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """Batches with keys record int64 [B] and bad_records int32 [B] -> the same without record.
+
+        Counts distinct broken records. Beyond data.max_bad_records reading raises InvalidArgumentError, which names
+        them. Where it is 0, `read` has failed at the first one already.
+        """
+
+        def update(seen: tf.Tensor, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+            seen = tf.cond(tf.reduce_any(batch["bad_records"] > 0), lambda: add(seen, batch), lambda: seen)
+            with tf.control_dependencies([seen]):
+                return seen, {key: tf.identity(value) for key, value in batch.items() if key != "record"}
+
+        def add(seen: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+            counts = tf.cast(batch["bad_records"], tf.int64)
+            before = tf.repeat(tf.cumsum(counts, exclusive=True), counts)
+            broken = tf.repeat(batch["record"], counts) + tf.range(tf.reduce_sum(counts)) - before
+            seen = tf.unique(tf.concat([seen, broken % self.num_records], axis=0)).y
+            with tf.control_dependencies([self._assert_few(tf.size(seen) <= self._allowed, seen)]):
+                return tf.identity(seen)
+
+        return batches.scan(tf.zeros([0], tf.int64), tf.autograph.experimental.do_not_convert(update))
+
+    def _assert_few(self, few: tf.Tensor, broken: tf.Tensor) -> tf.Operation:
+        """Fails where not `few`, naming the records `broken`, int64 [n]."""
+        names = tf.strings.reduce_join(self._describe(broken[:8]), separator=", ")
+        count = tf.strings.as_string(tf.size(broken))
+        message = tf.strings.join(
+            [count, f" broken records, data.max_bad_records={self._allowed}: ", names, ". ", _REMEDY]
+        )
+        return tf.debugging.Assert(few, [message])
+
+    def _describe(self, numbers: tf.Tensor) -> tf.Tensor:
+        """Numbers of records, int64 [n] -> "record 3 of FILE", counted from 0 within the file, string [n]."""
+        file = tf.gather(self._index[:, 0], numbers)
+        first = tf.cast(tf.searchsorted(self._index[:, 0], file), tf.int64)
+        return tf.strings.join(["record ", tf.strings.as_string(numbers - first), " of ", tf.gather(self._paths, file)])
+
+    def records(self, number: tf.Tensor, again: bool = False) -> tf.data.Dataset:
+        """A data set of the one serialized record. It ends after an error, also where the file cannot be opened."""
+        file, offset, length = tf.unstack(tf.gather(self._index, number), num=3)
+        # The buffer is as long as the record, so that nothing is read beyond it.
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=self._path(file, again)[None], compression_type="", buffer_size=length, byte_offsets=[offset]
+        )
+        records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+        # take(1) would try for ever to open a file that is gone: it counts records, not tries.
+        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(0), records))
+
+    def _path(self, file: tf.Tensor, again: bool) -> tf.Tensor:
+        if self._shards is None:
+            return tf.gather(self._paths, file)
+        find = self._shards.path_again if again else self._shards.path
+        return tf.ensure_shape(tf.numpy_function(lambda number: find(int(number)).encode(), [file], tf.string), [])
+
+    def _read_or_report(self, number: tf.Tensor) -> StoredPicture:
+        picture = self._readable(number)
+        if self._shards is not None:
+            picture = tf.cond(_is_broken(picture), lambda: self._readable(number, again=True), lambda: picture)
+
+        def report() -> tf.Operation:
+            return tf.print("Broken:", self._describe(number[None])[0], output_stream="file:///dev/stderr")
+
+        tf.cond(_is_broken(picture), report, tf.no_op)
+        return picture
+
+    def _readable(self, number: tf.Tensor, again: bool = False) -> StoredPicture:
+        """The record, or nothing where it cannot be read."""
+        # Inside the graph, errors can be caught only at the level of a data set.
+        records = self.records(number, again).map(self._decode).ignore_errors()
+        return records.concatenate(tf.data.Dataset.from_tensors(_nothing())).take(1).get_single_element()
+
+
+@contextlib.contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turns the errors that broken records and lost stores cause inside the graph into ShardError and StoreError."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if lost := re.search(r"\b(StoreError|StoreUnavailable): (.*)", error.message):
+            raise getattr(file_io, lost[1])(lost[2]) from error
+        named = re.search(rf"\d+ broken records, data\.max_bad_records=.*?{re.escape(_REMEDY)}", str(error), re.DOTALL)
+        if not named:
+            raise
+        raise ShardError(named.group()) from error
+
+
+def decode_picture(serialized: tf.Tensor, reduce: Reduce | None = None) -> StoredPicture:
+    """A serialized record -> its picture. Raises InvalidArgumentError where any part of the record is not valid."""
+    record = parse_record(serialized)
+
+    def decode(ratio: int) -> Callable[[], tf.Tensor]:
+        return lambda: tf.io.decode_jpeg(record.image, channels=3, ratio=ratio)
+
+    if reduce is None:
+        return StoredPicture(decode(1)(), serialized)
+    factor = reduce(record.size)
+    index = tf.reduce_sum(tf.cast(factor > REDUCTIONS, tf.int32))
+    return StoredPicture(tf.switch_case(index, [decode(ratio) for ratio in REDUCTIONS]), serialized)
+
+
+def _is_broken(picture: StoredPicture) -> tf.Tensor:
+    return tf.size(picture.image) == 0
+
+
+def _nothing() -> StoredPicture:
+    return StoredPicture(tf.zeros([0, 0, 3], tf.uint8), tf.constant(b""))
+
+
+def _lengths(index: np.ndarray, manifest: Manifest) -> np.ndarray:
+    """Bytes of each record, int64 [num_records], its frame included."""
+    if index.shape != (manifest.num_records, 2) or (np.diff(index[:, 0]) < 0).any():
+        raise ShardError(f"{manifest.folder} has an index that does not belong to it; shard the data again.")
+    sizes = np.array([file.bytes for file in manifest.files], np.int64)
+    is_last = np.append(index[1:, 0] != index[:-1, 0], True)
+    ends = np.where(is_last, sizes[index[:, 0]], np.append(index[1:, 1], 0))
+    return ends - index[:, 1]

@@ -1,0 +1,1 @@
+"""From COCO json and images to TFRecord shards with precomputed targets."""

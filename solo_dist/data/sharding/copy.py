@@ -1,0 +1,191 @@
+"""Copying a folder of shards between a disk and object stores: in parallel, verified, only what is not there yet.
+
+The manifest is removed before anything is changed and written after everything else has been verified, so a reader
+finds the whole data set or none. Uploads to gs:// go through google-cloud-storage; everything else through tf.io.gfile.
+"""
+
+import base64
+import concurrent.futures
+import contextlib
+import dataclasses
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+import tqdm
+
+from solo_dist.data import schema
+from solo_dist.data.schema import Manifest, ShardError, ShardFile
+from solo_dist.storage import file_io
+from solo_dist.storage.atomic import PARTIAL, checksum, write_atomically
+
+WORKERS = 16
+_PIECE = 1 << 22
+_UPLOADS_AT_A_TIME = 256
+
+
+def copy_shards(source: str, target: str, progress: bool = True) -> Manifest:
+    """Copies a complete folder of shards, or finishes a copy that was interrupted.
+
+    Every file in the target is compared with size and checksum in the manifest, also those that were there before.
+
+    Args:
+      source: folder, a path or URL.
+      target: folder, a path or URL; may hold a part of the same data set, nothing else.
+      progress: whether to show a bar.
+    Returns:
+      The manifest, of the target.
+    Raises:
+      ShardError: the source is not complete or damaged, or the target holds something else.
+      StoreError: a store does not let itself be read or written.
+    """
+    source, target = source.rstrip("/"), target.rstrip("/")
+    manifest = schema.load_manifest(source)
+    text = file_io.read(f"{source}/{schema.MANIFEST}")
+    files = [*manifest.files, *manifest.side_files]
+    if file_io.exists(f"{source}/{schema.REJECTED}"):
+        data = file_io.read(f"{source}/{schema.REJECTED}")
+        files.append(ShardFile(schema.REJECTED, 0, len(data), schema.crc32c(data)))
+    _refuse_strangers(target, text, files)
+    found = stored(target, files)
+    missing = [file for file in files if found.get(file.name) != (file.bytes, file.crc32c)]
+    if missing:
+        file_io.remove(f"{target}/{schema.MANIFEST}")
+        _copy(source, target, missing, sum(file.bytes for file in files), progress)
+        _verify(target, missing)
+    file_io.write(f"{target}/{schema.MANIFEST}", text)
+    # Not read again: TensorFlow remembers for some seconds the sizes of objects that have just been replaced.
+    return dataclasses.replace(manifest, folder=target)
+
+
+def _refuse_strangers(target: str, manifest: bytes, files: Sequence[ShardFile]) -> None:
+    names = set(file_io.names(target))
+    if schema.MANIFEST in names and file_io.read(f"{target}/{schema.MANIFEST}") != manifest:
+        raise ShardError(f"{target} holds other shards; delete the folder, or choose another.")
+    ours = {schema.MANIFEST, schema.PROGRESS, *(file.name for file in files)}
+    strange = sorted(name for name in names if name.removesuffix(PARTIAL) not in ours)
+    if strange:
+        raise ShardError(f"{target} holds other files ({strange[0]}); choose an empty folder.")
+
+
+# ---- What is there
+
+
+def stored(folder: str, files: Iterable[ShardFile]) -> dict[str, tuple[int, str]]:
+    """Bytes and CRC-32C, by name, of those of the files that a folder holds.
+
+    gs:// knows the checksums; from a disk and other stores, files of the right size are read.
+    """
+    wanted = {file.name: file for file in files}
+    if folder.startswith("gs://"):
+        return {name: facts for name, facts in _objects(folder).items() if name in wanted}
+    here = [wanted[name] for name in file_io.names(folder) if name in wanted]
+
+    def facts(file: ShardFile) -> tuple[int, str]:
+        size = tf.io.gfile.stat(f"{folder}/{file.name}").length
+        if size == 0:  # tensorflow-io crashes on reading an empty object
+            return 0, schema.crc32c(b"")
+        return size, checksum(f"{folder}/{file.name}") if size == file.bytes else ""
+
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool, file_io.clear_errors(folder):
+        return dict(zip((file.name for file in here), pool.map(facts, here), strict=True))
+
+
+def _objects(folder: str) -> dict[str, tuple[int, str]]:
+    """The same of all objects directly in a folder of gs://, as its listing says."""
+    with file_io.clear_errors(folder):
+        bucket, prefix = _bucket(folder)
+        blobs = bucket.list_blobs(prefix=prefix, delimiter="/", fields="items(name,size,crc32c),nextPageToken")
+        return {blob.name.removeprefix(prefix): (blob.size, _hex(blob.crc32c)) for blob in blobs}
+
+
+def _hex(crc: str) -> str:
+    """Eight hexadecimal digits of a checksum in base 64."""
+    return base64.b64decode(crc).hex()
+
+
+def _bucket(folder: str) -> tuple[Any, str]:
+    """The bucket of a gs:// folder, and what the names of the folder's objects start with."""
+    from google.cloud import storage as google_storage
+
+    name, _, prefix = folder.removeprefix("gs://").partition("/")
+    # No project: it is only needed to make buckets, and nobody should have to set one.
+    return google_storage.Client(project=None).bucket(name), f"{prefix}/" if prefix else ""
+
+
+# ---- Copying
+
+
+def _copy(source: str, target: str, files: Sequence[ShardFile], total: int, progress: bool) -> None:
+    done = total - sum(file.bytes for file in files)
+    with tqdm.tqdm(
+        desc=f"to {target}", total=total, initial=done, unit="B", unit_scale=True, disable=not progress, mininterval=1.0
+    ) as bar:
+        if target.startswith("gs://") and not file_io.is_remote(source):
+            for start in range(0, len(files), _UPLOADS_AT_A_TIME):
+                _upload(source, target, files[start : start + _UPLOADS_AT_A_TIME], bar)
+            return
+        if not file_io.is_remote(target):
+            tf.io.gfile.makedirs(target)
+        with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool, file_io.clear_errors(target):
+            copies = [pool.submit(_copy_file, source, target, file, bar) for file in files]
+            try:
+                for copy in concurrent.futures.as_completed(copies):
+                    copy.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+class _Watched(io.FileIO):
+    """A file whose progress a bar shows. Parts that are read again, for another attempt, do not count."""
+
+    def __init__(self, path: str, bar: tqdm.tqdm):
+        super().__init__(path)
+        self._bar, self._seen = bar, 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(-1 if size is None else size)
+        new = self.tell() - self._seen
+        if new > 0:
+            self._bar.update(new)
+            self._seen += new
+        return data
+
+
+def _upload(source: str, target: str, files: Sequence[ShardFile], bar: tqdm.tqdm) -> None:
+    """From a disk to gs://. An object appears when all of it has arrived and its checksum is right."""
+    from google.cloud.storage import transfer_manager
+
+    with file_io.clear_errors(target), contextlib.ExitStack() as stack:
+        bucket, prefix = _bucket(target)
+        pairs = [
+            (stack.enter_context(_Watched(f"{source}/{file.name}", bar)), bucket.blob(prefix + file.name))
+            for file in files
+        ]
+        transfer_manager.upload_many(
+            pairs, worker_type=transfer_manager.THREAD, max_workers=WORKERS, raise_exception=True
+        )
+
+
+def _copy_file(source: str, target: str, file: ShardFile, bar: tqdm.tqdm) -> None:
+    def pieces() -> Iterator[bytes]:
+        if file.bytes == 0:
+            return
+        with tf.io.gfile.GFile(f"{source}/{file.name}", "rb") as opened:
+            while piece := opened.read(_PIECE):
+                yield piece
+
+    remote = target if file_io.is_remote(target) else source
+    file_io.persistently(lambda: write_atomically(f"{target}/{file.name}", pieces()), remote)
+    bar.update(file.bytes)
+
+
+def _verify(target: str, files: Sequence[ShardFile]) -> None:
+    found = stored(target, files)
+    for file in files:
+        if found.get(file.name) != (file.bytes, file.crc32c):
+            raise ShardError(
+                f"{target}/{file.name} is there with {found.get(file.name)} (bytes, checksum), the manifest says "
+                f"{(file.bytes, file.crc32c)}: the source is damaged, shard the data again."
+            )

@@ -1,0 +1,369 @@
+"""COCO json and pictures -> a folder of shards, in parallel processes, resumable at any moment.
+
+Order of events: (1) the json is streamed twice, images first, then annotations, which are spooled to one small file a
+shard; (2) worker processes make a shard each and commit it with a note in `.progress/`, written after the shard itself;
+(3) the side files and, last, the manifest are written. A run that was killed is repeated: shards with a note whose
+checksum is right are kept. The bytes depend on data and settings alone, not on processes or interruptions.
+
+Pictures that could not be used are looked at again: where one has been repaired, its shard is made again, and a folder
+that was finished without it as a whole.
+
+Where the output is in an object store, all this happens in a temporary folder, which is then copied there.
+
+Works without initialising TensorFlow in the calling process, which may want to configure it first.
+"""
+
+import contextlib
+import dataclasses
+import gzip
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from solo_dist.config import CANVAS_MULTIPLE, ConfigError, DataConfig
+from solo_dist.data import schema
+from solo_dist.data.schema import Manifest, ShardError, ShardFile
+from solo_dist.data.sharding import coco
+from solo_dist.data.sharding.coco import Catalogue, Rejection
+from solo_dist.data.sharding.copy import copy_shards
+from solo_dist.data.sharding.records import Counts, ShardSettings
+from solo_dist.data.sharding.resume import find_finished, prepare_folder
+from solo_dist.data.sharding.worker import ShardNote, ShardTask, make_shards, valid_note
+from solo_dist.storage import file_io
+from solo_dist.storage.atomic import checksum, write_atomically
+from solo_dist.storage.host_lock import exclusive
+
+BY_DESIGN = ("crowd", "ignore")
+"""Reasons that are no fault of the data: kept for evaluation, not trained on, no failure in strict mode."""
+_IMAGES_A_SHARD = 64
+_MOST_SHARDS = 256
+_SPOOLED_AT_A_TIME = 20_000
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardJob:
+    """What to shard, and where to."""
+
+    annotations: str
+    images: str
+    output: str
+    settings: ShardSettings
+    num_shards: int = 0
+    """0: one for every 64 images, at most 256."""
+    strict: bool = False
+    """Fail at the first image or annotation that is rejected for a fault of its own."""
+
+
+def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Manifest:
+    """Makes the folder of shards, or finishes one that an interrupted run left behind.
+
+    Args:
+      job: what to do.
+      processes: worker processes; 0: in this process.
+      progress: whether to show a bar.
+    Returns:
+      The manifest.
+    Raises:
+      coco.CocoError: the json is not usable. ConfigError: impossible settings. ShardError: no usable image, a
+        rejection in strict mode, a folder with other shards in it, or a file that cannot be written.
+    """
+    _check(job)
+    catalogue = coco.read_catalogue(job.annotations)
+    num_shards = job.num_shards or min(-(-len(catalogue.images) // _IMAGES_A_SHARD), _MOST_SHARDS)
+    if num_shards > len(catalogue.images):
+        raise ConfigError(
+            f"num_shards={num_shards} is more than the {len(catalogue.images)} images; give at most that."
+        )
+    if job.strict:
+        _fail_on(catalogue.rejected)
+    fingerprint = _fingerprint(job, num_shards)
+    manifest = _find_finished(job, job.output, catalogue, fingerprint)
+    if manifest is None or file_io.names(f"{job.output}/{schema.PROGRESS}"):
+        prepare_folder(job.output, fingerprint)
+        with _alone(job.output) as local:
+            manifest = _find_finished(job, job.output, catalogue, fingerprint)
+            if manifest is None:
+                make = _shard if local == job.output else _shard_and_copy
+                manifest = make(job, catalogue, num_shards, fingerprint, processes, progress)
+            if local != job.output:
+                file_io.remove_folder(local)
+            file_io.remove_folder(f"{job.output}/{schema.PROGRESS}")
+    return manifest
+
+
+@contextlib.contextmanager
+def _alone(output: str) -> Iterator[str]:
+    """Yields the local folder in which the work is done; in it two processes would empty each other's spools."""
+    local = file_io.scratch_folder(output) if file_io.is_remote(output) else output
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(f"{local}/{schema.PROGRESS}/lock", wait=False))
+        except BlockingIOError:
+            raise ShardError(f"Another process is making {output}; wait for it, or stop it.") from None
+        except OSError as error:
+            raise ShardError(f"Cannot write to {local}: {error.strerror}.") from error
+        yield local
+
+
+def _shard_and_copy(
+    job: ShardJob, catalogue: Catalogue, num_shards: int, fingerprint: str, processes: int, progress: bool
+) -> Manifest:
+    """Into an object store, by way of a local folder of these data and settings."""
+    scratch = f"{file_io.scratch_folder(job.output)}/{schema.crc32c(fingerprint.encode())}"
+    if _find_finished(job, scratch, catalogue, fingerprint) is None:
+        prepare_folder(scratch, fingerprint)
+        local = dataclasses.replace(job, output=scratch)
+        _shard(local, catalogue, num_shards, fingerprint, processes, progress)
+    return copy_shards(scratch, job.output, progress)
+
+
+def _find_finished(job: ShardJob, folder: str, catalogue: Catalogue, fingerprint: str) -> Manifest | None:
+    manifest = find_finished(folder, fingerprint, job.images, catalogue, job.strict)
+    if manifest and job.strict:
+        _fail_on_reasons(manifest)
+    return manifest
+
+
+def _shard(
+    job: ShardJob, catalogue: Catalogue, num_shards: int, fingerprint: str, processes: int, progress: bool
+) -> Manifest:
+    """Into a local folder, from where an earlier run got to."""
+    plan = _Plan(job, catalogue, num_shards)
+    try:
+        rejected = [*catalogue.rejected, *_spool_annotations(plan)]
+        if job.strict:
+            _fail_on(rejected)
+        notes = _make_shards(plan, processes, progress)
+        return _finish(plan, notes, rejected, fingerprint)
+    except tf.errors.OpError as error:
+        raise ShardError(
+            f"Cannot write to {job.output}: {error.message}. Free some space, then run the same command."
+        ) from error
+
+
+def summary(manifest: Manifest, data: DataConfig) -> str:
+    """What a person wants to know of a folder of shards before training on it; several lines."""
+    counts = Counts(**manifest.statistics)
+    rejected = dict(manifest.rejected)
+    crowds = rejected.pop("crowd", 0)
+    dropped = ", ".join(f"{count} {reason}" for reason, count in rejected.items()) or "none"
+    levels = ", ".join(
+        f"{level} {count}" for level, count in zip(manifest.grid.levels, counts.positives_per_level, strict=False)
+    )
+    size = sum(file.bytes for file in manifest.files)
+    lines = [
+        f"{manifest.folder}: {manifest.num_images} images in {len(manifest.files)} shards, {size / 1e6:.1f} MB, "
+        f"of which pictures {counts.image_bytes / 1e6:.1f} MB; {len(manifest.categories)} categories",
+        f"instances: {manifest.num_instances} kept, {crowds} crowd (kept for evaluation only)",
+        f"rejected: {dropped}",
+        f"positives by level: {levels or 'none'}",
+        f"collisions: {counts.colliding} instances lose cells to a later one, {counts.lost} of them all their cells; "
+        f"{counts.without_positives} instances have no positive cell",
+        f"most in one image: {counts.max_instances} instances (data.max_instances={data.max_instances}), "
+        f"{counts.max_positives} positives (data.max_positives={data.max_positives})",
+    ]
+    if counts.max_instances > data.max_instances or counts.max_positives > data.max_positives:
+        lines.append("Images beyond these limits will train on a random subset; raise the limits to take all.")
+    if rejected:
+        lines.append(f"Every rejection with its reason: {manifest.folder}/{schema.REJECTED}")
+    return "\n".join(lines)
+
+
+# ---- Planning
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    job: ShardJob
+    catalogue: Catalogue
+    num_shards: int
+
+    def task(self, shard: int) -> ShardTask:
+        """Where the shard's parts are; all but the shard itself are removed at the end."""
+        total = len(self.catalogue.images)
+        first, last = total * shard // self.num_shards, total * (shard + 1) // self.num_shards
+        passing = f"{self.job.output}/{schema.PROGRESS}/{shard:05d}"
+        return ShardTask(
+            images=self.job.images,
+            first=first,
+            entries=self.catalogue.images[first:last],
+            spool=f"{passing}.spool.jsonl",
+            shard=f"{self.job.output}/shard-{shard:05d}-of-{self.num_shards:05d}.tfrecord",
+            annotations=f"{passing}.annotations.gz",
+            note=f"{passing}.note.json",
+        )
+
+
+def _check(job: ShardJob) -> None:
+    settings = job.settings
+    settings.grid.validate()
+    if len(settings.canvas) != 2 or any(side <= 0 or side % CANVAS_MULTIPLE for side in settings.canvas):
+        raise ConfigError(f"canvas={settings.canvas} must be height, width in multiples of 32, for example 512x512.")
+    if job.num_shards < 0 or job.num_shards > 9999:
+        raise ConfigError(f"num_shards={job.num_shards} must be 1 to 9999, or 0 to choose by the number of images.")
+    if settings.views < 1:
+        raise ConfigError(f"views={settings.views} must be at least 1.")
+    if settings.views > 1 and settings.keep_original:
+        raise ConfigError(
+            "keep_original keeps whole pictures, so views cannot be drawn from them; give one of the two."
+        )
+    if settings.views > 1 and not settings.augment.changes_geometry:
+        raise ConfigError("views above 1 need a recipe with data.augment.scale, crop or short_sides to draw them by.")
+    # isdir takes a store that refuses or does not answer for one without the folder; storage.names raises why.
+    if not tf.io.gfile.isdir(job.images) and not file_io.names(job.images):
+        raise ConfigError(f"The folder of images {job.images!r} does not exist.")
+
+
+def _fingerprint(job: ShardJob, num_shards: int) -> str:
+    """Identifies data and settings, so that shards of another kind are never mixed in."""
+    settings = dataclasses.asdict(job.settings)
+    if job.settings.views == 1:
+        del settings["augment"], settings["seed"]
+    values = {"schema": schema.SCHEMA_VERSION, "annotations": checksum(job.annotations), "num_shards": num_shards}
+    return json.dumps(values | settings, sort_keys=True)
+
+
+def _spool_annotations(plan: _Plan) -> list[Rejection]:
+    """Writes each shard's annotations to a file of its own; returns what cannot be assigned to an image."""
+    tasks = [plan.task(shard) for shard in range(plan.num_shards)]
+    images = {image.id: image for image in plan.catalogue.images}
+    task_of = {image.id: task for task in tasks for image in task.entries}
+    waiting: dict[str, list[str]] = {task.spool: [] for task in tasks}
+    for path in waiting:
+        with tf.io.gfile.GFile(path, "w") as file:
+            file.write("")  # a GFile that is never written to makes no file
+
+    def flush() -> None:
+        for path, lines in waiting.items():
+            with tf.io.gfile.GFile(path, "a") as file:
+                file.write("".join(lines))
+            lines.clear()
+
+    rejected = []
+    for number, entry in enumerate(coco.read_annotations(plan.job.annotations, images)):
+        if isinstance(entry, Rejection):
+            rejected.append(entry)
+        else:
+            waiting[task_of[entry["image_id"]].spool].append(json.dumps(entry) + "\n")
+        if number % _SPOOLED_AT_A_TIME == _SPOOLED_AT_A_TIME - 1:
+            flush()
+    flush()
+    return rejected
+
+
+def _make_shards(plan: _Plan, processes: int, progress: bool) -> list[ShardNote]:
+    tasks = [plan.task(shard) for shard in range(plan.num_shards)]
+    notes = {shard: note for shard, task in enumerate(tasks) if (note := valid_note(task))}
+    if plan.job.strict:
+        for note in notes.values():
+            _fail_on(note.rejected)
+    todo = [shard for shard in range(plan.num_shards) if shard not in notes]
+    done = sum(len(tasks[shard].entries) for shard in notes)
+    total = len(plan.catalogue.images)
+    with tqdm.tqdm(
+        desc="sharding", total=total, initial=done, unit=" images", disable=not progress, mininterval=1.0
+    ) as bar:
+        left = [tasks[shard] for shard in todo]
+        for number, note in make_shards(left, plan.job.settings, plan.catalogue.categories, processes, bar.update):
+            notes[todo[number]] = note
+            if plan.job.strict:
+                _fail_on(note.rejected)
+    return [notes[shard] for shard in range(plan.num_shards)]
+
+
+# ---- Finishing
+
+
+def _finish(plan: _Plan, notes: list[ShardNote], rejected: list[Rejection], fingerprint: str) -> Manifest:
+    output = plan.job.output
+    rejected = rejected + [rejection for note in notes for rejection in note.rejected]
+    kept = {number for note in notes for number in note.image_ids}
+    if not kept:
+        first = next(rejection for rejection in rejected if rejection.kind == "image")
+        raise ShardError(
+            f"None of the {len(plan.catalogue.images)} images in {plan.job.images} can be used; the first, "
+            f"{first.file}: {first.reason}. Check --images."
+        )
+    write_atomically(
+        f"{output}/{schema.REJECTED}", ((json.dumps(dataclasses.asdict(r)) + "\n").encode() for r in rejected)
+    )
+    counts = Counts()
+    for note in notes:
+        counts.add(note.counts)
+    filled = [note for note in notes if note.offsets]
+    index = [(number, offset) for number, note in enumerate(filled) for offset in note.offsets]
+    manifest = Manifest(
+        schema_version=schema.SCHEMA_VERSION,
+        num_images=len(kept),
+        num_instances=counts.instances,
+        rejected=dict(Counter(rejection.reason for rejection in rejected).most_common()),
+        canvas=plan.job.settings.canvas,
+        grid=plan.job.settings.grid,
+        categories=plan.catalogue.categories,
+        files=[note.file for note in filled],
+        views=plan.job.settings.views,
+        keep_original=plan.job.settings.keep_original,
+        statistics=dataclasses.asdict(counts),
+        side_files=[
+            _side_file(output, schema.RECORDS, [_npy(np.array(index, np.int64))]),
+            _side_file(output, schema.ANNOTATIONS, _annotations(plan, kept)),
+        ],
+        fingerprint=fingerprint,
+        folder=output,
+    )
+    write_atomically(f"{output}/{schema.MANIFEST}", [manifest.to_json().encode()])
+    for shard, note in enumerate(notes):
+        if not note.offsets:
+            tf.io.gfile.remove(plan.task(shard).shard)
+    return manifest
+
+
+def _annotations(plan: _Plan, kept: set[int]) -> Iterator[bytes]:
+    """The COCO json for evaluation: the shards' parts are gzip members, and members can be strung together."""
+
+    def member(text: str) -> bytes:
+        return gzip.compress(text.encode(), mtime=0)
+
+    yield member('{"annotations": [')
+    separator = b""
+    for shard in range(plan.num_shards):
+        with tf.io.gfile.GFile(plan.task(shard).annotations, "rb") as file:
+            part = file.read()
+        if gzip.decompress(part):
+            yield separator + part
+            separator = member(",")
+    images = [dataclasses.asdict(image) for image in plan.catalogue.images if image.id in kept]
+    yield member(f'], "images": {json.dumps(images)}, "categories": {json.dumps(plan.catalogue.categories)}}}')
+
+
+def _side_file(output: str, name: str, chunks: Iterable[bytes]) -> ShardFile:
+    return ShardFile(name, 0, *write_atomically(f"{output}/{name}", chunks))
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def _fail_on(rejected: list[Rejection]) -> None:
+    for rejection in rejected:
+        if rejection.reason not in BY_DESIGN:
+            raise ShardError(
+                f"--strict: {rejection.kind} {rejection.id} ({rejection.file or 'no image'}): {rejection.reason}"
+                f"{rejection.detail and f' ({rejection.detail})'}. Correct the data, or run without --strict."
+            )
+
+
+def _fail_on_reasons(manifest: Manifest) -> None:
+    for reason, count in manifest.rejected.items():
+        if reason not in BY_DESIGN:
+            raise ShardError(
+                f"--strict: {manifest.folder} was made without it and leaves out {count} for this reason: {reason} "
+                f"(see its {schema.REJECTED}). Correct the data, or run without --strict."
+            )

@@ -1,0 +1,264 @@
+"""One image and its annotations -> serialized records: what a worker of the shard tool does, image by image."""
+
+import dataclasses
+import re
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import tensorflow as tf
+
+from solo_dist.config import AugmentConfig, GridConfig
+from solo_dist.data import transforms
+from solo_dist.data.schema import ORIENTATIONS, serialize_record
+from solo_dist.data.sharding import image_io
+from solo_dist.data.sharding.coco import Annotation, CocoImage, Rejection, Unusable, clean_annotation, official_boxes
+from solo_dist.masks import rle as runs
+from solo_dist.solo.targets import Targets, make_targets
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardSettings:
+    """Everything that the bytes of the records depend on, besides the data set."""
+
+    canvas: tuple[int, int]
+    grid: GridConfig
+    keep_original: bool = False
+    """Store pictures whole, so that the pipeline can scale and crop them at full resolution."""
+    views: int = 1
+    """Above 1: that many records of each image, each of another random crop and scale as `augment` says."""
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    seed: int = 0
+    """Of the views."""
+
+
+@dataclasses.dataclass
+class Counts:
+    """Statistics of records. Sums of those of parts, except where a name starts with max."""
+
+    instances: int = 0
+    positives_per_level: list[int] = dataclasses.field(default_factory=list)
+    colliding: int = 0
+    """Instances that lose a cell of theirs to a later instance."""
+    lost: int = 0
+    """Instances that lose all their cells so."""
+    without_positives: int = 0
+    """Instances that no level is responsible for, or that no pixel of the canvas is left of."""
+    max_positives: int = 0
+    max_instances: int = 0
+    image_bytes: int = 0
+    record_bytes: int = 0
+
+    def add(self, other: "Counts") -> None:
+        """Takes another part in."""
+        for field in dataclasses.fields(self):
+            mine, more = getattr(self, field.name), getattr(other, field.name)
+            if field.name.startswith("max"):
+                value = max(mine, more)
+            elif isinstance(mine, list):
+                value = [a + b for a, b in zip(mine or [0] * len(more), more or [0] * len(mine), strict=True)]
+            else:
+                value = mine + more
+            setattr(self, field.name, value)
+
+
+@dataclasses.dataclass
+class ImageResult:
+    """What became of an image."""
+
+    records: list[bytes]
+    """One a view; empty where the image was rejected."""
+    annotations: list[Annotation]
+    """All that evaluation can use, crowds included; empty where the image was rejected."""
+    rejected: list[Rejection]
+    counts: Counts
+
+
+class RecordMaker:
+    """Makes the records of images. One a process: it holds a traced TensorFlow function."""
+
+    def __init__(self, settings: ShardSettings, class_of: dict[int, int]):
+        self._settings = settings
+        self._class_of = class_of
+        self._geometry = _traced(self._draw_geometry, _spec(2), _spec(dtype=tf.int64))
+        self._place = _traced(transforms.move_instances, *_INSTANCES, _spec(2), _GEOMETRY)
+        self._targets = _traced(self._make_targets, *_INSTANCES, _spec(None), _spec(2), _GEOMETRY)
+
+    def make(self, image: CocoImage, index: int, path: str, raw_annotations: list[dict[str, Any]]) -> ImageResult:
+        """Records of image number `index` of the data set, whose picture is at `path`. Never raises for bad input."""
+        try:
+            data = image_io.read_bytes(path)
+            picture, jpeg_as_is = image_io.decode(data, image)
+        except Unusable as error:
+            rejected = [Rejection("image", image.id, image.file_name, str(error), _cause(error))]
+            rejected += [_reject(raw, image, "its image was rejected") for raw in raw_annotations]
+            return ImageResult([], [], rejected, Counts())
+        annotations, rejected = self._clean(image, raw_annotations)
+        trained = [annotation for annotation in annotations if not annotation.untrainable]
+        instances = _Instances(
+            np.array([annotation.category for annotation in trained], np.int64),
+            official_boxes(trained),
+            [runs.rle_to_runs(annotation.rle) for annotation in trained],
+        )
+        counts, records = Counts(instances=len(trained)), []
+        for view in range(self._settings.views):
+            geometry = self._geometry(tf.constant([image.height, image.width]), index * self._settings.views + view)
+            encoded = data if jpeg_as_is else b""
+            record, more = self._view(image, picture, encoded, instances, geometry)
+            records.append(record)
+            counts.add(more)
+        return ImageResult(records, annotations, rejected, counts)
+
+    def _clean(
+        self, image: CocoImage, raw_annotations: list[dict[str, Any]]
+    ) -> tuple[list[Annotation], list[Rejection]]:
+        annotations, rejected = [], []
+        for raw in raw_annotations:
+            try:
+                annotation = clean_annotation(raw, image, self._class_of)
+            except Unusable as error:
+                rejected.append(_reject(raw, image, str(error)))
+                continue
+            annotations.append(annotation)
+            if annotation.untrainable:
+                rejected.append(_reject(raw, image, annotation.untrainable))
+        return annotations, rejected
+
+    def _draw_geometry(self, size: tf.Tensor, number: tf.Tensor) -> transforms.Geometry:
+        settings = self._settings
+        if settings.views == 1:
+            return transforms.whole_picture(size, settings.canvas)
+        augment = dataclasses.replace(settings.augment, flip=False)  # both orientations are stored
+        return transforms.draw_geometry(transforms.draw(settings.seed, number), size, settings.canvas, augment)
+
+    def _view(
+        self,
+        image: CocoImage,
+        picture: PIL.Image.Image,
+        encoded: bytes,
+        instances: "_Instances",
+        geometry: transforms.Geometry,
+    ) -> tuple[bytes, Counts]:
+        """A record; `encoded` is a JPEG of exactly the picture, or empty."""
+        size = (image.height, image.width)
+        canvas_size = tuple(geometry.size.numpy().tolist())
+        if not self._settings.keep_original:
+            window = tuple(geometry.window.numpy().tolist())
+            if window != (0, 0, *size) or canvas_size != size:
+                picture, encoded = image_io.cut_and_resize(picture, window, canvas_size), b""
+            instances = instances.moved(self._place, size, geometry)
+            if self._settings.views > 1:
+                instances = instances.with_pixels()
+            size = canvas_size
+        if not encoded or not image_io.tensorflow_decodes(encoded, size):
+            encoded = image_io.encode_jpeg(picture)
+        run_bytes, run_counts = runs.encode_runs(instances.runs)
+        values = {
+            "image": encoded,
+            "image_id": image.id,
+            "file_name": image.file_name.encode("utf-8", "surrogatepass"),
+            "size": list(size),
+            "original_size": [image.height, image.width],
+            "canvas_size": list(canvas_size),
+            "category": instances.categories.tolist(),
+            "boxes": instances.boxes.astype("<f4").tobytes(),
+            "run_counts": run_counts,
+            "runs": run_bytes,
+        }
+        counts = Counts(image_bytes=len(encoded), max_instances=len(instances.runs))
+        for orientation in ORIENTATIONS:
+            made = self._canvas_targets(instances, size, canvas_size, orientation == "flipped")
+            cells, owners = made.positives.cell.numpy(), made.positives.instance.numpy()
+            values[f"positives_{orientation}"] = np.stack([cells, owners]).astype("<i4").tobytes()
+            values[f"masks_{orientation}"] = zlib.compress(made.masks.numpy().tobytes())
+            if orientation == "plain":
+                _count_positives(counts, cells, owners, len(instances.runs), self._settings.grid)
+        record = serialize_record(values)
+        counts.record_bytes = len(record)
+        return record, counts
+
+    def _canvas_targets(
+        self, instances: "_Instances", size: tuple[int, ...], canvas_size: tuple[int, ...], flipped: bool
+    ) -> Targets:
+        geometry = transforms.Geometry(tf.constant([0, 0, *size]), tf.constant(canvas_size), tf.constant(flipped))
+        return self._targets(
+            runs.from_numpy(instances.runs),
+            tf.constant(instances.boxes),
+            tf.constant(instances.categories, tf.int32),
+            tf.constant(size),
+            geometry,
+        )
+
+    def _make_targets(
+        self,
+        instance_runs: runs.Runs,
+        boxes: tf.Tensor,
+        categories: tf.Tensor,
+        size: tf.Tensor,
+        geometry: transforms.Geometry,
+    ) -> Targets:
+        moved, boxes = transforms.move_instances(instance_runs, boxes, size, geometry)
+        return make_targets(moved, boxes, categories, self._settings.canvas, self._settings.grid)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Instances:
+    """Instances that are trained on, in annotation order."""
+
+    categories: np.ndarray
+    boxes: np.ndarray
+    runs: list[np.ndarray]
+
+    def moved(self, place: Callable[..., Any], size: tuple[int, int], geometry: transforms.Geometry) -> "_Instances":
+        """On the picture that the geometry makes. Of some there may be no pixel left."""
+        moved, boxes = place(runs.from_numpy(self.runs), tf.constant(self.boxes), tf.constant(size), geometry)
+        triples = np.stack([moved.row, moved.start, moved.end], axis=1).astype(np.int16)
+        counts = np.bincount(moved.instance, minlength=len(self.runs))
+        parts = np.split(triples, np.cumsum(counts)[:-1]) if len(self.runs) else []
+        return _Instances(self.categories, boxes.numpy(), parts)
+
+    def with_pixels(self) -> "_Instances":
+        """Those that are not cut off entirely."""
+        kept = np.flatnonzero([len(triples) for triples in self.runs])
+        return _Instances(self.categories[kept], self.boxes[kept], [self.runs[i] for i in kept])
+
+
+def _traced(function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
+    # Control flow is written out; AutoGraph would only add seconds to the start of each process.
+    return tf.function(function, input_signature=signature, autograph=False)
+
+
+def _spec(*shape: int | None, dtype: tf.DType = tf.int32) -> tf.TensorSpec:
+    return tf.TensorSpec(shape, dtype)
+
+
+_INSTANCES = (runs.Runs(*[_spec(None)] * 4), _spec(None, 4, dtype=tf.float32))
+_GEOMETRY = transforms.Geometry(_spec(4), _spec(2), _spec(dtype=tf.bool))
+
+
+def _count_positives(
+    counts: Counts, cells: np.ndarray, instances: np.ndarray, num_instances: int, grid: GridConfig
+) -> None:
+    edges = np.cumsum([0, *(size * size for size in grid.sizes)])
+    counts.positives_per_level = np.histogram(cells, edges)[0].tolist()
+    counts.max_positives = len(cells)
+    owner = np.full(grid.num_cells, -1)
+    np.maximum.at(owner, cells, instances)
+    own = owner[cells] == instances
+    positives = np.bincount(instances, minlength=num_instances)
+    remaining = np.bincount(instances[own], minlength=num_instances)
+    counts.colliding = int(np.sum(remaining < positives))
+    counts.lost = int(np.sum((remaining == 0) & (positives > 0)))
+    counts.without_positives = int(np.sum(positives == 0))
+
+
+def _reject(raw: dict[str, Any], image: CocoImage, reason: str) -> Rejection:
+    return Rejection("annotation", raw.get("id"), image.file_name, reason)
+
+
+def _cause(error: Unusable) -> str:
+    """First line of what the decoder said, without the addresses of objects: the file is the same from any run."""
+    lines = str(error.__cause__ or "").splitlines()
+    return re.sub(r"\s*<[^>]*>", "", lines[0])[:200] if lines else ""

@@ -1,0 +1,199 @@
+"""What a folder of shards holds, for people: statistics as text, and pictures of masks and grid targets."""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import tensorflow as tf
+
+from solo_dist.config import MASK_STRIDE
+from solo_dist.data import transforms
+from solo_dist.data.schema import Manifest, Record, ShardError, parse_record, precomputed_targets
+from solo_dist.solo.targets import Targets, unpack_bits
+from solo_dist.storage import file_io
+from solo_dist.viz.overlay import colour_of, overlay
+
+_MOST_CATEGORIES = 20
+_BAR = 40
+_COLUMNS = 3
+_GAP = 4
+
+
+def read_records(manifest: Manifest) -> Iterator[Record]:
+    """All records in order. Raises ShardError where a file is damaged."""
+    for file in manifest.files:
+        path = f"{manifest.folder}/{file.name}"
+        try:
+            for serialized in tf.data.TFRecordDataset(path):
+                yield parse_record(serialized)
+        except tf.errors.OpError as error:
+            raise ShardError(f"{path} is damaged ({error.message.splitlines()[0]}); shard the data again.") from error
+
+
+def statistics(manifest: Manifest, num_records: int) -> str:
+    """Statistics of the first `num_records` records, several lines."""
+    counts = _Counts(manifest)
+    for record, _ in zip(read_records(manifest), range(num_records), strict=False):
+        counts.add(record, manifest)
+    return "\n".join([*_header(manifest), *counts.lines(manifest)])
+
+
+def draw_pictures(manifest: Manifest, count: int, folder: str, flipped: bool = False) -> Iterator[str]:
+    """Draws `count` records, spread evenly over the folder of shards; yields the paths of the PNG files."""
+    chosen = set(np.linspace(0, manifest.num_records - 1, min(count, manifest.num_records)).astype(int).tolist())
+    for number, record in enumerate(read_records(manifest)):
+        if number in chosen:
+            path = f"{folder}/record_{number:06d}.png"
+            buffer = io.BytesIO()
+            draw_record(record, manifest, flipped).save(buffer, "PNG")
+            file_io.write(path, buffer.getvalue())
+            yield path
+
+
+def draw_record(record: Record, manifest: Manifest, flipped: bool = False) -> PIL.Image.Image:
+    """The picture with its masks, then each level's grid with the cells that are positive, in their mask's colour."""
+    targets = precomputed_targets(record, flipped, manifest.canvas, manifest.grid.num_cells)
+    picture = _on_canvas(record, manifest.canvas, flipped)
+    masks = unpack_bits(targets.masks).numpy().repeat(MASK_STRIDE, axis=1).repeat(MASK_STRIDE, axis=2)
+    names = [manifest.categories[int(category)]["name"] for category in record.categories]
+    first = overlay(picture, masks, names)
+    panels = [first]
+    background = PIL.Image.fromarray(picture).resize(first.size, PIL.Image.Resampling.BILINEAR)
+    for level in range(len(manifest.grid.sizes)):
+        panels.append(_draw_level(background.copy(), targets, manifest, level))
+    return _tile(panels)
+
+
+def _tile(panels: list[PIL.Image.Image]) -> PIL.Image.Image:
+    """Pictures of one size in rows of three."""
+    step_x, step_y = panels[0].width + _GAP, panels[0].height + _GAP
+    rows = -(-len(panels) // _COLUMNS)
+    sheet = PIL.Image.new("RGB", (_COLUMNS * step_x - _GAP, rows * step_y - _GAP), "white")
+    for i, part in enumerate(panels):
+        sheet.paste(part, (i % _COLUMNS * step_x, i // _COLUMNS * step_y))
+    return sheet
+
+
+def _on_canvas(record: Record, canvas: tuple[int, int], flipped: bool) -> np.ndarray:
+    height, width = (int(side) for side in record.canvas_size)
+    picture = PIL.Image.fromarray(tf.io.decode_jpeg(record.image, channels=3).numpy()).resize((width, height))
+    pixels = np.asarray(picture)
+    padded = np.full((*canvas, 3), transforms.PADDING, np.uint8)
+    padded[:height, :width] = pixels[:, ::-1] if flipped else pixels
+    return padded
+
+
+def _draw_level(image: PIL.Image.Image, targets: Targets, manifest: Manifest, level: int) -> PIL.Image.Image:
+    grid, size = manifest.grid, manifest.grid.sizes[level]
+    first = sum(other * other for other in grid.sizes[:level])
+    cells, instances = targets.positives.cell.numpy() - first, targets.positives.instance.numpy()
+    on_level = (cells >= 0) & (cells < size * size)
+    draw = PIL.ImageDraw.Draw(image, "RGBA")
+    step_x, step_y = image.width / size, image.height / size
+    for cell, instance in zip(cells[on_level], instances[on_level], strict=True):
+        x, y = cell % size * step_x, cell // size * step_y
+        draw.rectangle([x, y, x + step_x, y + step_y], fill=(*colour_of(int(instance)), 170))
+    for i in range(1, size):
+        draw.line([i * step_x, 0, i * step_x, image.height], fill=(255, 255, 255, 110))
+        draw.line([0, i * step_y, image.width, i * step_y], fill=(255, 255, 255, 110))
+    low, high = grid.scale_ranges[level]
+    text = f"{grid.levels[level]}  {size}x{size}  sizes {low} to {high}  {int(on_level.sum())} positives"
+    draw.rectangle([0, 0, draw.textlength(text) + 8, 16], fill=(0, 0, 0, 200))
+    draw.text((4, 2), text, fill="white")
+    return image
+
+
+def _header(manifest: Manifest) -> list[str]:
+    grid = manifest.grid
+    levels = ", ".join(
+        f"{level} {size}x{size} for {low} to {high} px"
+        for level, size, (low, high) in zip(grid.levels, grid.sizes, grid.scale_ranges, strict=True)
+    )
+    stored = "whole" if manifest.keep_original else f"fitted into {manifest.canvas[0]}x{manifest.canvas[1]}"
+    rejected = ", ".join(f"{count} {reason}" for reason, count in manifest.rejected.items()) or "none"
+    return [
+        f"{manifest.folder}: {manifest.num_images} images x {manifest.views} views in {len(manifest.files)} files, "
+        f"pictures {stored}",
+        f"grids: {levels}",
+        f"rejected: {rejected}",
+    ]
+
+
+class _Counts:
+    """Adds up records."""
+
+    def __init__(self, manifest: Manifest):
+        self._edges = np.cumsum([0, *(size * size for size in manifest.grid.sizes)])
+        self._categories = np.zeros(len(manifest.categories), int)
+        self._positives = np.zeros(len(manifest.grid.sizes), int)
+        self._instances_on = np.zeros(len(manifest.grid.sizes), int)
+        self._image_bytes = self._record_bytes = self._colliding = self._lost = self._without = 0
+        self._instances: list[int] = []
+        self._positives_of_image: list[int] = []
+
+    def add(self, record: Record, manifest: Manifest) -> None:
+        """Takes a record in."""
+        self._image_bytes += len(record.image.numpy())
+        self._record_bytes += sum(_stored_bytes(value) for value in record.features.values())
+        categories = record.categories.numpy()
+        self._categories += np.bincount(categories, minlength=len(self._categories))
+        positives = precomputed_targets(record, False, manifest.canvas, manifest.grid.num_cells).positives
+        cells, instances = positives.cell.numpy(), positives.instance.numpy()
+        self._instances.append(len(categories))
+        self._positives_of_image.append(len(cells))
+        self._positives += np.histogram(cells, self._edges)[0]
+        level = np.searchsorted(self._edges, cells, side="right") - 1
+        pairs = np.unique(np.stack([level, instances]), axis=1)
+        self._instances_on += np.bincount(pairs[0], minlength=len(self._positives))
+        self._count_collisions(cells, instances, len(categories), manifest.grid.num_cells)
+
+    def _count_collisions(self, cells: np.ndarray, instances: np.ndarray, count: int, num_cells: int) -> None:
+        owner = np.full(num_cells, -1)
+        np.maximum.at(owner, cells, instances)
+        before = np.bincount(instances, minlength=count)
+        after = np.bincount(instances[owner[cells] == instances], minlength=count)
+        self._colliding += int((after < before).sum())
+        self._lost += int(((after == 0) & (before > 0)).sum())
+        self._without += int((before == 0).sum())
+
+    def lines(self, manifest: Manifest) -> list[str]:
+        """The statistics as text."""
+        number = max(len(self._instances), 1)
+        total = int(self._categories.sum())
+        extra = self._record_bytes - self._image_bytes
+        lines = [
+            f"records: {len(self._instances)} counted, {self._record_bytes / number / 1000:.1f} kB each: pictures "
+            f"{self._image_bytes / number / 1000:.1f}, masks and targets {extra / number / 1000:.1f} "
+            f"({100 * extra / max(self._image_bytes, 1):.1f}% of the pictures)",
+            f"instances: {total}, {total / number:.1f} an image, at most {max(self._instances, default=0)}; "
+            f"positives: {self._positives.sum() / number:.1f} an image, at most "
+            f"{max(self._positives_of_image, default=0)}",
+            f"collisions: {self._colliding} instances lose cells to a later one, {self._lost} of them all their cells; "
+            f"{self._without} instances have no positive cell",
+            "positives by level:",
+        ]
+        rows = zip(manifest.grid.levels, self._positives, self._instances_on, strict=True)
+        lines += [_bar(level, int(n), self._positives, f"of {on} instances") for level, n, on in rows]
+        lines.append("instances by category:")
+        order = np.argsort(-self._categories, kind="stable")
+        for index in order[:_MOST_CATEGORIES]:
+            category = manifest.categories[index]
+            lines.append(_bar(category["name"], int(self._categories[index]), self._categories))
+        hidden = len(order) - _MOST_CATEGORIES
+        if hidden > 0:
+            lines.append(f"  and {hidden} more")
+        absent = int((self._categories == 0).sum())
+        if absent:
+            lines.append(f"  {absent} categories have no instance")
+        return lines
+
+
+def _stored_bytes(value: tf.Tensor) -> int:
+    return len(value.numpy()) if value.dtype == tf.string else value.dtype.size * int(tf.size(value))
+
+
+def _bar(name: str, count: int, all_counts: np.ndarray, remark: str = "") -> str:
+    length = round(_BAR * count / max(int(all_counts.max()), 1))
+    return f"  {name[:20]:20} {count:8d} {'#' * length} {remark}".rstrip()

@@ -1,0 +1,102 @@
+"""What an earlier run of the shard tool left in a folder: whether it can be kept, and what must not be touched."""
+
+import json
+import re
+
+import tensorflow as tf
+
+from solo_dist.data import schema
+from solo_dist.data.schema import Manifest, ShardError
+from solo_dist.data.sharding.coco import Catalogue, Rejection
+from solo_dist.data.sharding.copy import stored
+from solo_dist.data.sharding.worker import repaired
+from solo_dist.storage import file_io
+
+
+def find_finished(output: str, fingerprint: str, images: str, catalogue: Catalogue, strict: bool) -> Manifest | None:
+    """The manifest where the folder is complete, undamaged, and no picture that it lacks has been repaired.
+
+    Any other manifest of these data and settings is removed: without it the folder is made again.
+
+    Args:
+      output: folder of shards.
+      fingerprint: of data and settings.
+      images: folder of the pictures.
+      catalogue: what was read from the instances json.
+      strict: whether to make it again only where all pictures that it lacks have been repaired.
+    Raises:
+      ShardError: shards of other data or settings, or other files, are there.
+    """
+    if not schema.is_complete(output):
+        return None
+    _check_manifest_is_ours(output, fingerprint)
+    manifest = _undamaged(output)
+    if manifest and manifest.fingerprint == fingerprint:
+        usable = repaired(images, catalogue.images, _rejected_later(output, catalogue))
+        if not any(usable) or (strict and not all(usable)):
+            return manifest
+    file_io.remove(f"{output}/{schema.MANIFEST}")
+    return None
+
+
+def prepare_folder(output: str, fingerprint: str) -> None:
+    """Notes in the folder which data and settings it is for. Raises ShardError where it is for others already."""
+    path = f"{output}/{schema.PROGRESS}/fingerprint.json"
+    try:
+        if file_io.read(path).decode() != fingerprint:
+            _refuse(output)
+    except tf.errors.NotFoundError:
+        if strange := _strange_files(output):
+            raise _other_files(output, strange[0]) from None
+    file_io.write(path, fingerprint.encode())
+
+
+def _check_manifest_is_ours(output: str, fingerprint: str) -> None:
+    text = file_io.read(f"{output}/{schema.MANIFEST}")
+    try:
+        theirs = json.loads(text)["fingerprint"]
+    except (ValueError, KeyError, TypeError):
+        names = set(file_io.names(output)) - {schema.MANIFEST}
+        if not names or _strange_files(output):
+            raise _other_files(output, schema.MANIFEST) from None
+        return  # beside files that are all ours: damaged
+    if theirs != fingerprint:
+        _refuse(output)
+
+
+def _undamaged(output: str) -> Manifest | None:
+    try:
+        manifest = schema.load_manifest(output)
+    except ShardError:
+        return None
+    files = [*manifest.files, *manifest.side_files]
+    intact = stored(output, files) == {file.name: (file.bytes, file.crc32c) for file in files}
+    return manifest if intact else None
+
+
+def _rejected_later(output: str, catalogue: Catalogue) -> list[Rejection]:
+    """What a finished folder lacks, apart from the catalogue's own rejections, with which rejected.jsonl begins."""
+    path = f"{output}/{schema.REJECTED}"
+    try:
+        lines = file_io.read(path).splitlines()
+    except tf.errors.NotFoundError:  # it is for people, and copies may do without
+        return []
+    try:
+        return [Rejection(**json.loads(line)) for line in lines[len(catalogue.rejected) :]]
+    except (ValueError, TypeError) as error:
+        raise ShardError(f"{path} is damaged ({error}); delete the file, then run the same command.") from error
+
+
+def _strange_files(output: str) -> list[str]:
+    """Names in a folder that this tool does not give."""
+    known = re.compile(r"shard-\d+-of-\d+\.tfrecord.*|records\.npy.*|annotations\.json\.gz.*|rejected\.jsonl.*")
+    ours = (schema.PROGRESS, schema.MANIFEST)
+    return [name for name in file_io.names(output) if not known.fullmatch(name) and name not in ours]
+
+
+def _other_files(output: str, name: str) -> ShardError:
+    return ShardError(f"{output} holds other files ({name}); choose an empty --output folder.")
+
+
+def _refuse(output: str) -> None:
+    raise ShardError(f"{output} holds shards of other data or settings; delete the folder, or choose another --output.")

@@ -1,0 +1,250 @@
+"""Making shards, in worker processes: the repeated part of the shard tool.
+
+A shard is committed by its note, written after it: a shard without a valid note is made again.
+"""
+
+import atexit
+import concurrent.futures
+import concurrent.futures.process
+import dataclasses
+import gzip
+import json
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from solo_dist.data.schema import ShardError, ShardFile
+from solo_dist.data.sharding import image_io
+from solo_dist.data.sharding.coco import Annotation, CocoImage, Rejection, Unusable
+from solo_dist.data.sharding.records import Counts, ImageResult, RecordMaker, ShardSettings
+from solo_dist.distributed import exit_codes
+from solo_dist.storage import file_io
+from solo_dist.storage.atomic import checksum, frame_record, read_json, write_atomically
+
+_PICTURES_AT_A_TIME = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardNote:
+    """What is known of a finished shard; its existence in `.progress/` says that the shard is complete."""
+
+    file: ShardFile
+    offsets: list[int]
+    image_ids: list[int]
+    annotations_crc32c: str
+    rejected: list[Rejection]
+    counts: Counts
+
+    def add(self, image: CocoImage, made: ImageResult) -> None:
+        """Takes in what became of an image."""
+        self.rejected.extend(made.rejected)
+        self.counts.add(made.counts)
+        if made.records:
+            self.image_ids.append(image.id)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "ShardNote":
+        """From what `dataclasses.asdict` makes."""
+        file, counts = ShardFile(**values.pop("file")), Counts(**values.pop("counts"))
+        rejected = [Rejection(**rejection) for rejection in values.pop("rejected")]
+        return cls(file=file, counts=counts, rejected=rejected, **values)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardTask:
+    """A shard to make, as it is sent to a worker."""
+
+    images: str
+    """Folder of the pictures."""
+    first: int
+    """Number of the first entry in the data set."""
+    entries: list[CocoImage]
+    spool: str
+    """Path of its annotations, a json object a line."""
+    shard: str
+    """Path of the TFRecord file to write, and likewise the following two."""
+    annotations: str
+    note: str
+
+
+def make_shards(
+    tasks: list[ShardTask],
+    settings: ShardSettings,
+    categories: list[dict[str, Any]],
+    processes: int,
+    count_images: Callable[[int], Any],
+) -> Iterator[tuple[int, ShardNote]]:
+    """Makes shards in any order; yields (index of the task, note).
+
+    Args:
+      tasks: what to make.
+      settings: how.
+      categories: {"id", "name"} of each class.
+      processes: worker processes; 0: in this process.
+      count_images: called now and then with the number of images that were finished since.
+    """
+    if processes == 0:
+        maker = _Maker(settings, categories)
+        for number, task in enumerate(tasks):
+            yield number, maker.make_shard(task, lambda: count_images(1))
+    else:
+        yield from _make_in_processes(tasks, settings, categories, processes, count_images)
+
+
+def _make_in_processes(
+    tasks: list[ShardTask],
+    settings: ShardSettings,
+    categories: list[dict[str, Any]],
+    processes: int,
+    count_images: Callable[[int], Any],
+) -> Iterator[tuple[int, ShardNote]]:
+    context = multiprocessing.get_context("spawn")  # a fork of a process that runs TensorFlow's threads can hang
+    counter, seen = context.Value("q", 0), 0
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(processes, max(len(tasks), 1)), context, _start_worker, (settings, categories, counter)
+    )
+    try:
+        numbers = {pool.submit(_run_task, task): number for number, task in enumerate(tasks)}
+        waiting = set(numbers)
+        while waiting:
+            finished, waiting = concurrent.futures.wait(waiting, 0.2, concurrent.futures.FIRST_COMPLETED)
+            total = counter.get_obj().value  # without its lock, which a worker that was killed may hold
+            count_images(total - seen)
+            seen = total
+            for future in finished:
+                yield numbers[future], future.result()
+        count_images(counter.get_obj().value - seen)
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise ShardError(
+            "A worker process died, most often for lack of memory; run the same command with fewer --processes, "
+            "finished shards are kept."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker: tuple["_Maker", Any] | None = None
+"""In a worker process: what makes shards, and the counter of images that all workers share."""
+
+
+def _start_worker(settings: ShardSettings, categories: list[dict[str, Any]], counter: Any) -> None:
+    global _worker
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    atexit.register(exit_codes.leave, 0)  # tensorflow-io aborts when the interpreter takes it down
+    # The processes are the parallelism: threads of TensorFlow beside them would only take turns.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.set_visible_devices([], "GPU")
+    _worker = _Maker(settings, categories), counter
+
+
+def _exit_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
+def _run_task(task: ShardTask) -> ShardNote:
+    assert _worker is not None
+    maker, counter = _worker
+    file_io.prepare([task.images])
+
+    def count() -> None:
+        with counter.get_lock():
+            counter.value += 1
+
+    return maker.make_shard(task, count)
+
+
+class _Maker:
+    """Makes shards of one data set, one after the other."""
+
+    def __init__(self, settings: ShardSettings, categories: list[dict[str, Any]]):
+        self._categories = categories
+        self._records = RecordMaker(settings, {category["id"]: i for i, category in enumerate(categories)})
+
+    def make_shard(self, task: ShardTask, count: Callable[[], Any]) -> ShardNote:
+        """Writes a shard, its annotations for evaluation and, last, its note."""
+        raw_of = _read_spool(task.spool)
+        note = ShardNote(ShardFile("", 0, 0, ""), [], [], "", [], Counts())
+        annotations: list[str] = []
+
+        def framed_records() -> Iterator[bytes]:
+            offset = 0
+            for index, image in enumerate(task.entries, task.first):
+                made = self._records.make(image, index, f"{task.images}/{image.file_name}", raw_of.get(image.id, []))
+                note.add(image, made)
+                annotations.extend(self._for_evaluation(annotation, image) for annotation in made.annotations)
+                for record in made.records:
+                    framed = frame_record(record)
+                    note.offsets.append(offset)
+                    offset += len(framed)
+                    yield framed
+                count()
+
+        size, crc = write_atomically(task.shard, framed_records())
+        _, annotations_crc = write_atomically(
+            task.annotations, [gzip.compress(",".join(annotations).encode(), mtime=0)]
+        )
+        file = ShardFile(task.shard.rsplit("/", 1)[-1], len(note.offsets), size, crc)
+        note = dataclasses.replace(note, file=file, annotations_crc32c=annotations_crc)
+        write_atomically(task.note, [json.dumps(dataclasses.asdict(note)).encode()])
+        return note
+
+    def _for_evaluation(self, annotation: Annotation, image: CocoImage) -> str:
+        return json.dumps(
+            {
+                "id": annotation.id,
+                "image_id": image.id,
+                "category_id": self._categories[annotation.category]["id"],
+                "bbox": annotation.bbox,
+                "area": annotation.area,
+                "iscrowd": int(annotation.untrainable == "crowd"),
+                "segmentation": {"size": annotation.rle["size"], "counts": annotation.rle["counts"].decode()},
+            }
+        )
+
+
+def _read_spool(path: str) -> dict[int, list[dict[str, Any]]]:
+    raw_of: dict[int, list[dict[str, Any]]] = {}
+    with tf.io.gfile.GFile(path) as file:
+        for line in file:
+            raw = json.loads(line)
+            raw_of.setdefault(raw["image_id"], []).append(raw)
+    return raw_of
+
+
+def valid_note(task: ShardTask) -> ShardNote | None:
+    """The note of a shard that an earlier run finished, where all that it tells of is still so."""
+    try:
+        note = ShardNote.from_json(read_json(task.note))
+        shard_crc = checksum(task.shard)
+        valid = (shard_crc, checksum(task.annotations)) == (note.file.crc32c, note.annotations_crc32c)
+    except (tf.errors.NotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return note if valid and not any(repaired(task.images, task.entries, note.rejected)) else None
+
+
+def repaired(folder: str, images: list[CocoImage], rejected: list[Rejection]) -> list[bool]:
+    """For each of the pictures that could not be used, whether it can be now.
+
+    Raises:
+      StoreError: as pictures.read_bytes.
+    """
+    lacking = {rejection.id for rejection in rejected if rejection.kind == "image"}
+
+    def usable(image: CocoImage) -> bool:
+        try:
+            image_io.decode(image_io.read_bytes(f"{folder}/{image.file_name}"), image)
+        except Unusable:
+            return False
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(_PICTURES_AT_A_TIME) as pool:
+        return list(pool.map(usable, [image for image in images if image.id in lacking]))

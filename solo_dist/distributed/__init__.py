@@ -1,0 +1,1 @@
+"""Clusters, strategies, collectives, stop signals, the watchdog, exit codes and precision."""

@@ -1,1 +1,0 @@
-"""COCO mask metrics on the original sizes of the pictures."""

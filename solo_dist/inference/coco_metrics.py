@@ -1,0 +1,274 @@
+"""Mask AP of COCO: ground truth, results in COCO's format, the twelve metrics, and the ceiling of quarter resolution.
+
+    evaluator = CocoEvaluator(manifest.annotations)
+    evaluate(detect, batches, evaluator, manifest, mask_threshold)
+    metrics = evaluator.metrics()  # {"segm/AP": 0.37, ...}
+    print(format_table(metrics))
+
+Masks are compared at the size of the original pictures, crowds included, by pycocotools.
+"""
+
+import contextlib
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from solo_dist.data import transforms
+from solo_dist.data.schema import Manifest
+from solo_dist.masks import rle as runs
+from solo_dist.solo import targets
+from solo_dist.solo.postprocess import paste_masks
+from solo_dist.storage import file_io
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""In the order of COCOeval.stats; tags have the prefix segm/."""
+
+RESULTS_FILE = "coco_instances_results.json"
+METRICS_FILE = "metrics.json"
+
+Result = dict[str, Any]
+
+
+class AnnotationsError(ValueError):
+    """Ground truth that cannot be read; the message names the file."""
+
+
+def load_annotations(path: str) -> dict[str, Any]:
+    """Reads a COCO instances json, gzip or plain, from a path or URL. Raises AnnotationsError."""
+    try:
+        data = file_io.read(path)
+        coco = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+    except file_io.StoreUnavailable:
+        raise
+    except (tf.errors.NotFoundError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise AnnotationsError(f"The annotations {path} cannot be read: {error}. Shard the data again.") from error
+    missing = {"images", "annotations", "categories"} - set(coco)
+    if missing:
+        raise AnnotationsError(f"The annotations {path} are not COCO instances: no {', '.join(sorted(missing))}.")
+    return coco
+
+
+def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
+    """Bool [n,H0,W0] -> COCO RLEs with text counts, ready for json."""
+    encoded = []
+    for mask in masks:
+        rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+        encoded.append({"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")})
+    return encoded
+
+
+def results_of_batch(
+    detections: Mapping[str, Any],
+    batch: Mapping[str, Any],
+    categories: Sequence[Mapping[str, Any]],
+    mask_threshold: float,
+) -> list[Result]:
+    """Detections of a batch as entries of coco_instances_results.json, masks at the original size.
+
+    Args:
+      detections: what `postprocess.detect` gives; tensors or arrays.
+      batch: image_id [B] (-1: padding, passed over), image_size [B,2] and original_size [B,2].
+      categories: of the manifest; position is the class, "id" goes into the results.
+      mask_threshold: of the probability.
+    """
+    image_ids, image_sizes, original_sizes = (
+        np.asarray(batch[key]) for key in ("image_id", "image_size", "original_size")
+    )
+    counts, scores, classes = (np.asarray(detections[key]) for key in ("count", "scores", "categories"))
+    results: list[Result] = []
+    for i, count in enumerate(counts):
+        if image_ids[i] < 0:
+            continue
+        # One image's probabilities at a time leave the device.
+        probabilities = np.asarray(detections["mask_probabilities"][i][:count])
+        masks = paste_masks(probabilities, tuple(image_sizes[i]), tuple(original_sizes[i]), mask_threshold)
+        for j, rle in enumerate(encode_masks(masks)):
+            results.append(
+                {
+                    "image_id": int(image_ids[i]),
+                    "category_id": int(categories[classes[i, j]]["id"]),
+                    "score": float(scores[i, j]),
+                    "segmentation": rle,
+                }
+            )
+    return results
+
+
+def evaluate(
+    detect: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
+    batches: Iterable[Mapping[str, tf.Tensor]],
+    evaluator: "CocoEvaluator",
+    manifest: Manifest,
+    mask_threshold: float,
+    images: int = 0,
+    progress: bool = False,
+) -> None:
+    """Runs detection over validation batches and adds the results to the evaluator.
+
+    Args:
+      detect: images uint8 [B,H,W,3] to what `postprocess.detect` gives.
+      batches: of the validation split, each image once; image_id -1 is padding.
+      evaluator: collects the results.
+      manifest: of the validation shards.
+      mask_threshold: of the probability.
+      images: stop after the batch with this many images; 0: all.
+      progress: show a bar.
+    """
+    total = min(images or manifest.num_images, manifest.num_images)
+    with tqdm.tqdm(total=total, unit=" images", desc="evaluating", disable=not progress) as bar:
+        for batch in batches:
+            # Where a record is broken, its neighbour stands in and comes twice.
+            numbers = _first_visits(np.asarray(batch["image_id"]), evaluator.image_ids)
+            batch = {**batch, "image_id": numbers}
+            results = results_of_batch(detect(batch["image"]), batch, manifest.categories, mask_threshold)
+            evaluator.add(results, numbers)
+            bar.update(int((numbers >= 0).sum()))
+            if images and len(evaluator.image_ids) >= images:
+                break
+
+
+def _first_visits(image_ids: np.ndarray, visited: set[int]) -> np.ndarray:
+    """Image ids [B] with -1 in place of those that were visited before, or earlier in the batch."""
+    first = np.zeros(len(image_ids), bool)
+    first[np.unique(image_ids, return_index=True)[1]] = True
+    return np.where(first & ~np.isin(image_ids, list(visited)), image_ids, -1)
+
+
+def write_evaluation(folder: str, metrics: Mapping[str, float], results: Sequence[Result]) -> None:
+    """Writes metrics.json and coco_instances_results.json to a folder, made where it is missing."""
+    for name, value in ((METRICS_FILE, dict(metrics)), (RESULTS_FILE, list(results))):
+        file_io.write(f"{folder}/{name}", json.dumps(value).encode())
+
+
+class CocoEvaluator:
+    """Collects results and computes the metrics over the images that were visited.
+
+    Args:
+      annotations: path of the COCO json, or the json itself.
+    """
+
+    def __init__(self, annotations: str | dict[str, Any]):
+        self.annotations = load_annotations(annotations) if isinstance(annotations, str) else annotations
+        self.ground_truth = _indexed(self.annotations)
+        self.results: list[Result] = []
+        self.image_ids: set[int] = set()
+
+    def add(self, results: Iterable[Result], image_ids: Iterable[int]) -> None:
+        """Adds the results of visited images; an image may have none, and ids of -1 are padding."""
+        visited = {int(number) for number in image_ids if number >= 0}
+        unknown = visited - set(self.ground_truth.imgs)
+        if unknown:
+            raise AnnotationsError(f"Images {sorted(unknown)[:5]} are not in the annotations; shard the data again.")
+        self.image_ids |= visited
+        self.results.extend(results)
+
+    def metrics(self) -> dict[str, float]:
+        """The twelve metrics as segm/AP, ...; -1 where no ground truth falls into a class of size."""
+        if not self.results:
+            return self._without_detections()
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = COCOeval(self.ground_truth, _loaded(self.ground_truth, self.results), "segm")
+            evaluation.params.imgIds = sorted(self.image_ids)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        return {f"segm/{name}": float(value) for name, value in zip(METRICS, evaluation.stats, strict=True)}
+
+    def _without_detections(self) -> dict[str, float]:
+        """pycocotools does not load an empty list: every metric with ground truth is 0."""
+        numbers = self.ground_truth.getAnnIds(imgIds=sorted(self.image_ids))
+        areas = np.array([a["area"] for a in self.ground_truth.loadAnns(numbers) if not a["iscrowd"]])
+        bounds = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, np.inf)}
+        values = {}
+        for name in METRICS:
+            low, high = bounds.get(name[-1], (0, np.inf))
+            values[f"segm/{name}"] = 0.0 if ((areas >= low) & (areas <= high)).any() else -1.0
+        return values
+
+
+def format_short(metrics: Mapping[str, float]) -> str:
+    """AP, AP50 and AP by size in one line."""
+    return "  ".join(f"{name} {metrics[f'segm/{name}']:.3f}" for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"))
+
+
+def format_table(metrics: Mapping[str, float], ceiling: Mapping[str, float] | None = None) -> str:
+    """The table that COCO prints, with a column for the ceiling where it is given."""
+    kinds = {"AP": "Average Precision  (AP)", "AR": "Average Recall     (AR)"}
+    areas = {"s": " small", "m": "medium", "l": " large"}
+    lines = []
+    for name in METRICS:
+        overlap = {"AP50": "0.50     ", "AP75": "0.75     "}.get(name, "0.50:0.95")
+        detections = {"AR1": "  1", "AR10": " 10"}.get(name, "100")
+        line = f" {kinds[name[:2]]} @[ IoU={overlap} | area={areas.get(name[-1], '   all')} | maxDets={detections} ]"
+        line += f" = {metrics[f'segm/{name}']:6.3f}"
+        if ceiling is not None:
+            line += f"   ceiling {ceiling[f'segm/{name}']:6.3f}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def ceiling_at_quarter_resolution(
+    annotations: str | dict[str, Any], canvas: tuple[int, int], mask_threshold: float = 0.5
+) -> dict[str, float]:
+    """The metrics of perfect detections whose masks have the resolution of the mask features.
+
+    Every instance is taken through the geometry of the shards, reduced to a quarter (quirk 2), pasted back as
+    predictions are, and scored 1. What is lost is what no network with this canvas can reach by right.
+
+    Args:
+      annotations: path of the COCO json, or the json itself.
+      canvas: H, W that pictures are fitted into.
+      mask_threshold: of the pasted masks.
+    """
+    evaluator = CocoEvaluator(annotations)
+    coco = evaluator.ground_truth
+    for image_id, image in coco.imgs.items():
+        entries = [entry for entry in coco.imgToAnns[image_id] if not entry["iscrowd"]]
+        evaluator.add(_perfect_results(image, entries, canvas, mask_threshold), [image_id])
+    return evaluator.metrics()
+
+
+def _perfect_results(
+    image: Mapping[str, Any], entries: list[dict[str, Any]], canvas: tuple[int, int], mask_threshold: float
+) -> list[Result]:
+    if not entries:
+        return []
+    original = (image["height"], image["width"])
+    geometry = transforms.whole_picture(tf.constant(original), canvas)
+    instances = runs.from_numpy([runs.rle_to_runs(_rle_of(entry, original)) for entry in entries])
+    moved, _ = transforms.move_instances(instances, tf.zeros([len(entries), 4]), tf.constant(original), geometry)
+    quarter = targets.unpack_bits(targets.quarter_masks(moved, len(entries), canvas)).numpy()
+    masks = paste_masks(quarter.astype(np.float32), tuple(geometry.size.numpy()), original, mask_threshold)
+    return [
+        {"image_id": image["id"], "category_id": entry["category_id"], "score": 1.0, "segmentation": rle}
+        for entry, rle in zip(entries, encode_masks(masks), strict=True)
+    ]
+
+
+def _rle_of(entry: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    return runs.segmentation_to_rle(entry["segmentation"], *size)
+
+
+def _indexed(coco: dict[str, Any]) -> COCO:
+    # COCOeval notes an annotation's id where it was matched and 0 where none was; files may well count from 0.
+    numbered = [annotation | {"id": number} for number, annotation in enumerate(coco["annotations"], start=1)]
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress there
+        ground_truth = COCO()
+        ground_truth.dataset = coco | {"annotations": numbered}
+        ground_truth.createIndex()
+    return ground_truth
+
+
+def _loaded(ground_truth: COCO, results: list[Result]) -> COCO:
+    # pycocotools writes into the entries it loads; results.json must not have these fields.
+    return ground_truth.loadRes([dict(result) for result in results])

@@ -1,0 +1,149 @@
+"""A trained model ready to detect: read from a run directory, with its recipe, categories and compiled detection.
+
+    detector = load_detector(workdir, "latest", stored_recipe.get_config(workdir))
+    found = detector.detect_picture(picture)          # uint8 [H0,W0,3] -> scores, categories, masks
+
+Used by evaluate, predict and export. Shape legend: config.py; D detections, H0 x W0 the original picture.
+"""
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import tensorflow as tf
+
+from solo_dist.config import Config, ConfigError, GridConfig, PostprocessConfig
+from solo_dist.data import transforms
+from solo_dist.data.sharding import image_io
+from solo_dist.distributed.precision import set_precision
+from solo_dist.distributed.xla_log import start_xla_quietly
+from solo_dist.run.checkpoint import CheckpointError, assign_arrays, find_checkpoint, load_arrays
+from solo_dist.solo.network import build_model
+from solo_dist.solo.postprocess import detect, paste_masks
+
+
+class Found(NamedTuple):
+    """Instances in one picture, best first."""
+
+    scores: np.ndarray
+    """float32 [n]."""
+    classes: np.ndarray
+    """int32 [n], position in the list of categories."""
+    masks: np.ndarray
+    """bool [n,H0,W0]."""
+
+
+@dataclasses.dataclass
+class Detector:
+    """A model with what is needed to detect with it."""
+
+    config: Config
+    model: Any
+    categories: list[dict[str, Any]]
+    """{"id", "name"}; the position is the class."""
+    step: int
+    """Optimizer steps it was trained for."""
+    source: str
+    """Folder of the checkpoint."""
+
+    def __post_init__(self) -> None:
+        self.detect = detection_function(self.model, self.config.model.grid, self.config.postprocess)
+        canvas = (self.config.data.canvas[0], self.config.data.canvas[1])
+        self._letterbox = tf.function(
+            lambda image: letterbox(image, canvas), input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
+        )
+
+    def detect_picture(self, picture: np.ndarray) -> Found:
+        """Detects in a picture of any size, uint8 [H0,W0,3] RGB; masks have its size."""
+        image, image_size = self._letterbox(tf.constant(picture))
+        detections = self.detect(image[None])
+        count, valid = int(detections["count"][0]), image_size.numpy()
+        probabilities = detections["mask_probabilities"][0, :count].numpy()
+        threshold = self.config.postprocess.mask_threshold
+        return Found(
+            scores=detections["scores"][0, :count].numpy(),
+            classes=detections["categories"][0, :count].numpy(),
+            masks=paste_masks(
+                probabilities, (int(valid[0]), int(valid[1])), (picture.shape[0], picture.shape[1]), threshold
+            ),
+        )
+
+
+def detection_function(model: Any, grid: GridConfig, postprocess: PostprocessConfig) -> Any:
+    """tf.function from uint8 images [B,H,W,3] to what `postprocess.detect` returns; traced once a batch size."""
+
+    def run(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return detect(model(images, training=False), grid, postprocess)
+
+    return tf.function(tf.autograph.experimental.do_not_convert(run))
+
+
+def letterbox(image: tf.Tensor, canvas: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Fits a picture into the canvas as the shard tool does: bilinear, antialiased where it shrinks, PADDING beyond.
+
+    Args:
+      image: uint8 [H0,W0,3].
+      canvas: H, W.
+
+    Returns:
+      uint8 [H,W,3], and the size that the picture takes there, int32 [2].
+    """
+    size = transforms.fitted_size(tf.shape(image)[:2], canvas)
+    resized = tf.image.resize(image, size, antialias=True)
+    return transforms.pad_to_canvas(transforms.to_uint8(resized), canvas), size
+
+
+def read_picture(path: str) -> np.ndarray:
+    """uint8 [H0,W0,3] of a picture file of any kind, upright as its EXIF tag says. Raises pictures.Unusable."""
+    data = image_io.read_bytes(path)
+    try:
+        picture = PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data)))
+        return np.asarray(image_io.to_rgb(picture))
+    except image_io.Unusable:
+        raise
+    except Exception as error:  # the decoders of a dozen formats raise whatever they like
+        raise image_io.Unusable("image does not decode") from error
+
+
+def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
+    """Builds the model of a run and loads its weights, the averaged ones where the run keeps an average.
+
+    Args:
+      workdir: the run directory.
+      checkpoint: latest, best, or the path of a checkpoint folder.
+      config: the run's recipe; completed with the number of categories.
+
+    Raises:
+      ConfigError, CheckpointError: no such run or checkpoint, or of another architecture.
+    """
+    folder = find_checkpoint(workdir, checkpoint)
+    arrays, metadata = load_arrays(folder)
+    categories = metadata.get("categories")
+    if not categories:
+        raise CheckpointError(f"{folder} does not say which categories it was trained for; give one of a training run.")
+    if config.model.num_categories not in (0, len(categories)):
+        raise ConfigError(
+            f"model.num_categories={config.model.num_categories}, but {folder} was trained for {len(categories)}: "
+            "set it to 0 to take the number from the checkpoint."
+        )
+    config.model.num_categories = len(categories)
+    # The weights come from the checkpoint: nothing is to be read or downloaded for the backbone.
+    config.model.backbone.weights = ""
+    set_precision(config.runtime.precision)
+    start_xla_quietly()
+    model = build_model(config.model, (config.data.canvas[0], config.data.canvas[1]))
+    assign_arrays({v.path: v for v in model.variables}, model_arrays(arrays), folder)
+    return Detector(config, model, categories, metadata.get("step", 0), folder)
+
+
+def model_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The model's arrays of a checkpoint by variable path; a moving average takes the place of the last weights."""
+    parts = {
+        prefix: {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+        for prefix in ("model/", "average/")
+    }
+    return parts["model/"] | parts["average/"]

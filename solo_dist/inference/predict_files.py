@@ -1,0 +1,117 @@
+"""From picture files to overlays and COCO results: what `python -m solo_dist.predict` does."""
+
+import dataclasses
+import io
+import json
+import posixpath
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from solo_dist.config import ConfigError
+from solo_dist.data.sharding.image_io import Unusable
+from solo_dist.inference.coco_metrics import RESULTS_FILE, encode_masks
+from solo_dist.inference.detector import Detector, Found, read_picture
+from solo_dist.storage import file_io
+from solo_dist.viz.overlay import overlay
+
+_OVERLAY_QUALITY = 92
+
+
+@dataclasses.dataclass
+class Summary:
+    """What was done."""
+
+    pictures: int = 0
+    instances: int = 0
+    unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    """Path and reason of each picture that could not be read."""
+
+
+def find_pictures(pattern: str) -> list[str]:
+    """Paths that match a pattern, sorted. Raises ConfigError where none does."""
+    paths = [path for path in file_io.matches(pattern) if not tf.io.gfile.isdir(path)]
+    if not paths:
+        raise ConfigError(f"No file matches --images={pattern}; put the pattern in quotes, for example 'photos/*.jpg'.")
+    return paths
+
+
+def predict_pictures(detector: Detector, paths: Sequence[str], output: str, score_threshold: float) -> Summary:
+    """Writes an overlay for each picture and all results as one json.
+
+    Args:
+      detector: the model.
+      paths: picture files, paths or URLs.
+      output: folder, made where it is missing.
+      score_threshold: least score of what is drawn and written.
+    """
+    summary, results = Summary(), []
+    names = overlay_names(paths)
+    folder = posixpath.realpath(output)
+    if beside := [path for path in paths if posixpath.realpath(posixpath.dirname(path)) == folder]:
+        raise ConfigError(f"--output={output} has pictures in it, such as {beside[0]}; choose another folder.")
+    bar = tqdm.tqdm(paths, desc="predicting", unit=" pictures")
+    for number, (path, name) in enumerate(zip(bar, names, strict=True), start=1):
+        try:
+            picture = read_picture(path)
+        except Unusable as error:
+            summary.unreadable.append((path, str(error)))
+            continue
+        found = _above(detector.detect_picture(picture), score_threshold)
+        _write_overlay(f"{output}/{name}", picture, found, detector.categories)
+        results += coco_results(found, number, path, detector.categories)
+        summary.pictures += 1
+        summary.instances += len(found.scores)
+    file_io.write(f"{output}/{RESULTS_FILE}", json.dumps(results).encode())
+    return summary
+
+
+def overlay_names(paths: Sequence[str]) -> list[str]:
+    """A file name ending in .jpg for each path; paths of the same name in different folders get a number."""
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        stem = posixpath.splitext(posixpath.basename(path))[0]
+        name, count = f"{stem}.jpg", 1
+        while name in taken:
+            count += 1
+            name = f"{stem}_{count}.jpg"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def coco_results(found: Found, image_id: int, path: str, categories: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Entries of coco_instances_results.json for one picture."""
+    return [
+        {
+            "image_id": image_id,
+            "file_name": path,
+            "category_id": categories[index]["id"],
+            "score": float(score),
+            "segmentation": rle,
+        }
+        for score, index, rle in zip(found.scores, found.classes, encode_masks(found.masks), strict=True)
+    ]
+
+
+def labels_of(found: Found, categories: Sequence[dict[str, Any]]) -> list[str]:
+    """Category and score of each instance, for people."""
+    pairs = zip(found.classes, found.scores, strict=True)
+    return [f"{categories[index]['name']} {score:.2f}" for index, score in pairs]
+
+
+def _above(found: Found, score_threshold: float) -> Found:
+    # An instance without a pixel at the original size cannot be shown.
+    kept = (found.scores >= score_threshold) & found.masks.any(axis=(1, 2))
+    return Found(*(values[kept] for values in found))
+
+
+def _write_overlay(path: str, picture: np.ndarray, found: Found, categories: Sequence[dict[str, Any]]) -> None:
+    drawn = overlay(picture, found.masks, labels_of(found, categories))
+    buffer = io.BytesIO()
+    drawn.save(buffer, "JPEG", quality=_OVERLAY_QUALITY, subsampling=0)
+    file_io.write(path, buffer.getvalue())

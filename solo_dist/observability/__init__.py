@@ -1,1 +1,0 @@
-"""Metric writers, the progress line and pictures."""

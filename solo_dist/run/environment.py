@@ -1,0 +1,53 @@
+"""environment.json: what a run ran on, so that its numbers can be understood later."""
+
+import json
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import tensorflow as tf
+
+import solo_dist
+from solo_dist.storage import file_io
+
+_PACKAGES = ("tensorflow", "keras", "tensorflow-io", "numpy", "pycocotools", "tensorboard", "google-cloud-storage")
+
+
+def write_environment(workdir: str, strategy: tf.distribute.Strategy) -> None:
+    """Writes environment.json of a run: command, versions, source revision, devices, replicas."""
+    devices = tf.config.list_logical_devices()
+    environment = {
+        "command": sys.argv,
+        "solo_dist": solo_dist.__version__,
+        "revision": _source_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "devices": [f"{device.device_type}: {device.name}" for device in devices],
+        "gpus": [
+            tf.config.experimental.get_device_details(device).get("device_name", device.name)
+            for device in tf.config.list_physical_devices("GPU")
+        ],
+        "strategy": type(strategy).__name__,
+        "replicas": strategy.num_replicas_in_sync,
+    }
+    file_io.write(f"{workdir}/environment.json", json.dumps(environment, indent=2).encode())
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _source_revision() -> str:
+    """The git revision of a source checkout, with + where it has changes; empty for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        call = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--exclude=*"]
+        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

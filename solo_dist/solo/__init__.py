@@ -1,0 +1,1 @@
+"""The mathematics of SOLOv2: network, heads, dynamic convolution, targets, losses, post-processing."""

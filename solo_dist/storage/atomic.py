@@ -1,0 +1,57 @@
+"""Files that are complete or absent, with checksums, on a disk or a bucket."""
+
+import json
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+import google_crc32c
+import tensorflow as tf
+
+from solo_dist.storage import file_io
+
+PARTIAL = ".partial"
+"""Ends the name of a file that is being written."""
+
+
+def frame_record(record: bytes) -> bytes:
+    """A record as TFRecord files hold it: length, checksum, data, checksum."""
+
+    def masked_crc(data: bytes) -> bytes:
+        crc = google_crc32c.value(data)
+        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    length = struct.pack("<Q", len(record))
+    return b"".join((length, masked_crc(length), record, masked_crc(record)))
+
+
+def write_atomically(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
+    """Writes a file that is either complete or absent; returns its bytes and CRC-32C.
+
+    In an object store it is complete as soon as it is there, unless `chunks` fails.
+    """
+    size, crc = 0, 0
+    written = path if file_io.is_remote(path) else path + PARTIAL
+    with tf.io.gfile.GFile(written, "wb") as file:
+        file.write(b"")  # a GFile that is never written to makes no file
+        for chunk in chunks:
+            file.write(chunk)
+            size, crc = size + len(chunk), google_crc32c.extend(crc, chunk)
+    if written != path:
+        tf.io.gfile.rename(written, path, overwrite=True)
+    return size, f"{crc:08x}"
+
+
+def checksum(path: str) -> str:
+    """CRC-32C of a file as eight hexadecimal digits."""
+    crc = 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            crc = google_crc32c.extend(crc, chunk)
+    return f"{crc:08x}"
+
+
+def read_json(path: str) -> Any:
+    """The content of a json file."""
+    with tf.io.gfile.GFile(path) as file:
+        return json.loads(file.read())

@@ -1,0 +1,1 @@
+"""The training run: the loop, the compiled step, the optimizer, validation on the way."""

@@ -1,0 +1,108 @@
+"""Evaluation during training, shared by all workers: each takes its part of the images, the chief scores.
+
+Parts travel through files in the run directory, since results are lists of masks and not tensors. Between writing and
+reading lies one small collective, which also tells whether any worker broke off because it was asked to stop.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from solo_dist.config import Config
+from solo_dist.data.input.pipeline import build_dataset, load_split
+from solo_dist.inference.coco_metrics import CocoEvaluator, Result, evaluate, write_evaluation
+from solo_dist.storage import file_io
+
+
+class Validation:
+    """Mask AP on the validation shards.
+
+    Args:
+      config: the recipe.
+      detect: uint8 images [B,H,W,3] to what `postprocess.detect` gives.
+      batch_size: images at a time.
+      workdir: the run directory; results go to eval/step_N.
+      worker: index of this worker.
+      num_workers: number of workers.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        detect: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
+        batch_size: int,
+        workdir: str,
+        worker: int,
+        num_workers: int,
+    ):
+        self._config, self._detect, self._batch_size = config, detect, batch_size
+        self._workdir, self._worker, self._num_workers = workdir, worker, num_workers
+        self.manifest = load_split(config, "validation")
+
+    def run(
+        self,
+        step: int,
+        images: int,
+        go_on: Callable[[], bool],
+        any_worker: Callable[[bool], bool],
+    ) -> dict[str, float] | None:
+        """Evaluates at a step.
+
+        Args:
+          step: names the folder of the results.
+          images: about how many images to take; 0: all.
+          go_on: called before each batch; False breaks off.
+          any_worker: a collective: whether its argument was True on any worker.
+
+        Returns:
+          The metrics on the chief, an empty dict on other workers, None where any worker broke off.
+        """
+        evaluator = CocoEvaluator(self.manifest.annotations)
+        batches = build_dataset(
+            self._config,
+            "validation",
+            worker=self._worker,
+            num_workers=self._num_workers,
+            batch_size=self._batch_size,
+        )
+        broken_off = False
+
+        def until_stopped(batches: Iterable[Any]) -> Iterator[Any]:
+            nonlocal broken_off
+            for batch in batches:
+                if not go_on():
+                    broken_off = True
+                    return
+                yield batch
+
+        share = -(-images // self._num_workers)
+        threshold = self._config.postprocess.mask_threshold
+        evaluate(self._detect, until_stopped(batches), evaluator, self.manifest, threshold, share)
+        folder = f"{self._workdir}/eval/step_{step}"
+        if self._worker:
+            self._write_part(folder, evaluator)
+        if any_worker(broken_off):
+            return None
+        if self._worker:
+            return {}
+        for worker in range(1, self._num_workers):
+            evaluator.add(*self._read_part(folder, worker))
+        metrics = evaluator.metrics()
+        write_evaluation(folder, metrics, evaluator.results)
+        return metrics
+
+    def _write_part(self, folder: str, evaluator: CocoEvaluator) -> None:
+        part = {"results": evaluator.results, "image_ids": sorted(evaluator.image_ids)}
+        file_io.write(_part(folder, self._worker), json.dumps(part).encode())
+
+    def _read_part(self, folder: str, worker: int) -> tuple[list[Result], list[int]]:
+        """The part of another worker, which is then removed."""
+        part = json.loads(file_io.read(_part(folder, worker)))
+        file_io.remove(_part(folder, worker))
+        return part["results"], part["image_ids"]
+
+
+def _part(folder: str, worker: int) -> str:
+    return f"{folder}/part_{worker}.json"

@@ -1,0 +1,1 @@
+"""Drawing: masks and labels over images."""

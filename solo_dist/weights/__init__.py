@@ -1,0 +1,1 @@
+"""Weights of other programs: names, files, PyTorch's format, and how they get into our network."""

@@ -1,0 +1,124 @@
+"""Arrays by name out of any kind of weight file: our checkpoints, PyTorch, safetensors, Keras."""
+
+import io
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+from solo_dist.run.checkpoint import COMMIT_FILE, load_arrays
+from solo_dist.storage import file_io
+from solo_dist.weights.torch_reader import WeightFileError, read_torch
+
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_SAFETENSORS_TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U8": "|u1",
+    "BOOL": "|b1",
+}
+
+
+def read_weights(path: str) -> dict[str, np.ndarray]:
+    """Reads every array of a weight file, by the names it has there.
+
+    Args:
+      path: a path or URL: a folder with a checkpoint of ours, .pth or .pt, .safetensors, .h5 or .keras. What a file
+        is, is seen from its content; Keras' arrays are named "layer/index" in the order of the layer's weights.
+
+    Raises:
+      WeightFileError: missing, damaged, refused, or none of these.
+      CheckpointError: a damaged checkpoint of ours.
+    """
+    path = path.rstrip("/")
+    if file_io.exists(f"{path}/{COMMIT_FILE}"):
+        return load_arrays(path)[0]
+    if tf.io.gfile.isdir(path) or file_io.names(path):
+        raise WeightFileError(f"{path} is a folder without {COMMIT_FILE}: give a step_... folder or a weight file.")
+    try:
+        data = file_io.read(path)
+    except tf.errors.NotFoundError:
+        raise WeightFileError(f"The weights {path} cannot be read: there is no such file.") from None
+    if data.startswith(_HDF5_MAGIC):
+        return _read_keras(data, path)
+    if data.startswith(b"PK") and _is_keras_archive(data):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return _read_keras(archive.read("model.weights.h5"), path)
+    if path.endswith(".safetensors"):
+        return _read_safetensors(data, path)
+    return read_torch(data, path)
+
+
+def _is_keras_archive(data: bytes) -> bool:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return "model.weights.h5" in archive.namelist()
+    except zipfile.BadZipFile:  # truncated: read_torch says so
+        return False
+
+
+def _read_safetensors(data: bytes, source: str) -> dict[str, np.ndarray]:
+    """The format: length of the header, a JSON header, the arrays. Read here because numpy has no bfloat16."""
+    try:
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:start])
+        header.pop("__metadata__", None)
+        return {name: _safetensor(data, start, entry) for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightFileError(f"{source} is truncated or not a safetensors file ({error}).") from None
+
+
+def _safetensor(data: bytes, start: int, entry: dict) -> np.ndarray:
+    begin, end = entry["data_offsets"]
+    array = np.frombuffer(data[start + begin : start + end], _SAFETENSORS_TYPES[entry["dtype"]])
+    if entry["dtype"] == "BF16":
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array.reshape(entry["shape"])
+
+
+def _read_keras(data: bytes, source: str) -> dict[str, np.ndarray]:
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            arrays = dict(_named_arrays(file))
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise WeightFileError(f"{source} is truncated or not a Keras weight file ({error}).") from None
+    if not arrays:
+        raise WeightFileError(
+            f"{source} does not name its layers, as files of Keras 3.0 to 3.5 did not; "
+            "load it with that version and save it as .h5."
+        )
+    return arrays
+
+
+def _named_arrays(file: h5py.File) -> Iterator[tuple[str, np.ndarray]]:
+    """Arrays as "layer/index", from both layouts of HDF5 that Keras has."""
+    old = file.get("model_weights", file)
+    if "layer_names" in old.attrs:
+        for outer in old.attrs["layer_names"]:
+            group = old[_text(outer)]
+            seen: Counter[str] = Counter()
+            for name in map(_text, group.attrs["weight_names"]):
+                layer = name.split("/")[-2]
+                yield f"{layer}/{seen[layer]}", group[name][()]
+                seen[layer] += 1
+        return
+    groups: list[h5py.Group] = []
+    file.visititems(lambda path, item: groups.append(item) if path.endswith("/vars") else None)
+    for group in groups:
+        if "name" in group.attrs:
+            for index in group:
+                yield f"{_text(group.attrs['name'])}/{index}", group[index][()]
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else name

@@ -1,0 +1,223 @@
+"""COCO files: streamed reading equals json.loads, entries that cannot be used get a reason, files a clear error."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solo_dist.data.sharding import coco
+
+CATEGORIES = [{"id": 7, "name": "pear"}, {"id": 3, "name": "apple"}]
+IMAGE = {"id": 1, "file_name": "a.jpg", "height": 12, "width": 16}
+BOX = {"segmentation": [[2, 2, 10, 2, 10, 8, 2, 8]], "bbox": [2, 2, 8, 6], "area": 48.0, "iscrowd": 0}
+ANNOTATION = {"id": 5, "image_id": 1, "category_id": 3, **BOX}
+CLASS_OF = {3: 0, 7: 1}
+
+
+def write(folder, values, name="instances.json"):
+    path = folder / name
+    path.write_text(values if isinstance(values, str) else json.dumps(values), encoding="utf-8")
+    return str(path)
+
+
+def file_of(images=(IMAGE,), annotations=(ANNOTATION,), categories=CATEGORIES):
+    return {"images": list(images), "annotations": list(annotations), "categories": list(categories)}
+
+
+def test_categories_are_ordered_by_id_whatever_the_file_says(tmp_path):
+    catalogue = coco.read_catalogue(write(tmp_path, file_of()))
+    assert catalogue.categories == [{"id": 3, "name": "apple"}, {"id": 7, "name": "pear"}]
+    assert catalogue.images == [coco.CocoImage(1, "a.jpg", 12, 16)] and not catalogue.rejected
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(JSON, max_size=4),
+    st.lists(JSON, max_size=4),
+    JSON,
+    st.integers(1, 40),
+    st.sampled_from([None, 1, "\t"]),
+    st.booleans(),
+)
+def test_streaming_gives_what_json_loads_gives(tmp_path_factory, images, annotations, info, chunk, indent, ascii):
+    values = {"info": info, "annotations": annotations, "x": [1], "images": images, "categories": CATEGORIES}
+    path = tmp_path_factory.mktemp("json") / "some.json"
+    path.write_text(json.dumps(values, indent=indent, ensure_ascii=ascii), encoding="utf-8", errors="surrogatepass")
+    read = {name: [] for name in coco.ARRAYS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coco, "_CHUNK", chunk)
+        for name, element in coco.stream_arrays(str(path)):
+            read[name].append(element)
+    assert read == {"images": images, "annotations": annotations, "categories": CATEGORIES}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a COCO instances file: its top level"),
+        ("[]", "its top level is not an object"),
+        ("{}", "it has no images and no annotations and no categories"),
+        ('{"images": []}', "it has no annotations and no categories"),
+        ('{"images": {}, "annotations": [], "categories": []}', "its images are not a list"),
+        ('{"images": 1', "its images are not a list"),
+        ('{"images": [1 2]}', "not valid json"),
+        ('{"images": [1,]}', "not valid json"),
+        ('{"images": [1, {"a": ]}', "not valid json"),
+        ('{"images": [],, "annotations": []}', "not valid json"),
+        ('{"images": [] "annotations": []}', "not valid json"),
+        ('{"images": [], "annotations": [], "categories": []', "not valid json"),
+        ('{"images": [], "annotations": [], "categories": []} x', "not valid json"),
+        ('{"images": [], "annotations": [' + "[" * 100_000, "not valid json"),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "no usable image; image has no file_name"),
+        ('{"images": [], "annotations": [], "categories": []}', "no usable image"),
+    ],
+)
+def test_a_file_that_is_not_coco_gets_a_short_error(tmp_path, text, message):
+    path = write(tmp_path, text)
+    with pytest.raises(coco.CocoError, match=message) as caught:
+        coco.read_catalogue(path)
+    assert path in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_a_file_that_is_not_text_gets_a_short_error(tmp_path):
+    (tmp_path / "x.json").write_bytes(b'{"images": ["\xff\xfe"]}')
+    with pytest.raises(coco.CocoError, match="not valid json"):
+        coco.read_catalogue(str(tmp_path / "x.json"))
+    for absent in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(coco.CocoError, match="There is no file"):
+            coco.read_catalogue(str(absent))
+
+
+@pytest.mark.parametrize("end", range(1, 299, 7))
+def test_a_truncated_file_is_an_error(tmp_path, end):
+    text = json.dumps(file_of())
+    assert len(text) == 300
+    with pytest.raises(coco.CocoError):
+        coco.read_catalogue(write(tmp_path, text[:end]))
+
+
+@pytest.mark.parametrize(
+    "categories",
+    [
+        [],
+        [{"id": 1}],
+        [{"name": "x"}],
+        [{"id": "1", "name": "x"}],
+        [3],
+        [{"id": 1, "name": "x"}, {"id": 1, "name": "y"}],
+    ],
+)
+def test_bad_categories_are_an_error(tmp_path, categories):
+    with pytest.raises(coco.CocoError, match="categor"):
+        coco.read_catalogue(write(tmp_path, file_of(categories=categories)))
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (3, "not an object"),
+        ({**IMAGE, "id": "x"}, "id is not an integer"),
+        ({**IMAGE, "id": True}, "id is not an integer"),
+        ({**IMAGE, "id": 2**70}, "id is not an integer"),
+        (IMAGE, "duplicate image id"),
+        ({**IMAGE, "id": 2, "file_name": ""}, "no file_name"),
+        ({**IMAGE, "id": 2, "file_name": None}, "no file_name"),
+        ({**IMAGE, "id": 2, "height": 0}, "height or width"),
+        ({**IMAGE, "id": 2, "width": "16"}, "height or width"),
+        ({**IMAGE, "id": 2, "width": 2.5}, "height or width"),
+        ({**IMAGE, "id": 2, "width": math.nan}, "height or width"),
+        ({**IMAGE, "id": 2, "height": 40000}, "height or width"),
+        ({"id": 2, "file_name": "b.jpg"}, "height or width"),
+    ],
+)
+def test_unusable_images_are_rejected_with_a_reason(tmp_path, entry, reason):
+    catalogue = coco.read_catalogue(write(tmp_path, file_of(images=[IMAGE, entry])))
+    assert [image.id for image in catalogue.images] == [1]
+    assert [rejection.kind for rejection in catalogue.rejected] == ["image"]
+    assert reason in catalogue.rejected[0].reason
+
+
+def test_annotations_without_a_usable_id_or_image_are_rejected(tmp_path):
+    entries = [
+        ANNOTATION,
+        "x",
+        {**ANNOTATION, "id": None},
+        ANNOTATION,
+        {**ANNOTATION, "id": 6, "image_id": 99},
+        {**ANNOTATION, "id": 7, "image_id": [1]},
+        {**ANNOTATION, "id": 8},
+    ]
+    path = write(tmp_path, file_of(annotations=entries))
+    images = {image.id: image for image in coco.read_catalogue(path).images}
+    read = list(coco.read_annotations(path, images))
+    assert [entry["id"] for entry in read if isinstance(entry, dict)] == [5, 8]
+    assert [entry.reason for entry in read if isinstance(entry, coco.Rejection)] == [
+        "annotation is not an object",
+        "annotation id is not an integer",
+        "duplicate annotation id",
+        "no such image",
+        "no such image",
+    ]
+
+
+def clean(**changes):
+    raw = {name: value for name, value in {**ANNOTATION, **changes}.items() if value is not ...}
+    return coco.clean_annotation(raw, coco.CocoImage(1, "a.jpg", 12, 16), CLASS_OF)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"category_id": 4}, "unknown category"),
+        ({"category_id": None}, "unknown category"),
+        ({"category_id": [3]}, "unknown category"),
+        ({"segmentation": ...}, "neither polygons nor RLE"),
+        ({"segmentation": []}, "empty segmentation"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "fewer than 3 points"),
+        ({"segmentation": {"size": [5, 5], "counts": [25]}}, "RLE size differs"),
+        ({"segmentation": [[100, 100, 110, 100, 110, 110]]}, "no pixel"),
+        ({"bbox": [1, 2, 3]}, "bbox"),
+        ({"bbox": [1, 2, 3, math.nan]}, "bbox"),
+        ({"bbox": None}, "bbox"),
+        ({"area": "large"}, "area"),
+        ({"area": math.inf}, "area"),
+    ],
+)
+def test_unusable_annotations_have_a_reason(changes, reason):
+    with pytest.raises(coco.Unusable, match=reason):
+        clean(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"iscrowd": 1}, "crowd"),
+        ({"ignore": 1}, "ignore"),
+        ({"area": 0}, "area not above 0"),
+        ({"bbox": [2, 2, 0.5, 6]}, "box narrower"),
+        ({"bbox": [2, 2, 8, 0.99]}, "box narrower"),
+        ({"bbox": [2, 2, 1, 1]}, ""),
+    ],
+)
+def test_what_is_not_trained_on_stays_for_evaluation(changes, reason):
+    assert clean(**changes).untrainable.startswith(reason) and bool(clean(**changes).untrainable) == bool(reason)
+
+
+def test_an_absent_area_or_box_is_taken_from_the_mask():
+    annotation = clean(area=..., bbox=...)
+    assert annotation.area == 48 and annotation.bbox == (2.0, 2.0, 8.0, 6.0) and annotation.category == 0
+
+
+def test_official_boxes_include_their_last_pixel():
+    boxes = coco.official_boxes([clean(bbox=[2, 3, 8, 6]), clean(bbox=[0.5, 0.25, 1, 1])])
+    assert boxes.tolist() == [[2, 3, 9, 8], [0.5, 0.25, 0.5, 0.25]] and coco.official_boxes([]).shape == (0, 4)

@@ -1,0 +1,185 @@
+"""Evaluation: results at the original size, the metrics, and the ceiling of quarter resolution."""
+
+import contextlib
+import gzip
+import io
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from solo_dist.inference import coco_metrics
+
+CATEGORIES = [{"id": 7, "name": "disc"}, {"id": 9, "name": "box"}]
+
+
+def disc(height, width, y, x, radius):
+    rows, columns = np.ogrid[:height, :width]
+    return (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+
+
+def dataset():
+    """Three pictures of 120x200 with discs of several sizes, a crowd, and one picture without an instance."""
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 120, "width": 200} for i in (3, 5, 8)]
+    masks = [
+        (3, 7, disc(120, 200, 40, 40, 30), 0),
+        (3, 9, disc(120, 200, 70, 150, 12), 0),
+        (5, 7, disc(120, 200, 60, 100, 55), 0),
+        (5, 7, disc(120, 200, 20, 180, 9), 1),
+    ]
+    annotations = []
+    for number, (image, category, mask, crowd) in enumerate(masks, start=1):
+        rle = coco_metrics.encode_masks(mask[None])[0]
+        box = coco_mask.toBbox(rle).tolist()
+        annotations.append(
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": category,
+                "segmentation": rle,
+                "area": float(mask.sum()),
+                "bbox": box,
+                "iscrowd": crowd,
+            }
+        )
+    return {"images": images, "annotations": annotations, "categories": CATEGORIES}, masks
+
+
+def perfect_results(annotations, score=0.9):
+    return [
+        {key: entry[key] for key in ("image_id", "category_id", "segmentation")} | {"score": score}
+        for entry in annotations
+        if not entry["iscrowd"]
+    ]
+
+
+def test_perfect_results_have_ap_one_and_a_crowd_does_not_count():
+    data, _ = dataset()
+    evaluator = coco_metrics.CocoEvaluator(data)
+    evaluator.add(perfect_results(data["annotations"]), [3, 5, 8])
+    # A detection on the crowd is neither right nor wrong.
+    crowd = {"image_id": 5, "category_id": 7, "segmentation": data["annotations"][3]["segmentation"], "score": 0.95}
+    evaluator.add([crowd], [])
+    metrics = evaluator.metrics()
+    assert metrics["segm/AP"] == metrics["segm/AP75"] == metrics["segm/AR100"] == pytest.approx(1.0)
+    assert metrics["segm/APs"] == pytest.approx(1.0) and metrics["segm/APm"] == pytest.approx(1.0)
+    assert set(metrics) == {f"segm/{name}" for name in coco_metrics.METRICS}
+    assert "area" not in evaluator.results[0], "results are for the json and must stay as they were given"
+
+
+def test_ids_of_annotations_may_count_from_0():
+    data, _ = dataset()
+    for number, annotation in enumerate(data["annotations"]):
+        annotation["id"] = number
+    evaluator = coco_metrics.CocoEvaluator(data)
+    evaluator.add(perfect_results(data["annotations"]), [3, 5, 8])
+    assert evaluator.metrics()["segm/AP"] == pytest.approx(1.0)
+    assert [annotation["id"] for annotation in data["annotations"]] == list(range(len(data["annotations"])))
+
+
+def test_metrics_are_those_of_pycocotools():
+    data, masks = dataset()
+    rng = np.random.default_rng(0)
+    results = []
+    for image, category, mask, _ in masks:
+        for shift in (0, 4, 9):
+            rle = coco_metrics.encode_masks(np.roll(mask, shift, axis=1)[None])[0]
+            entry = {"image_id": image, "category_id": category, "segmentation": rle}
+            results.append(entry | {"score": float(rng.uniform())})
+    evaluator = coco_metrics.CocoEvaluator(data)
+    evaluator.add(results, [3, 5, 8, -1])
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        truth = COCO()
+        truth.dataset = data
+        truth.createIndex()
+        official = COCOeval(truth, truth.loadRes([dict(result) for result in results]), "segm")
+        official.evaluate()
+        official.accumulate()
+        official.summarize()
+    metrics = evaluator.metrics()
+    assert list(metrics.values()) == pytest.approx(official.stats.tolist())
+    lines = [line for line in printed.getvalue().splitlines() if line.startswith(" Average")]
+    for ours, theirs in zip(coco_metrics.format_table(metrics).splitlines(), lines, strict=True):
+        assert ours.split() == theirs.split()
+
+
+def test_only_visited_images_count():
+    data, _ = dataset()
+    evaluator = coco_metrics.CocoEvaluator(data)
+    evaluator.add([r for r in perfect_results(data["annotations"]) if r["image_id"] == 3], [3])
+    assert evaluator.metrics()["segm/AP"] == pytest.approx(1.0)
+    evaluator.add([], [5])  # visited, and its disc was missed
+    assert evaluator.metrics()["segm/AP"] < 0.9
+
+
+def test_no_detection_at_all_is_zero():
+    data, _ = dataset()
+    evaluator = coco_metrics.CocoEvaluator(data)
+    evaluator.add([], [3, 5, 8])
+    metrics = evaluator.metrics()
+    assert metrics["segm/AP"] == 0 and metrics["segm/APs"] == 0 and metrics["segm/APl"] == 0
+    # The same as one detection that hits nothing.
+    nothing = {"image_id": 8, "category_id": 7, "score": 0.1}
+    evaluator.add([nothing | {"segmentation": coco_metrics.encode_masks(np.ones([1, 120, 200], bool))[0]}], [])
+    assert evaluator.metrics() == pytest.approx(metrics)
+
+
+def test_results_of_a_batch_are_at_the_original_size_with_original_category_ids():
+    masks = np.stack([disc(32, 64, 12, 20, 8), disc(32, 64, 10, 30, 6)]).astype(np.float32)
+    detections = {
+        "count": np.array([1, 2, 2]),
+        "scores": np.array([[0.8, 0.0], [0.9, 0.7], [0.9, 0.7]], np.float32),
+        "categories": np.array([[1, 0], [0, 1], [0, 1]]),
+        "mask_probabilities": np.stack([masks, masks, masks]),
+    }
+    batch = {
+        "image_id": np.array([3, 5, -1]),
+        "image_size": np.array([[128, 256], [100, 200], [128, 256]]),
+        "original_size": np.array([[256, 512], [50, 100], [128, 256]]),
+    }
+    results = coco_metrics.results_of_batch(detections, batch, CATEGORIES, 0.5)
+    assert [(r["image_id"], r["category_id"]) for r in results] == [(3, 9), (5, 7), (5, 9)]
+    first, second = (coco_mask.decode(result["segmentation"]) for result in results[:2])
+    assert first.shape == (256, 512) and second.shape == (50, 100)
+    # The canvas is 8 (first) and 2 (second) times finer or coarser than the mask.
+    np.testing.assert_allclose(first.sum(), masks[0].sum() * 64, rtol=0.05)
+    np.testing.assert_allclose(np.argwhere(first).mean(0), np.argwhere(masks[0]).mean(0) * 8 + 3.5, atol=0.5)
+    np.testing.assert_allclose(second.sum(), masks[0].sum() * 4, rtol=0.1)
+    np.testing.assert_allclose(np.argwhere(second).mean(0), np.argwhere(masks[0]).mean(0) * 2 + 0.5, atol=0.5)
+
+
+def test_ceiling_falls_with_the_canvas_and_nears_one():
+    data, _ = dataset()
+    fine = coco_metrics.ceiling_at_quarter_resolution(data, (960, 1600))
+    coarse = coco_metrics.ceiling_at_quarter_resolution(data, (96, 128))
+    assert fine["segm/AP"] > 0.99
+    assert coarse["segm/AP"] < 0.9 and coarse["segm/APm"] > coarse["segm/APs"] and coarse["segm/AP50"] == 1.0
+
+
+def test_annotations_are_read_packed_or_plain_and_errors_name_the_file(tmp_path):
+    data, _ = dataset()
+    packed = tmp_path / "annotations.json.gz"
+    # As the shard tool writes it: several gzip members, one after the other.
+    text = json.dumps(data).encode()
+    packed.write_bytes(gzip.compress(text[:100]) + gzip.compress(text[100:]))
+    assert coco_metrics.load_annotations(str(packed)) == data
+    plain = tmp_path / "plain.json"
+    plain.write_bytes(text)
+    assert coco_metrics.load_annotations(str(plain)) == data
+    flipped = bytearray(packed.read_bytes())
+    flipped[12] ^= 0xFF  # the kind of the first block
+    for content in (b"{}", b"[1, 2", packed.read_bytes()[:50], bytes(flipped)):
+        plain.write_bytes(content)
+        with pytest.raises(coco_metrics.AnnotationsError, match="plain.json"):
+            coco_metrics.load_annotations(str(plain))
+    with pytest.raises(coco_metrics.AnnotationsError, match="absent.json"):
+        coco_metrics.load_annotations(str(tmp_path / "absent.json"))
+    with pytest.raises(coco_metrics.AnnotationsError, match="99"):
+        coco_metrics.CocoEvaluator(data).add([], [99])
+
+
+def test_an_image_that_comes_twice_counts_once():
+    assert coco_metrics._first_visits(np.array([7, 3, 3, -1, 9]), {9}).tolist() == [7, 3, -1, -1, -1]

@@ -1,0 +1,309 @@
+"""The loss against the official implementation, against a dense and slow version of itself, and at its edges."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from solo_dist.config import GridConfig, LossConfig
+from solo_dist.solo import losses
+
+GRID = GridConfig()
+STRIDES = (8, 8, 16, 32, 32)
+
+
+def relative(value, expected):
+    """Norm of the difference relative to the norm of what is expected."""
+    return np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected)
+
+
+def pack(masks):
+    """[M,h,w] of 0 and 1 -> the batch's [M,h,w/8]."""
+    return np.packbits(np.asarray(masks, np.uint8), axis=-1)
+
+
+def single_image_dice(logits, target, **kwargs):
+    """Dice sum where every mask has its own feature channel, so that the mask logits are exactly the given ones."""
+    count, height, width = logits.shape
+    assert width % 8 == 0
+    features = tf.constant(logits.transpose(1, 2, 0)[None])
+    kernels = tf.eye(count)[None]
+    cells = tf.range(count)[None]
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        loss = losses.mask_dice_sum(features, kernels, cells, cells, tf.constant(pack(target)[None]), GRID)
+    gradient = tape.gradient(loss, features)
+    return float(loss), gradient.numpy()[0].transpose(2, 0, 1)
+
+
+def test_dice_is_the_official_one(golden):
+    vector = golden("loss_dice")
+    logits, target = vector["logits"], vector["target"]
+    pad = ((0, 0), (0, 0), (0, -logits.shape[2] % 8))
+    # Logits of -1000 have probability 0 and do not change any of the sums.
+    loss, gradient = single_image_dice(np.pad(logits, pad, constant_values=-1000), np.pad(target, pad))
+    assert relative(loss * 3 / len(logits), vector["total_mean_x3"]) <= 1e-5
+    assert relative(3 / len(logits) * gradient[..., : logits.shape[2]], vector["grad_logits"]) <= 1e-4
+    for i in range(len(logits)):
+        one, _ = single_image_dice(
+            np.pad(logits, pad, constant_values=-1000)[i : i + 1], np.pad(target, pad)[i : i + 1]
+        )
+        assert one == pytest.approx(vector["loss_per_ins_f64"][i], rel=1e-5, abs=1e-7)
+
+
+def test_focal_is_the_official_one(golden):
+    vector = golden("loss_focal")
+    logits = tf.constant(vector["logits"])
+    grid = tf.constant(vector["labels"].astype(np.int32) - 1)  # quirk 12
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = losses.focal_loss_sum(logits, grid, 0.25, 2.0) / float(vector["avg_factor"])
+    assert relative(loss, vector["loss"]) <= 1e-5
+    assert relative(losses.focal_loss(logits, grid, 0.25, 2.0), vector["elementwise_f64"]) <= 1e-6
+    assert relative(tape.gradient(loss, logits), vector["grad_logits"]) <= 1e-4
+
+
+def test_focal_is_finite_for_extreme_logits():
+    logits = tf.constant([[-1e4, 1e4], [1e4, -1e4], [0.0, 200.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = losses.focal_loss_sum(logits, tf.constant([0, -1, 1]), 0.25, 2.0)
+    assert np.isfinite(loss) and np.isfinite(tape.gradient(loss, logits)).all()
+
+
+def slow_targets(masks, boxes, labels, canvas):
+    """Official target assignment, a loop for every step. -> cells, instances, category grid over all levels."""
+    cells, instances, grids = [], [], []
+    offset = 0
+    for size, (low, high) in zip(GRID.sizes, GRID.scale_ranges, strict=True):
+        grid = np.full([size, size], -1, np.int32)
+        for index, (mask, box, label) in enumerate(zip(masks, boxes, labels, strict=True)):
+            width, height = box[2] - box[0], box[3] - box[1]
+            if not low <= np.sqrt(width * height) <= high or mask.sum() == 0:
+                continue
+            ys, xs = np.nonzero(mask)
+            center_x, center_y = xs.mean(), ys.mean()
+
+            def cell_of(value, side, size=size):
+                return int(np.float32(value) / np.float32(side) * np.float32(size))
+
+            half_w, half_h = 0.1 * width, 0.1 * height
+            row, column = cell_of(center_y, canvas[0]), cell_of(center_x, canvas[1])
+            top = max(max(0, cell_of(center_y - half_h, canvas[0])), row - 1)
+            bottom = min(min(size - 1, cell_of(center_y + half_h, canvas[0])), row + 1)
+            left = max(max(0, cell_of(center_x - half_w, canvas[1])), column - 1)
+            right = min(min(size - 1, cell_of(center_x + half_w, canvas[1])), column + 1)
+            for y in range(top, bottom + 1):
+                for x in range(left, right + 1):
+                    grid[y, x] = label - 1
+                    cells.append(offset + y * size + x)
+                    instances.append(index)
+        grids.append(grid.reshape(-1))
+        offset += size * size
+    return cells, instances, np.concatenate(grids)
+
+
+def head_two_batch(vector, canvas, max_positives=128, max_instances=8):
+    """The two images of loss_head_two as a batch of the contract."""
+    rows = []
+    for i in range(2):
+        count, height, width = vector[f"gt{i}_mask_shape"]
+        masks = np.unpackbits(vector[f"gt{i}_masks"], axis=1)[:, : height * width].reshape(count, height, width)
+        cells, instances, grid = slow_targets(masks, vector[f"gt{i}_boxes"], vector[f"gt{i}_labels"], canvas)
+        quarter = masks[:, 1::4, 1::4] + masks[:, 1::4, 2::4] + masks[:, 2::4, 1::4] + masks[:, 2::4, 2::4] >= 2
+        packed = np.zeros([max_instances, canvas[0] // 4, canvas[1] // 32], np.uint8)
+        packed[:count] = pack(quarter)
+        pad = max_positives - len(cells)
+        rows.append((grid, np.pad(cells, (0, pad), constant_values=-1), np.pad(instances, (0, pad)), packed))
+    names = ("category_grid", "positive_cell", "positive_instance", "masks")
+    batch = {name: np.stack(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+    return {name: tf.constant(v if v.dtype == np.uint8 else v.astype(np.int32)) for name, v in batch.items()}
+
+
+def flatten_levels(arrays, name):
+    """Official per-level NCHW arrays -> [B,N,C], levels in order, cells row-major."""
+    parts = [arrays[f"{name}_{level}"] for level in range(5)]
+    return np.concatenate([p.transpose(0, 2, 3, 1).reshape(p.shape[0], -1, p.shape[1]) for p in parts], axis=1)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_whole_loss_is_the_official_one(golden, jit):
+    head, vector = golden("head_small"), golden("loss_head_two")
+    outputs = {
+        "category_logits": tf.constant(flatten_levels(head, "cate_pred")),
+        "kernels": tf.constant(flatten_levels(head, "kernel_pred")),
+        "mask_features": tf.constant(head["mask_feat"].transpose(0, 2, 3, 1)),
+    }
+    height, width = outputs["mask_features"].shape[1:3]
+    batch = head_two_batch(vector, (4 * height, 4 * width))
+    counts = losses.count_positives(batch)
+    assert int(counts["positives"]) == vector["num_positives"]
+    assert int(counts["positive_cells"]) == vector["num_unique_cells"]
+
+    @tf.function(jit_compile=jit)
+    def step(outputs):
+        with tf.GradientTape() as tape:
+            tape.watch(outputs)
+            loss = losses.solov2_loss(outputs, batch, counts, LossConfig(), GRID)
+        return loss, tape.gradient(loss["total"], outputs)
+
+    loss, gradients = step(outputs)
+    assert relative(loss["mask"], vector["loss_ins"]) <= 1e-5
+    assert relative(loss["category"], vector["loss_cate"]) <= 1e-5
+    assert relative(loss["total"], vector["loss_ins"] + vector["loss_cate"]) <= 1e-5
+    assert relative(gradients["category_logits"], flatten_levels(vector, "grad_cate_pred")) <= 1e-4
+    assert relative(gradients["kernels"], flatten_levels(vector, "grad_kernel_pred")) <= 1e-4
+    assert relative(gradients["mask_features"], vector["grad_mask_feat"].transpose(0, 2, 3, 1)) <= 1e-4
+
+
+SMALL = GridConfig(levels=("p3", "p4"), sizes=(8, 4), scale_ranges=((1, 64), (32, 512)))
+
+
+def random_case(seed, batch=2, positives=100, instances=5, levels=1, channels=6, dtype=tf.float32):
+    """Random outputs and a batch whose images have different numbers of positives, padding in between."""
+    rng = np.random.default_rng(seed)
+    cells = np.full([batch, positives], -1)
+    for row in cells:
+        count = rng.integers(1, positives)
+        row[np.sort(rng.permutation(positives)[:count])] = rng.integers(0, SMALL.num_cells, count)
+    outputs = {
+        "category_logits": tf.constant(rng.normal(size=[batch, SMALL.num_cells, 3]), tf.float32),
+        "kernels": tf.constant(rng.normal(size=[batch, SMALL.num_cells, channels]), dtype),
+        "mask_features": tf.constant(rng.normal(size=[batch, 8, 16, levels * channels]), dtype),
+    }
+    batch = {
+        "category_grid": tf.constant(rng.integers(-1, 3, [batch, SMALL.num_cells]), tf.int32),
+        "positive_cell": tf.constant(cells, tf.int32),
+        "positive_instance": tf.constant(rng.integers(0, instances, cells.shape), tf.int32),
+        "masks": tf.constant(rng.integers(0, 256, [batch, instances, 8, 2]), tf.uint8),
+    }
+    return outputs, batch
+
+
+def dense_dice_sum(features, kernels, batch, level_of_cell=None):
+    """A mask for every positive, in float32, one after the other."""
+    total = 0.0
+    for image in range(features.shape[0]):
+        masks = np.unpackbits(batch["masks"][image].numpy(), axis=-1).astype(np.float32)
+        cells, instances = batch["positive_cell"][image].numpy(), batch["positive_instance"][image].numpy()
+        for cell, instance in zip(cells, instances, strict=True):
+            if cell < 0:
+                continue
+            own = features[image]
+            if level_of_cell is not None:
+                channels = kernels.shape[-1]
+                own = own[..., level_of_cell[cell] * channels : (level_of_cell[cell] + 1) * channels]
+            probability = tf.sigmoid(
+                tf.linalg.matvec(tf.cast(own, tf.float32), tf.cast(kernels[image, cell], tf.float32))
+            )
+            squares = tf.reduce_sum(probability**2) + 1e-3 + masks[instance].sum() + 1e-3
+            total += 1 - 2 * tf.reduce_sum(probability * masks[instance]) / squares
+    return total
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_mask_loss_and_gradients_equal_one_mask_at_a_time(separate):
+    outputs, batch = random_case(seed=1, levels=2 if separate else 1)
+    features, kernels = outputs["mask_features"], outputs["kernels"]
+    levels = [0] * 64 + [1] * 16 if separate else None
+    with tf.GradientTape() as tape:
+        tape.watch([features, kernels])
+        expected = 0.25 * dense_dice_sum(features, kernels, batch, levels)
+    expected_gradients = tape.gradient(expected, [features, kernels])
+    with tf.GradientTape() as tape:
+        tape.watch([features, kernels])
+        arguments = batch["positive_cell"], batch["positive_instance"], batch["masks"], SMALL
+        loss = 0.25 * losses.mask_dice_sum(features, kernels, *arguments)
+    assert relative(loss, expected) <= 1e-5
+    for value, wanted in zip(tape.gradient(loss, [features, kernels]), expected_gradients, strict=True):
+        assert relative(value, tf.convert_to_tensor(wanted).numpy()) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
+def test_reduced_precision_outputs_give_a_float32_loss(dtype):
+    outputs, batch = random_case(seed=2, dtype=dtype)
+    features, kernels = outputs["mask_features"], outputs["kernels"]
+    scale = 2.0**15  # as a float16 loss scale: the gradients must not have passed through float16 before it
+    with tf.GradientTape() as tape:
+        tape.watch([features, kernels])
+        arguments = batch["positive_cell"], batch["positive_instance"], batch["masks"], SMALL
+        loss = losses.mask_dice_sum(features, kernels, *arguments) / 1e6
+        scaled = loss * scale
+    assert loss.dtype == tf.float32
+    assert relative(loss, dense_dice_sum(features, kernels, batch) / 1e6) <= 1e-5
+    wide = [tf.cast(features, tf.float32), tf.cast(kernels, tf.float32)]
+    gradients = tape.gradient(scaled, [features, kernels])
+    with tf.GradientTape() as tape:
+        tape.watch(wide)
+        loss = losses.mask_dice_sum(*wide, *arguments) / 1e6 * scale
+    for value, wanted in zip(gradients, tape.gradient(loss, wide), strict=True):
+        assert value.dtype == dtype
+        assert relative(tf.cast(value, tf.float32), tf.convert_to_tensor(wanted).numpy()) <= 1e-2
+
+
+def test_no_positives_give_zero_mask_loss_and_keep_every_output_in_the_graph():
+    outputs, batch = random_case(seed=3)
+    batch["positive_cell"] = -tf.ones_like(batch["positive_cell"])
+    batch["category_grid"] = -tf.ones_like(batch["category_grid"])
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        loss = losses.solov2_loss(outputs, batch, losses.count_positives(batch), LossConfig(), SMALL)
+    gradients = tape.gradient(loss["total"], outputs)
+    assert float(loss["mask"]) == 0 and np.isfinite(loss["category"]) and float(loss["category"]) > 0
+    for name, gradient in gradients.items():
+        assert gradient is not None, name
+        assert np.isfinite(tf.convert_to_tensor(gradient)).all(), name
+    assert not np.any(gradients["mask_features"])
+
+
+def test_parts_of_a_batch_add_up_to_the_whole():
+    outputs, batch = random_case(seed=4, batch=4)
+    counts = losses.count_positives(batch)
+    whole = losses.solov2_loss(outputs, batch, counts, LossConfig(), SMALL)
+    parts = [
+        losses.solov2_loss(
+            {k: v[part] for k, v in outputs.items()},
+            {k: v[part] for k, v in batch.items()},
+            counts,
+            LossConfig(),
+            SMALL,
+        )
+        for part in (slice(0, 1), slice(1, 4))
+    ]
+    for name in whole:
+        assert relative(parts[0][name] + parts[1][name], whole[name]) <= 1e-6
+
+
+COUNT_COMPILATIONS = """
+import sys
+import numpy as np
+import tensorflow as tf
+from solo_dist.solo import losses
+from solo_dist.config import LossConfig
+from tests.test_losses import SMALL, random_case
+
+@tf.function(jit_compile=True)
+def step(outputs, batch):
+    counts = losses.count_positives(batch)
+    return losses.solov2_loss(outputs, batch, counts, LossConfig(), SMALL)["total"]
+
+for seed in range(200):
+    assert np.isfinite(step(*random_case(seed=seed)))
+print(step.experimental_get_tracing_count())
+"""
+
+
+def test_one_compilation_for_200_batches(tmp_path):
+    """With all numbers of positives; XLA writes a file for every program that it compiles."""
+    flags = {"XLA_FLAGS": f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text"}
+    command = [sys.executable, "-c", COUNT_COMPILATIONS]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, env=os.environ | flags, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "1"
+    compiled = [path.name for path in tmp_path.glob("*before_optimizations.txt") if "step" in path.name]
+    assert len(compiled) == 1, compiled

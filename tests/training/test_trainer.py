@@ -1,0 +1,302 @@
+"""A whole small run in this process: the files it leaves, and what stands in the way of a wrong one."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from solo_dist.config import ConfigError
+from solo_dist.data.sharding.shapes import ensure_shapes
+from solo_dist.distributed import exit_codes
+from solo_dist.run.checkpoint import find_checkpoint, load_arrays, save_arrays
+from solo_dist.run.metric_writers import read_events
+from solo_dist.training.trainer import Trainer, TrainingFailed
+
+RECIPE = Path(__file__).parents[1] / "distributed" / "tiny.py"
+STEPS = 4
+
+
+def recipe(shards, **train):
+    spec = importlib.util.spec_from_file_location("tiny_recipe", RECIPE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    config.data.train, config.data.validation = shards
+    config.train.steps, config.train.global_batch = STEPS, 4
+    for name, value in train.items():
+        setattr(config.train, name, value)
+    return config
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    spec = importlib.util.spec_from_file_location("tiny_recipe", RECIPE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return ensure_shapes(str(tmp_path_factory.mktemp("shapes")), module.get_config(), 12, 4)
+
+
+@pytest.fixture(scope="module")
+def finished(shards, tmp_path_factory):
+    """A finished run of four steps with a moving average, evaluations and pictures."""
+    workdir = str(tmp_path_factory.mktemp("run"))
+    config = recipe(shards, log_every=2, save_every=2, eval_every=2, picture_every=4)
+    config.optimizer.ema_decay = 0.5
+    run = Trainer(config.validate(), workdir, tf.distribute.OneDeviceStrategy("CPU:0"))
+    run.fit()
+    return workdir, run
+
+
+def test_run_directory(finished):
+    workdir, run = finished
+    lines = [json.loads(line) for line in open(f"{workdir}/metrics.jsonl")]
+    assert [(line["step"], line["split"]) for line in lines] == [
+        (2, "train"),
+        (2, "validation"),
+        (4, "train"),
+        (4, "validation"),
+    ]
+    assert {"loss/total", "loss/category", "loss/mask", "lr", "grad_norm", "images_per_second"} <= set(lines[2])
+    assert {"data_wait_fraction", "targets/dropped_positives"} <= set(lines[2])
+    assert {"segm/AP", "segm/AP50", "segm/APs", "segm/AR1"} <= set(lines[3])
+    assert lines[2]["loss/total"] == pytest.approx(lines[2]["loss/category"] + lines[2]["loss/mask"], rel=1e-5)
+    assert json.load(open(f"{workdir}/config.json"))["model"]["num_categories"] == 3
+    assert json.load(open(f"{workdir}/environment.json"))["packages"]["tensorflow"] == tf.__version__
+    results = json.load(open(f"{workdir}/eval/step_4/coco_instances_results.json"))
+    assert isinstance(results, list)
+    for text in (f"--workdir={workdir}", "tensorboard --logdir", "step 4"):
+        assert text in run.summary()
+
+
+def test_tensorboard_has_what_metrics_has(finished):
+    workdir, _ = finished
+    curves = {}
+    for name in ("train", "eval"):
+        for path in tf.io.gfile.glob(f"{workdir}/tensorboard/{name}/events*"):
+            for event in read_events(path):
+                for value in event.summary.value:
+                    curves.setdefault(value.tag, []).append(event.step)
+    assert curves["loss/total"] == curves["lr"] == curves["segm/AP"] == [2, 4]
+    assert curves["panel"] == [4]
+
+
+def test_checkpoint_holds_the_whole_state(finished):
+    workdir, run = finished
+    arrays, metadata = load_arrays(find_checkpoint(workdir, "latest"))
+    assert metadata["step"] == STEPS
+    assert metadata["images"] == STEPS * 4
+    assert [category["name"] for category in metadata["categories"]] == ["disc", "square", "triangle"]
+    assert arrays["optimizer/step"] == STEPS
+    for variable in run.model.variables:
+        np.testing.assert_array_equal(arrays[f"model/{variable.path}"], variable.numpy())
+    trainable = {variable.path for variable in run.model.trainable_variables}
+    for kind in ("optimizer/first_moment", "optimizer/second_moment", "average"):
+        assert {name.removeprefix(f"{kind}/") for name in arrays if name.startswith(f"{kind}/")} == trainable
+
+
+def test_a_finished_run_has_nothing_left_to_do(finished, shards):
+    workdir, _ = finished
+    before = open(f"{workdir}/metrics.jsonl").read()
+    config = recipe(shards, log_every=2, save_every=2, eval_every=2, picture_every=4)
+    config.optimizer.ema_decay = 0.5
+    Trainer(config, workdir, tf.distribute.OneDeviceStrategy("CPU:0")).fit()
+    assert open(f"{workdir}/metrics.jsonl").read() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: setattr(c, "name", "other"), r"holds a run with name='tiny', now it is 'other'"),
+        (lambda c: setattr(c.model, "head_convs", 3), r"model.head_convs=1, now it is 3"),
+        (
+            lambda c: setattr(c.data, "canvas", (96, 64)),
+            r"was sharded for canvas \(64, 64\), the recipe has \(96, 64\)",
+        ),
+        (lambda c: setattr(c.model.grid, "sizes", (8, 5)), r"grid"),
+        (lambda c: setattr(c.model, "num_categories", 5), r"num_categories"),
+        (lambda c: setattr(c.data, "train", "nowhere"), r"nowhere"),
+    ],
+)
+def test_another_recipe_in_the_same_workdir_is_refused(finished, shards, change, message):
+    workdir, _ = finished
+    config = recipe(shards)
+    change(config)
+    with pytest.raises(ConfigError, match=message):
+        Trainer(config, workdir, tf.distribute.OneDeviceStrategy("CPU:0"))
+
+
+def test_resume_never_does_not_touch_an_old_run(finished, shards):
+    workdir, _ = finished
+    with pytest.raises(ConfigError, match="--resume=never, but .* holds a run at step 4"):
+        Trainer(recipe(shards), workdir, tf.distribute.OneDeviceStrategy("CPU:0"), resume="never")
+
+
+def train(config, workdir, **arguments):
+    run = Trainer(config.validate(), str(workdir), tf.distribute.OneDeviceStrategy("CPU:0"), **arguments)
+    run.fit()
+    run.checkpoints.wait()
+    return run
+
+
+def test_a_named_checkpoint_is_where_only_the_first_start_of_a_job_begins(finished, shards, tmp_path, monkeypatch):
+    named = find_checkpoint(finished[0], "latest") + "/"
+    config = recipe(shards, steps=6)
+    config.optimizer.ema_decay = 0.5
+    for steps in (6, 8):  # the second time as a launcher would, after a worker has died
+        config.train.steps = steps
+        assert train(config, tmp_path, resume=named).step_number == steps
+    config.train.steps = 9
+    assert train(config, tmp_path).step_number == 9
+    config.train.steps = 10
+    monkeypatch.setenv(exit_codes.PROGRESS_VARIABLE, f"{tmp_path}/progress")
+    assert Trainer(config, str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"), resume=named).step_number == 9
+    # What a launcher has started saves a step only on the chief's machine, and goes on from it on every one.
+    assert exit_codes.read_progress(f"{tmp_path}/progress") == 9
+
+
+def test_resume_never_goes_on_in_later_starts_of_its_job(shards, tmp_path, monkeypatch):
+    config = recipe(shards)
+    for job, steps in (("mine", 2), ("mine", 4)):
+        monkeypatch.setenv("SOLO_DIST_JOB_ID", job)
+        config.train.steps = steps
+        assert train(config, tmp_path, resume="never").step_number == steps
+    monkeypatch.setenv("SOLO_DIST_JOB_ID", "another")
+    with pytest.raises(ConfigError, match="--resume=never, but .* holds a run at step 4"):
+        train(config, tmp_path, resume="never")
+
+
+def test_a_run_goes_on_in_another_precision(finished, shards, tmp_path):
+    arrays, metadata = load_arrays(find_checkpoint(finished[0], "latest"))
+    arrays |= {"step/loss_scale": np.float32(8), "step/good_steps": np.int64(3)}
+    of_a_run = ("step", "images", "seed", "categories", "recipe")
+    save_arrays(f"{tmp_path}/float16", arrays, {name: metadata[name] for name in of_a_run})
+    config = recipe(shards)
+    config.optimizer.ema_decay = 0.5
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    run = Trainer(config, f"{tmp_path}/run", strategy, resume=f"{tmp_path}/float16")
+    assert run.step_number == STEPS
+    config.runtime.precision = "float16"
+    run = Trainer(config, f"{tmp_path}/other", strategy, resume=find_checkpoint(finished[0], "latest"))
+    assert run.step_number == STEPS
+
+
+def test_a_wish_to_save_is_granted_once(shards, tmp_path):
+    config = recipe(shards, steps=7, save_every=7, save_minutes=1e-9, steps_per_call=1, keep_checkpoints=9)
+    config.data.validation = ""
+    # Read a call later than it is made, and made by every call: so every second step is saved.
+    assert train(config, tmp_path).checkpoints.steps() == [2, 4, 6, 7]
+
+
+def test_the_mask_ap_of_all_images_counts_more_than_that_of_some(shards, tmp_path):
+    run = train(recipe(shards, eval_every=2, eval_images=2), tmp_path)
+    _, metadata = load_arrays(find_checkpoint(str(tmp_path), "best"))
+    assert (metadata["step"], metadata["ap_images"]) == (STEPS, run.validation.manifest.num_images)
+
+
+def test_statistics_of_each_replica_are_refused(shards, tmp_path):
+    config = recipe(shards)
+    config.model.backbone.norm = "batch"
+    with pytest.raises(ConfigError, match="norm=batch would keep other statistics on each of the 2 replicas"):
+        Trainer(config, str(tmp_path), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+
+
+@pytest.mark.parametrize("option", ["picture_every", "eval_images", "save_minutes"])
+def test_negative_intervals_are_refused(shards, option):
+    with pytest.raises(ConfigError, match=f"train.{option}=-1 must be at least 0"):
+        recipe(shards, **{option: -1}).validate()
+
+
+def test_weights_of_another_run_are_a_start(finished, shards, tmp_path, caplog):
+    workdir, run = finished
+    config = recipe(shards)
+    config.model.weights = find_checkpoint(workdir, "latest")
+    with caplog.at_level("INFO"):
+        started = Trainer(config, str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"))
+    assert f"weights: {config.model.weights}" in caplog.text
+    assert started.step_number == 0
+    averages = {name: average.numpy() for name, average in run.optimizer.averages.items()}
+    for variable in started.model.trainable_variables:
+        np.testing.assert_array_equal(variable.numpy(), averages[variable.path])
+
+
+def test_a_pretrained_backbone_is_loaded_and_the_rest_is_random(finished, shards, tmp_path, caplog):
+    workdir, run = finished
+    config = recipe(shards)
+    config.model.backbone.weights = find_checkpoint(workdir, "latest")
+    config.optimizer.ema_decay = 0.5
+    with caplog.at_level("INFO"):
+        started = Trainer(config, str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"))
+    assert f"weights: backbone from {config.model.backbone.weights}" in caplog.text
+    averages = {name: average.numpy() for name, average in run.optimizer.averages.items()}
+    backbone = {variable.path for variable in started.model.backbone.trainable_variables}
+    equal = {
+        variable.path: np.array_equal(variable.numpy(), averages[variable.path])
+        for variable in started.model.trainable_variables
+    }
+    assert all(equal[path] for path in backbone)
+    assert sum(equal.values()) < len(equal)
+    for path in backbone:
+        np.testing.assert_array_equal(started.optimizer.averages[path].numpy(), averages[path])
+
+
+def test_a_run_that_diverges_stops_and_saves_nothing_broken(shards, tmp_path):
+    config = recipe(shards, max_nonfinite_steps=3, steps=50, log_every=1, save_every=1)
+    config.data.validation = ""
+    config.optimizer.learning_rate, config.optimizer.warmup_steps = 1e30, 0
+    run = Trainer(config, str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"))
+    with pytest.raises(TrainingFailed, match=r"not finite in [34] steps in a row.*lower optimizer.learning_rate"):
+        run.fit()
+    run.checkpoints.wait()
+    arrays, _ = load_arrays(find_checkpoint(str(tmp_path), "latest"))
+    assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_the_same_seed_gives_the_same_weights(shards, tmp_path):
+    runs = []
+    for name in ("a", "b"):
+        keras.utils.set_random_seed(hash(name) % 1000)
+        runs.append(Trainer(recipe(shards), f"{tmp_path}/{name}", tf.distribute.OneDeviceStrategy("CPU:0")))
+    for mine, theirs in zip(runs[0].model.variables, runs[1].model.variables, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+
+
+def test_profile_of_some_steps(shards, tmp_path):
+    config = recipe(shards, steps_per_call=10, steps=5)
+    config.data.validation = ""
+    Trainer(config, str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"), profile="2:4").fit()
+    (path,) = tmp_path.glob("tensorboard/plugins/profile/*/*.xplane.pb")
+    content = path.read_bytes()
+    assert b"Conv2DBackpropFilter" in content
+    assert content.count(b"ResourceApplyAdam") > 0
+
+
+@pytest.mark.parametrize("steps", ["10", "10-15", "15:10", "a:b"])
+def test_profile_of_something_else_is_refused(shards, tmp_path, steps):
+    with pytest.raises(ConfigError, match=f"--profile={steps} must be FIRST:LAST"):
+        Trainer(recipe(shards), str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"), profile=steps)
+
+
+def test_an_image_that_breaks_the_loss_is_named(shards, tmp_path):
+    """Every step has all 12 pictures, one at a time; the network takes floating pictures as well."""
+    planted = 7
+    config = recipe(shards, max_nonfinite_steps=3, steps=50, global_batch=12, micro_batch="1")
+    config.data.validation = ""
+    run = Trainer(config, str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"))
+    batches = run.build_input
+
+    def broken_input():
+        for batch in batches():
+            broken = np.where(batch["image_id"] == planted, np.nan, 0.0)[:, None, None, None]
+            yield batch | {"image": tf.cast(batch["image"], tf.float32) + broken.astype(np.float32)}
+
+    signature = tf.nest.map_structure(tf.TensorSpec.from_tensor, next(broken_input()))
+    run.build_input = lambda: iter(tf.data.Dataset.from_generator(broken_input, output_signature=signature))
+    with pytest.raises(TrainingFailed, match="not finite in [34] steps in a row") as failure:
+        run.fit()
+    assert f"Images of the last ones: [{planted}]" in str(failure.value)
+    assert run.step_number in (3, 4)
+    assert not list(tmp_path.glob("checkpoints/step_*"))
