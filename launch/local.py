@@ -43,8 +43,8 @@ from solo_dist.distributed.exit_codes import (
     JOB_ID_VARIABLE,
     PROGRESS_VARIABLE,
     describe_exit,
+    exit_now,
     is_restartable,
-    leave,
     read_progress,
 )
 
@@ -329,7 +329,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main() -> None:
     """Entry point of `python -m launch.local`."""
-    leave(Launcher(parse(sys.argv[1:])).run())
+    exit_now(Launcher(parse(sys.argv[1:])).run())
 
 
 if __name__ == "__main__":

@@ -43,18 +43,18 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     try:
         app.run(main, flags_parser=_parse_flags)
     except SystemExit as end:
-        exit_codes.leave(_exit_code(end))
+        exit_codes.exit_now(_exit_code(end))
     except KeyboardInterrupt:
-        exit_codes.leave(128 + signal.SIGINT)
+        exit_codes.exit_now(128 + signal.SIGINT)
     except Exception as error:
         # Leaving from here and not after it: with the exception would go what its frames hold, such as a strategy.
         if _is_users_mistake(error):
             with contextlib.suppress(OSError):  # nobody may read any more; launchers go by the code
                 print(f"error: {error}", file=sys.stderr)
-            exit_codes.leave(getattr(error, "exit_code", exit_codes.EXIT_USER_ERROR))
+            exit_codes.exit_now(getattr(error, "exit_code", exit_codes.EXIT_USER_ERROR))
         with contextlib.suppress(OSError):
             traceback.print_exc()
-        exit_codes.leave(1)
+        exit_codes.exit_now(1)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:

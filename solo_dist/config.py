@@ -64,7 +64,7 @@ class AugmentConfig:
     """Random changes of a training picture. Geometry other than the flip makes the pipeline recompute targets."""
 
     flip: bool = True
-    """Mirror left and right with probability 1/2."""
+    """Uploader left and right with probability 1/2."""
     brightness: float = 0.0
     """Largest change of brightness, as a share of the full range."""
     contrast: float = 0.0

@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> None:
         log.info("%s", describe(strategy))
         _make_missing_shapes(config, cluster is None or cluster.is_chief)
         # The strategy goes with the process: freeing it can wait for workers that are gone.
-        exit_codes.leave(_train(config, workdir, strategy, cluster, watchdog))
+        exit_codes.exit_now(_train(config, workdir, strategy, cluster, watchdog))
 
 
 def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None, watchdog: Any) -> int:

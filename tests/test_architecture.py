@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("solo_dist", "configs", "tools", "launch")
 HEAVY = ("tensorflow", "keras", "tensorflow_io")
 
-# The one table of the architecture: each room of solo_dist, from the top down, with the rooms that it may import. A room
+# The one table of the architecture: each room of solo_dist, from the top down, with the rooms it may import. A room
 # is a folder, or a module at the top of the package. README.md shows this table as a picture, drawn by `picture`.
 ROOMS: dict[str, set[str]] = {
     "train": {"training", "run", "data", "distributed", "cli", "config"},

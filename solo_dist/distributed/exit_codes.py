@@ -62,7 +62,7 @@ def is_restartable(code: int) -> bool:
     return code not in (EXIT_DONE, EXIT_USER_ERROR)
 
 
-def leave(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """Ends the process at once with `code`, after what it printed is out.
 
     An ordinary end runs the destructors of TensorFlow's server, which can wait for workers that are gone, and of

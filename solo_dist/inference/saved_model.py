@@ -41,7 +41,7 @@ class ServedDetector(tf.Module):
 def export_detector(detector: Detector, folder: str) -> None:
     """Writes a SavedModel with the signature serving_default."""
     module = ServedDetector(detector)
-    with file_io.made_locally(folder) as local:
+    with file_io.staged(folder) as local:
         tf.saved_model.save(module, local, signatures={"serving_default": module.__call__})
 
 

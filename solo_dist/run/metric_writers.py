@@ -13,20 +13,20 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
-from solo_dist.run.upload import Mirror
+from solo_dist.run.upload import Uploader
 from solo_dist.storage import file_io
 
 METRICS_FILE = "metrics.jsonl"
 _TENSORBOARD_FOLDERS = {"train": "train", "validation": "eval"}
 _LONGEST_EVENT_FILE = 1 << 20
-"""Bytes after which a mirrored event file is followed by a new one, as objects are uploaded whole."""
+"""Bytes after which an uploaded event file is followed by a new one, as objects are uploaded whole."""
 
 
 class MetricWriter:
     """Writes scalars and pictures of one run; only the chief has one.
 
     Objects cannot be appended to. Where the run directory is in a store, the files grow in its scratch folder on this
-    machine and are copied from there behind the run, by `publish` and at the end; see mirror.py.
+    machine and are copied from there behind the run, by `publish` and at the end; see upload.py.
 
     Args:
       workdir: the run directory.
@@ -35,12 +35,14 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: str, after_step: int, unpublished: bool = False):
-        self._folder, self._mirror = workdir, None
+        self._folder, self._uploader = workdir, None
         if file_io.is_remote(workdir):
             self._folder = file_io.scratch_folder(workdir)
-            self._mirror = Mirror(self._folder, workdir, METRICS_FILE, [_board(name) for name in _TENSORBOARD_FOLDERS])
+            self._uploader = Uploader(
+                self._folder, workdir, METRICS_FILE, [_board(name) for name in _TENSORBOARD_FOLDERS]
+            )
             if not unpublished:
-                self._mirror.fetch()
+                self._uploader.fetch()
         self._path = f"{self._folder}/{METRICS_FILE}"
         lines = _kept_lines(self._path, after_step)
         file_io.write(self._path, "".join(lines).encode())
@@ -52,8 +54,8 @@ class MetricWriter:
             folder = f"{self._folder}/{_board(split)}"
             cut_events(folder, after_step if split == "train" else evaluated)
             self._boards[split] = tf.summary.create_file_writer(folder)
-        if self._mirror:
-            self._mirror.start()
+        if self._uploader:
+            self._uploader.start()
 
     def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Adds one line to metrics.jsonl and one point to each curve.
@@ -79,22 +81,22 @@ class MetricWriter:
         for split, board in self._boards.items():
             with file_io.clear_errors(self._folder):
                 board.flush()
-            if self._mirror and self._mirror.size_of_newest(_board(split)) > _LONGEST_EVENT_FILE:
+            if self._uploader and self._uploader.size_of_newest(_board(split)) > _LONGEST_EVENT_FILE:
                 board.close()
                 self._boards[split] = tf.summary.create_file_writer(f"{self._folder}/{_board(split)}")
 
     def publish(self) -> None:
         """Returns when what was flushed is in the run directory. Can be called from any thread. Raises StoreError."""
-        if self._mirror:
-            self._mirror.publish()
+        if self._uploader:
+            self._uploader.publish()
 
     def close(self) -> None:
         """Flushes, closes and publishes. Raises StoreError."""
         for board in self._boards.values():
             with file_io.clear_errors(self._folder):
                 board.close()
-        if self._mirror:
-            self._mirror.close()
+        if self._uploader:
+            self._uploader.close()
 
 
 def has_line(workdir: str, step: int, split: str) -> bool:

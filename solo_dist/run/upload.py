@@ -15,7 +15,7 @@ _SECONDS = 30.0
 log = logging.getLogger(__name__)
 
 
-class Mirror:
+class Uploader:
     """Copies a few growing files from a local folder to the same names in a store.
 
     Args:
@@ -32,7 +32,7 @@ class Mirror:
         self._copied: dict[str, int] = {}  # bytes of each file that are in the store
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)
 
     def fetch(self) -> None:
         """Replaces the local files by those in the store. Raises StoreError."""

@@ -104,7 +104,7 @@ def read(path: str) -> bytes:
       tf.errors.NotFoundError: there is no such file.
       StoreError: it cannot be read.
     """
-    return persistently(lambda: _read_s3(path) if path.startswith("s3://") else _read(path), path)
+    return with_retries(lambda: _read_s3(path) if path.startswith("s3://") else _read(path), path)
 
 
 def _read(path: str) -> bytes:
@@ -145,7 +145,7 @@ def exists(path: str) -> bool:
         return True
 
     try:
-        return persistently(call, path)
+        return with_retries(call, path)
     except tf.errors.NotFoundError:
         return False
 
@@ -170,7 +170,7 @@ def write(path: str, data: bytes) -> None:
         tf.io.gfile.rename(temporary, path, overwrite=True)
 
     try:
-        persistently(call, path)
+        with_retries(call, path)
     except tf.errors.NotFoundError as error:
         raise _explained(error, path) from error
 
@@ -192,7 +192,7 @@ def _to_disk(temporary: str, path: str) -> None:
 def remove(path: str) -> None:
     """Removes a file; it may be gone already."""
     with contextlib.suppress(tf.errors.NotFoundError):
-        persistently(lambda: tf.io.gfile.remove(path), path)
+        with_retries(lambda: tf.io.gfile.remove(path), path)
 
 
 def names(folder: str) -> list[str]:
@@ -200,7 +200,7 @@ def names(folder: str) -> list[str]:
     if not is_remote(folder) and not tf.io.gfile.isdir(folder):
         return []
     try:
-        children = persistently(lambda: _pywrap_file_io.GetChildren(folder), folder)
+        children = with_retries(lambda: _pywrap_file_io.GetChildren(folder), folder)
     except tf.errors.NotFoundError:
         return []
     return sorted({name.rstrip("/") for name in children} - {""})
@@ -219,7 +219,7 @@ def remove_folder(folder: str) -> None:
     """Removes a folder with everything in it; it may be gone already."""
     if not is_remote(folder):
         with contextlib.suppress(tf.errors.NotFoundError):
-            persistently(lambda: tf.io.gfile.rmtree(folder), folder)
+            with_retries(lambda: tf.io.gfile.rmtree(folder), folder)
         return
     for name in names(folder):
         if exists(f"{folder}/{name}"):
@@ -229,7 +229,7 @@ def remove_folder(folder: str) -> None:
 
 
 @contextlib.contextmanager
-def made_locally(folder: str) -> Iterator[str]:
+def staged(folder: str) -> Iterator[str]:
     """A local folder for what others write file by file and rename; at the end it goes to `folder`.
 
     The files of subfolders are copied first, then the others by name: of a SavedModel, saved_model.pb is the last.
@@ -269,7 +269,7 @@ def clear_errors(path: str) -> Iterator[None]:
         raise
 
 
-def persistently(call: Callable[[], T], path: str) -> T:
+def with_retries(call: Callable[[], T], path: str) -> T:
     """Calls until it succeeds or fails for good. Lets NotFoundError pass; raises StoreError for other failures."""
     try:
         return _retried(call) if is_remote(path) else call()

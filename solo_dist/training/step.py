@@ -34,8 +34,8 @@ def compile_scope(runtime: RuntimeConfig) -> str:
 class Signals(NamedTuple):
     """What a call tells the training loop; reading a value waits for the call to finish."""
 
-    wishes: tf.Tensor
-    """float32 [2]: above 0 where any worker was asked to stop, or wishes to save; the same on every worker."""
+    requests: tf.Tensor
+    """float32 [2]: above 0 where any worker was asked to stop, or asks for a checkpoint; the same on every worker."""
     nonfinite_run: tf.Tensor
     """int64: steps in a row that were not applied because loss or gradient was not finite."""
 
@@ -105,22 +105,22 @@ class TrainStep:
         return named
 
     @tf.function
-    def __call__(self, iterator: Any, count: tf.Tensor, wishes: tf.Tensor) -> Signals:
+    def __call__(self, iterator: Any, count: tf.Tensor, requests: tf.Tensor) -> Signals:
         """Runs `count` optimizer steps on the next batches.
 
         Args:
           iterator: distributed iterator over the training batches.
           count: int32 scalar.
-          wishes: float32 [2], 1 where this worker was asked to stop, and where it wishes to save.
+          requests: float32 [2], 1 where this worker was asked to stop, and where it asks for a checkpoint.
         """
         agreed = tf.zeros([2])
         for _ in tf.range(count):
-            agreed = self._one_step(iterator, wishes)
+            agreed = self._one_step(iterator, requests)
         return Signals(agreed, self._first(self._nonfinite_run))
 
-    def _one_step(self, iterator: Any, wishes: tf.Tensor) -> tf.Tensor:
+    def _one_step(self, iterator: Any, requests: tf.Tensor) -> tf.Tensor:
         batch = self._fetch(iterator)
-        counts = self._strategy.run(self._global_counts, args=(batch, wishes))
+        counts = self._strategy.run(self._global_counts, args=(batch, requests))
         if self._accumulation == 1:
             gradients, losses = self._strategy.run(self._micro_step, args=(batch, tf.constant(0), counts))
         else:
@@ -128,7 +128,7 @@ class TrainStep:
         gradients, losses = self._sum_over_replicas(gradients, losses)
         norm = self._first(self._strategy.run(tf.linalg.global_norm, args=(gradients,)))
         self._guarded_apply(gradients, losses, norm, self._first(counts))
-        return self._first(counts)["wishes"]
+        return self._first(counts)["requests"]
 
     def _fetch(self, iterator: Any) -> Any:
         """The next batch, and the time that was spent waiting for it."""
@@ -142,14 +142,14 @@ class TrainStep:
             self._wait_seconds.assign_add(clock() - started)
         return batch
 
-    def _global_counts(self, batch: dict[str, tf.Tensor], wishes: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _global_counts(self, batch: dict[str, tf.Tensor], requests: tf.Tensor) -> dict[str, tf.Tensor]:
         """Sums over all replicas and micro-batches; the only communication before the gradients."""
         counts = count_positives(batch)
         counts["dropped"] = tf.reduce_sum(tf.cast(batch["dropped_positives"], tf.float32))
         counts["bad"] = tf.reduce_sum(tf.cast(batch["bad_records"], tf.float32))
-        local = tf.concat([tf.stack(list(counts.values())), wishes], axis=0)
+        local = tf.concat([tf.stack(list(counts.values())), requests], axis=0)
         total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, local)
-        return dict(zip(counts, tf.unstack(total[:-2]), strict=True)) | {"wishes": total[-2:]}
+        return dict(zip(counts, tf.unstack(total[:-2]), strict=True)) | {"requests": total[-2:]}
 
     def _accumulate(self, batch: Any, counts: Any) -> tuple[Any, Any]:
         def micro_step(batch: Any, index: tf.Tensor, counts: Any) -> None:

@@ -284,14 +284,14 @@ class Trainer:
         ahead = [every - self.step_number % every for every in events] + self.profiler.steps_ahead(self.step_number)
         count = min(train.steps_per_call, train.steps - self.step_number, *ahead)
         save = bool(train.save_minutes) and time.monotonic() - self._last_save > train.save_minutes * 60
-        wishes = tf.constant([float(self.stop.requested is not None), float(save)])
-        signals = self.train_step(batches, tf.constant(count), wishes)
+        requests = tf.constant([float(self.stop.requested is not None), float(save)])
+        signals = self.train_step(batches, tf.constant(count), requests)
         self.step_number += count
         self.images_seen += count * train.global_batch
         return signals
 
     def _read(self, signals: Signals | None) -> tuple[bool, bool]:
-        """Whether any worker was asked to stop, or wishes to save.
+        """Whether any worker was asked to stop, or asks for a checkpoint.
 
         Raises:
           TrainingFailed: after too many steps that could not be applied.
@@ -308,8 +308,8 @@ class Trainer:
                 "(tools/inspect_shards.py), or try a lower optimizer.learning_rate, a longer optimizer.warmup_steps, "
                 "optimizer.clip_norm=10 or runtime.precision=float32."
             )
-        stop, save = signals.wishes.numpy() > 0
-        # A wish that is read after a save is older than it.
+        stop, save = signals.requests.numpy() > 0
+        # Requests arrive one call late: drop a save request issued before the last save.
         save, self._just_saved = save and not self._just_saved, False
         return bool(stop), bool(save)
 

@@ -4,13 +4,13 @@ import logging
 import threading
 
 from solo_dist.run import upload
-from solo_dist.run.upload import Mirror
+from solo_dist.run.upload import Uploader
 from solo_dist.storage.file_io import StoreUnavailable
 
 
 def make(tmp_path, seconds=3600.0):
     (tmp_path / "here/events").mkdir(parents=True, exist_ok=True)
-    return Mirror(f"{tmp_path}/here", f"{tmp_path}/there", "lines", ["events"], seconds)
+    return Uploader(f"{tmp_path}/here", f"{tmp_path}/there", "lines", ["events"], seconds)
 
 
 def content(folder):
@@ -46,8 +46,8 @@ def test_only_what_has_grown_is_written_and_the_lines_come_last(tmp_path, monkey
         append(tmp_path / "here" / name, "1")
     copy.start()
     written = []
-    write = upload.storage.write
-    monkeypatch.setattr(upload.storage, "write", lambda path, data: (written.append(path), write(path, data)))
+    write = upload.file_io.write
+    monkeypatch.setattr(upload.file_io, "write", lambda path, data: (written.append(path), write(path, data)))
     append(tmp_path / "here/events/b", "2")
     append(tmp_path / "here/lines", "2")
     copy.publish()
@@ -58,17 +58,17 @@ def test_a_store_that_does_not_answer_is_tried_again_later(tmp_path, monkeypatch
     copy = make(tmp_path, seconds=0.01)
     append(tmp_path / "here/lines", "1\n")
     copy.start()
-    failed, write = threading.Event(), upload.storage.write
+    failed, write = threading.Event(), upload.file_io.write
 
     def fail(path, data):
         failed.set()
         raise StoreUnavailable(f"{path}: gone.")
 
     with caplog.at_level(logging.WARNING):
-        monkeypatch.setattr(upload.storage, "write", fail)
+        monkeypatch.setattr(upload.file_io, "write", fail)
         append(tmp_path / "here/lines", "2\n")
         assert failed.wait(60)
-        monkeypatch.setattr(upload.storage, "write", write)
+        monkeypatch.setattr(upload.file_io, "write", write)
         while content(tmp_path / "there") != {"lines": "1\n2\n"}:
             pass
     assert f"Metrics and curves are kept in {tmp_path}/here meanwhile" in caplog.text

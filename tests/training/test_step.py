@@ -90,8 +90,8 @@ class Run:
         self.batches = iter(strategy.distribute_datasets_from_function(lambda _: data))
         self.strategy, self.config = strategy, config
 
-    def __call__(self, count=1, wishes=(0.0, 0.0)):
-        return self.step(self.batches, tf.constant(count), tf.constant(wishes))
+    def __call__(self, count=1, requests=(0.0, 0.0)):
+        return self.step(self.batches, tf.constant(count), tf.constant(requests))
 
     def weights(self):
         local = self.strategy.experimental_local_results
@@ -210,9 +210,9 @@ def test_float16_overflow_halves_the_scale_skips_the_step_and_goes_on(one_device
 
 def test_wishes_of_a_worker_reach_all(one_device):
     run = Run(one_device)
-    assert (run(wishes=(0.0, 0.0)).wishes.numpy() > 0).tolist() == [False, False]
-    assert (run(wishes=(1.0, 0.0)).wishes.numpy() > 0).tolist() == [True, False]
-    assert (run(wishes=(0.0, 1.0)).wishes.numpy() > 0).tolist() == [False, True]
+    assert (run(requests=(0.0, 0.0)).requests.numpy() > 0).tolist() == [False, False]
+    assert (run(requests=(1.0, 0.0)).requests.numpy() > 0).tolist() == [True, False]
+    assert (run(requests=(0.0, 1.0)).requests.numpy() > 0).tolist() == [False, True]
 
 
 def test_state_comes_back(one_device):

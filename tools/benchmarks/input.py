@@ -166,8 +166,8 @@ def _seconds_to_first_batch(recipe: Config) -> dict[str, float]:
 def _milliseconds_by_stage(path: str, recipe: Config, rounds: int) -> dict[str, float]:
     """Milliseconds an image, on all cores together, that each stage adds to those before it."""
     manifest = load_manifest(recipe.data.train)
-    reader, order = RecordReader(manifest, 0), pipeline.Order(recipe, manifest, training=True)
-    paint = pipeline.painter(recipe, manifest, training=True)
+    reader, order = RecordReader(manifest, 0), pipeline.Sampler(recipe, manifest, training=True)
+    paint = pipeline.element_builder(recipe, manifest, training=True)
 
     def element(position: tf.Tensor) -> dict[str, tf.Tensor]:
         picture, _ = reader.read(order.record(position))

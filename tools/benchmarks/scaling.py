@@ -83,7 +83,7 @@ def _main() -> None:
     import tensorflow as tf
 
     from solo_dist.distributed.cluster import resolve_cluster
-    from solo_dist.distributed.exit_codes import leave
+    from solo_dist.distributed.exit_codes import exit_now
     from solo_dist.distributed.strategy import build_strategy
 
     strategy = build_strategy("multi_worker", resolve_cluster(os.environ), "ring")
@@ -104,7 +104,7 @@ def _main() -> None:
         reduce().numpy()
         turns.append(time.perf_counter() - started)
     print(f"seconds: {statistics.median(turns[5:])}", flush=True)
-    leave(0)
+    exit_now(0)
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ class CachedShards(RemoteShards):
 
         partial = copy + PARTIAL
         try:
-            crc = file_io.persistently(fetch, self._manifest.folder)
+            crc = file_io.with_retries(fetch, self._manifest.folder)
             if crc == file.crc32c:
                 with self._lock("cache"):  # who adds up the folder meanwhile would see neither name, or both
                     os.replace(partial, copy)

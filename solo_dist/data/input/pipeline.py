@@ -144,7 +144,7 @@ def input_options(threads: int = 0) -> tf.data.Options:
     return options
 
 
-class Order:
+class Sampler:
     """Which record a position is."""
 
     def __init__(self, config: Config, manifest: Manifest, training: bool):
@@ -163,8 +163,8 @@ class Order:
 def _element_maker(
     config: Config, manifest: Manifest, reader: RecordReader, training: bool
 ) -> Callable[[tf.Tensor], Element]:
-    order = Order(config, manifest, training)
-    paint = painter(config, manifest, training)
+    order = Sampler(config, manifest, training)
+    paint = element_builder(config, manifest, training)
 
     def element(position: tf.Tensor) -> Element:
         number = order.record(position)
@@ -192,7 +192,7 @@ def reduction(config: Config, manifest: Manifest, training: bool) -> Callable[[t
     return lambda size: transforms.reduction(size, _canvas(config), augment)
 
 
-def painter(
+def element_builder(
     config: Config, manifest: Manifest, training: bool, recompute: bool = False
 ) -> Callable[[Record, tf.Tensor, tf.Tensor], Element]:
     """From a record, its decoded picture and the position to an element.

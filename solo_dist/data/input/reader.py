@@ -28,7 +28,7 @@ Reduce = Callable[[tf.Tensor], tf.Tensor]
 _REMEDY = "Shard the data again, or raise data.max_bad_records."
 
 
-class StoredPicture(NamedTuple):
+class StoredImage(NamedTuple):
     """A record that was read, with its picture decoded."""
 
     image: tf.Tensor
@@ -65,7 +65,7 @@ class RecordReader:
         self._paths = tf.constant([f"{manifest.folder}/{file.name}" for file in manifest.files])
         self._index = tf.constant(np.concatenate([index, _lengths(index, manifest)[:, None]], axis=1))
 
-    def read(self, number: tf.Tensor) -> tuple[StoredPicture, tf.Tensor]:
+    def read(self, number: tf.Tensor) -> tuple[StoredImage, tf.Tensor]:
         """Record `number` (int64 scalar), or the first readable one after it.
 
         Returns:
@@ -74,17 +74,17 @@ class RecordReader:
           InvalidArgumentError: naming file and record, where more in a row are broken than data.max_bad_records allows.
         """
 
-        def read_next(attempt: tf.Tensor, _: StoredPicture) -> tuple[tf.Tensor, StoredPicture]:
+        def read_next(attempt: tf.Tensor, _: StoredImage) -> tuple[tf.Tensor, StoredImage]:
             return attempt + 1, self._read_or_report((number + tf.cast(attempt, tf.int64)) % self.num_records)
 
-        def is_missing(attempt: tf.Tensor, picture: StoredPicture) -> tf.Tensor:
+        def is_missing(attempt: tf.Tensor, picture: StoredImage) -> tf.Tensor:
             return _is_broken(picture) & (attempt < self._attempts)
 
-        shapes = (tf.TensorShape([]), StoredPicture(tf.TensorShape([None, None, 3]), tf.TensorShape([])))
+        shapes = (tf.TensorShape([]), StoredImage(tf.TensorShape([None, None, 3]), tf.TensorShape([])))
         attempts, picture = tf.while_loop(is_missing, read_next, (tf.constant(0), _nothing()), shape_invariants=shapes)
         broken = (number + tf.range(tf.cast(attempts, tf.int64))) % self.num_records
         with tf.control_dependencies([self._assert_few(tf.size(picture.image) > 0, broken)]):
-            return StoredPicture(*(tf.identity(part) for part in picture)), attempts - 1
+            return StoredImage(*(tf.identity(part) for part in picture)), attempts - 1
 
     def limit_bad_records(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """Batches with keys record int64 [B] and bad_records int32 [B] -> the same without record.
@@ -140,7 +140,7 @@ class RecordReader:
         find = self._shards.path_again if again else self._shards.path
         return tf.ensure_shape(tf.numpy_function(lambda number: find(int(number)).encode(), [file], tf.string), [])
 
-    def _read_or_report(self, number: tf.Tensor) -> StoredPicture:
+    def _read_or_report(self, number: tf.Tensor) -> StoredImage:
         picture = self._readable(number)
         if self._shards is not None:
             picture = tf.cond(_is_broken(picture), lambda: self._readable(number, again=True), lambda: picture)
@@ -151,7 +151,7 @@ class RecordReader:
         tf.cond(_is_broken(picture), report, tf.no_op)
         return picture
 
-    def _readable(self, number: tf.Tensor, again: bool = False) -> StoredPicture:
+    def _readable(self, number: tf.Tensor, again: bool = False) -> StoredImage:
         """The record, or nothing where it cannot be read."""
         # Inside the graph, errors can be caught only at the level of a data set.
         records = self.records(number, again).map(self._decode).ignore_errors()
@@ -172,7 +172,7 @@ def readable_errors() -> Iterator[None]:
         raise ShardError(named.group()) from error
 
 
-def decode_picture(serialized: tf.Tensor, reduce: Reduce | None = None) -> StoredPicture:
+def decode_picture(serialized: tf.Tensor, reduce: Reduce | None = None) -> StoredImage:
     """A serialized record -> its picture. Raises InvalidArgumentError where any part of the record is not valid."""
     record = parse_record(serialized)
 
@@ -180,18 +180,18 @@ def decode_picture(serialized: tf.Tensor, reduce: Reduce | None = None) -> Store
         return lambda: tf.io.decode_jpeg(record.image, channels=3, ratio=ratio)
 
     if reduce is None:
-        return StoredPicture(decode(1)(), serialized)
+        return StoredImage(decode(1)(), serialized)
     factor = reduce(record.size)
     index = tf.reduce_sum(tf.cast(factor > REDUCTIONS, tf.int32))
-    return StoredPicture(tf.switch_case(index, [decode(ratio) for ratio in REDUCTIONS]), serialized)
+    return StoredImage(tf.switch_case(index, [decode(ratio) for ratio in REDUCTIONS]), serialized)
 
 
-def _is_broken(picture: StoredPicture) -> tf.Tensor:
+def _is_broken(picture: StoredImage) -> tf.Tensor:
     return tf.size(picture.image) == 0
 
 
-def _nothing() -> StoredPicture:
-    return StoredPicture(tf.zeros([0, 0, 3], tf.uint8), tf.constant(b""))
+def _nothing() -> StoredImage:
+    return StoredImage(tf.zeros([0, 0, 3], tf.uint8), tf.constant(b""))
 
 
 def _lengths(index: np.ndarray, manifest: Manifest) -> np.ndarray:

@@ -177,7 +177,7 @@ def _copy_file(source: str, target: str, file: ShardFile, bar: tqdm.tqdm) -> Non
                 yield piece
 
     remote = target if file_io.is_remote(target) else source
-    file_io.persistently(lambda: write_atomically(f"{target}/{file.name}", pieces()), remote)
+    file_io.with_retries(lambda: write_atomically(f"{target}/{file.name}", pieces()), remote)
     bar.update(file.bytes)
 
 

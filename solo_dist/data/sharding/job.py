@@ -85,7 +85,7 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
     manifest = _find_finished(job, job.output, catalogue, fingerprint)
     if manifest is None or file_io.names(f"{job.output}/{schema.PROGRESS}"):
         prepare_folder(job.output, fingerprint)
-        with _alone(job.output) as local:
+        with exclusive_writer(job.output) as local:
             manifest = _find_finished(job, job.output, catalogue, fingerprint)
             if manifest is None:
                 make = _shard if local == job.output else _shard_and_copy
@@ -97,7 +97,7 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
 
 
 @contextlib.contextmanager
-def _alone(output: str) -> Iterator[str]:
+def exclusive_writer(output: str) -> Iterator[str]:
     """Yields the local folder in which the work is done; in it two processes would empty each other's spools."""
     local = file_io.scratch_folder(output) if file_io.is_remote(output) else output
     with contextlib.ExitStack() as stack:

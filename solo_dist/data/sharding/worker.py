@@ -134,7 +134,7 @@ _worker: tuple["_Maker", Any] | None = None
 def _start_worker(settings: ShardSettings, categories: list[dict[str, Any]], counter: Any) -> None:
     global _worker
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    atexit.register(exit_codes.leave, 0)  # tensorflow-io aborts when the interpreter takes it down
+    atexit.register(exit_codes.exit_now, 0)  # tensorflow-io aborts when the interpreter takes it down
     # The processes are the parallelism: threads of TensorFlow beside them would only take turns.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -219,7 +219,9 @@ def assert_paths_agree(config: Config, count: int) -> None:
     """Precomputed and recomputed elements of the first `count` records, plain and flipped, are the same bits."""
     manifest = pipeline.load_split(config, "train")
     records = reader.RecordReader(manifest, 0, pipeline.reduction(config, manifest, training=True))
-    paths = [pipeline.painter(config, manifest, training=True, recompute=recompute) for recompute in (False, True)]
+    paths = [
+        pipeline.element_builder(config, manifest, training=True, recompute=recompute) for recompute in (False, True)
+    ]
 
     @tf.function(autograph=False)
     def both(number: tf.Tensor, position: tf.Tensor) -> list[dict[str, tf.Tensor]]:
@@ -286,7 +288,7 @@ def test_whole_pictures_fit_any_canvas_and_grids(whole_shards):
     assert (batch["image_size"].max(1) >= 64).all() and (batch["positive_cell"] >= 0).any(1).all()
 
 
-# ---- Order
+# ---- Sampler
 
 
 def test_an_epoch_holds_every_image_once_and_epochs_differ(shards):
