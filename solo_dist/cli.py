@@ -1,7 +1,8 @@
 """What the command-line programs share: reading flags without TensorFlow, and errors a person can act on.
 
 A program defines its flags, imports TensorFlow inside its `main` only (so that --helpshort is quick), and ends with
-`cli.run(main)`. Users' mistakes leave as one or two lines on stderr and exit code 2; anything else keeps its traceback.
+`cli.run(main)`. An error of the kinds in errors.py ends the program with one or two lines on stderr, or with the
+traceback if --traceback is given; any other exception is a fault in the code, and its traceback is always shown.
 """
 
 import contextlib
@@ -15,14 +16,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from absl import app, flags
 
-from solo_dist.config import Config, ConfigError
+from solo_dist.config import Config
 from solo_dist.distributed import exit_codes
+from solo_dist.errors import ConfigError, StoreUnavailable, UserError
 
-_OWN_PACKAGES = ("solo_dist", "tools", "configs", "launch")
 _STORED_RECIPE = Path(__file__).parent / "run" / "config_of_run.py"
 _ENVIRONMENT = {
     # TensorFlow's own log has warnings about the build and the CPU on every start; errors reach Python as exceptions.
@@ -35,26 +36,42 @@ _ENVIRONMENT = {
 }
 """What TensorFlow reads when it is loaded; the user's own values stay."""
 
+_EXIT_FAULT = 1
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of every error, also of a mistake in the flags.")
+
 
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Parses the flags, calls `main(remaining_arguments)` and leaves the process with what it returns as exit code."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[_TRACEBACK.name])  # --helpshort lists it
     try:
         app.run(main, flags_parser=_parse_flags)
     except SystemExit as end:
-        exit_codes.exit_now(_exit_code(end))
+        exit_codes.exit_now(_code_of_exit(end))
     except KeyboardInterrupt:
         exit_codes.exit_now(128 + signal.SIGINT)
     except Exception as error:
-        # Leaving from here and not after it: with the exception would go what its frames hold, such as a strategy.
-        if _is_users_mistake(error):
-            with contextlib.suppress(OSError):  # nobody may read any more; launchers go by the code
+        # Exit inside this block: after it, freeing the exception would free what its frames hold, such as a strategy,
+        # and that can wait for workers that are gone.
+        with contextlib.suppress(OSError):  # if nothing reads stderr any more; launchers go by the exit code
+            if not isinstance(error, UserError) or _traceback_wanted():
+                traceback.print_exc()
+            else:
                 print(f"error: {error}", file=sys.stderr)
-            exit_codes.exit_now(getattr(error, "exit_code", exit_codes.EXIT_USER_ERROR))
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
-        exit_codes.exit_now(1)
+        exit_codes.exit_now(exit_code_of(error))
+
+
+def exit_code_of(error: Exception) -> int:
+    """The exit code of a program that ends with this error."""
+    if isinstance(error, StoreUnavailable):
+        return exit_codes.EXIT_STORE_LOST
+    return exit_codes.EXIT_USER_ERROR if isinstance(error, UserError) else _EXIT_FAULT
+
+
+def _traceback_wanted() -> bool:
+    """Whether --traceback is given, also if parsing the flags is what failed."""
+    return bool({"--traceback", "-traceback", "--traceback=true", "--traceback=True"} & set(sys.argv))
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -83,17 +100,19 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
         getattr(recipe, "validate", None)  # a recipe that failed to load is reported at its first use
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
-            _leave(f"--{error.flagname} changes a field of a recipe, so --config=configs/NAME.py has to be given too.")
-        _leave(f"{error}. --helpshort lists the flags.")
+            raise ConfigError(
+                f"--{error.flagname} changes a field of a recipe, so --config=configs/NAME.py has to be given too."
+            ) from error
+        raise ConfigError(f"{error} (--helpshort lists the flags)") from error
     except (flags.Error, OSError) as error:
         text = str(error).strip()
         missing = re.findall(r"Flag (--\w+) must have a value other than None", text)
         if missing:
-            _leave(f"{' and '.join(missing)} must be given; see --helpshort.")
-        # Of a recipe that did not load, the last line is its own error, after the name of its class.
-        _leave(re.sub(r"^solo_dist[\w.]*Error: ", "", text.splitlines()[-1].strip()))
+            raise ConfigError(f"{' and '.join(missing)} must be given; see --helpshort.") from error
+        # If a recipe did not load, its own error is the last line.
+        raise ConfigError(text.splitlines()[-1].strip()) from error
     if len(rest) > 1:
-        _leave(
+        raise ConfigError(
             f"unexpected arguments {' '.join(rest[1:4])}: a value goes with its flag, as in --steps=10, and a pattern "
             "such as 'photos/*.jpg' in quotes."
         )
@@ -128,18 +147,9 @@ def _recipe_of_run(arguments: Sequence[str]) -> list[str]:
     return []
 
 
-def _is_users_mistake(error: Exception) -> bool:
-    return isinstance(error, ValueError) and type(error).__module__.split(".")[0] in _OWN_PACKAGES
-
-
-def _exit_code(end: SystemExit) -> int:
+def _code_of_exit(end: SystemExit) -> int:
     """What the interpreter would make of a SystemExit: None is 0, and text is printed and means 1."""
     if end.code is None or isinstance(end.code, int):
         return end.code or 0
     print(end.code, file=sys.stderr)
     return 1
-
-
-def _leave(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(exit_codes.EXIT_USER_ERROR)

@@ -4,7 +4,7 @@ A recipe in `configs/` returns a `Config`; the command line overrides single fie
 Shape legend used across the project: B images, HxW canvas, hxw = H/4 x W/4 mask features, M instances (padded),
 L levels with S_l x S_l grids, N = sum of S_l^2 cells, K positives (padded), C categories, E kernel channels.
 
-This module imports neither TensorFlow nor any other part of the package.
+This module imports no TensorFlow.
 """
 
 import dataclasses
@@ -12,13 +12,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from solo_dist.errors import ConfigError
+
 CANVAS_MULTIPLE = 32
 MASK_STRIDE = 4
 PYRAMID_LEVELS = ("p2", "p3", "p4", "p5", "p6")
-
-
-class ConfigError(ValueError):
-    """A recipe or an override that cannot work; the message names the option and a value that would."""
 
 
 @dataclasses.dataclass

@@ -30,9 +30,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from solo_dist import cli
-from solo_dist.config import Config, ConfigError
+from solo_dist.config import Config
 from solo_dist.distributed import exit_codes
 from solo_dist.distributed.cluster import Cluster, resolve_cluster, wait_for_workers
+from solo_dist.errors import ConfigError, Preempted
 
 _DEFAULT_RECIPE = str(Path(__file__).resolve().parent.parent / "configs" / "shapes_tiny.py")
 
@@ -99,7 +100,7 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None,
 
     from solo_dist.distributed.strategy import is_peer_loss
     from solo_dist.run.workdir_lock import WorkdirLock
-    from solo_dist.training.trainer import Preempted, Trainer
+    from solo_dist.training.trainer import Trainer
 
     worker, num_workers = (cluster.index, cluster.num_workers) if cluster else (0, 1)
     try:

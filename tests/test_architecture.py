@@ -13,28 +13,30 @@ HEAVY = ("tensorflow", "keras", "tensorflow_io")
 # The one table of the architecture: each room of solo_dist, from the top down, with the rooms it may import. A room
 # is a folder, or a module at the top of the package. README.md shows this table as a picture, drawn by `picture`.
 ROOMS: dict[str, set[str]] = {
-    "train": {"training", "run", "data", "distributed", "cli", "config"},
-    "evaluate": {"inference", "data", "cli", "config"},
+    "train": {"training", "data", "run", "cli", "distributed", "config", "errors"},
+    "evaluate": {"inference", "data", "cli", "errors"},
     "predict": {"inference", "cli"},
     "export": {"inference", "cli"},
-    "training": {"inference", "weights", "data", "run", "solo", "viz", "storage", "distributed", "config"},
-    "inference": {"data", "run", "solo", "viz", "storage", "distributed", "masks", "config"},
-    "weights": {"run", "models", "storage", "config"},
-    "data": {"solo", "viz", "storage", "distributed", "masks", "config"},
-    "run": {"storage", "distributed", "config"},
-    "cli": {"storage", "distributed", "config"},
-    "solo": {"models", "masks", "config"},
-    "storage": {"distributed", "config"},
-    "models": {"config"},
-    "distributed": {"config"},
+    "training": {"inference", "weights", "data", "run", "solo", "storage", "distributed", "viz", "config", "errors"},
+    "inference": {"data", "run", "solo", "storage", "distributed", "viz", "masks", "config", "errors"},
+    "weights": {"run", "storage", "models", "config", "errors"},
+    "data": {"solo", "storage", "distributed", "viz", "masks", "config", "errors"},
+    "run": {"storage", "distributed", "config", "errors"},
+    "cli": {"storage", "distributed", "config", "errors"},
+    "solo": {"models", "masks", "config", "errors"},
+    "storage": {"errors"},
+    "models": {"config", "errors"},
+    "distributed": {"errors"},
     "viz": set(),
     "masks": set(),
-    "config": set(),
+    "config": {"errors"},
+    "errors": set(),
 }
 
 # Modules that run where TensorFlow is not installed (a login node, a launcher), or that must start at once.
 WITHOUT_TENSORFLOW = (
     "solo_dist.config",
+    "solo_dist.errors",
     "solo_dist.distributed.cluster",
     "solo_dist.distributed.exit_codes",
     "launch",

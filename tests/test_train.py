@@ -3,7 +3,8 @@
 import pytest
 
 from solo_dist import train
-from solo_dist.config import Config, ConfigError, DataConfig
+from solo_dist.config import Config, DataConfig
+from solo_dist.errors import ConfigError
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 
 from solo_dist import cli
-from solo_dist.config import ConfigError
+from solo_dist.errors import ConfigError
 
 _ROLE = flags.DEFINE_enum("role", None, ["dispatcher", "worker"], "What to start.", required=True)
 _PORT = flags.DEFINE_integer("port", 0, "Port to listen on; 0: 5050 for a dispatcher, any free one for a worker.")

@@ -16,7 +16,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from solo_dist import cli
-from solo_dist.config import Config, ConfigError
+from solo_dist.config import Config
+from solo_dist.errors import ConfigError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe of the model to fill.", lock_config=True)
 _INPUT = flags.DEFINE_string("input", None, "The weights: a path or URL.", required=True)

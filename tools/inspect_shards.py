@@ -9,7 +9,7 @@ Statistics are of all records, or of the first --records of them.
 from absl import flags
 
 from solo_dist import cli
-from solo_dist.config import ConfigError
+from solo_dist.errors import ConfigError
 
 _SHARDS = flags.DEFINE_string("shards", None, "Folder of shards; a path or URL.", required=True)
 _RECORDS = flags.DEFINE_integer("records", 0, "Records to count; 0: all.", lower_bound=0)

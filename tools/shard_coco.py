@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from solo_dist import cli
-from solo_dist.config import ConfigError
+from solo_dist.errors import ConfigError
 
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO instances json; a path or URL.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the pictures.", required=True)

@@ -17,7 +17,8 @@ import google_crc32c
 import numpy as np
 import tensorflow as tf
 
-from solo_dist.config import MASK_STRIDE, ConfigError, GridConfig
+from solo_dist.config import MASK_STRIDE, GridConfig
+from solo_dist.errors import ConfigError, DataError
 from solo_dist.masks.rle import Runs, decode_runs
 from solo_dist.solo.targets import Positives, Targets, category_grid
 from solo_dist.storage import file_io
@@ -50,7 +51,7 @@ FEATURES = {
 }
 
 
-class ShardError(ConfigError):
+class ShardError(DataError):
     """A folder of shards that cannot be used; the message names the folder and the remedy."""
 
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from solo_dist.config import ConfigError
+from solo_dist.errors import ConfigError
 
 KUBERNETES_PORT = 2222
 _SLURM_PORTS = range(12_000, 32_000)  # below the ports that Linux hands out on its own (32768 and up)

@@ -7,10 +7,10 @@ import google_crc32c
 import numpy as np
 import tensorflow as tf
 
-from solo_dist.config import ConfigError
+from solo_dist.errors import RunFailed
 
 
-class ReplicasDiffer(ConfigError):
+class ReplicasDiffer(RunFailed):
     """Replicas that should be equal are not."""
 
 

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from solo_dist.config import ConfigError
+from solo_dist.errors import ConfigError
 
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 

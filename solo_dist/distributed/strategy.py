@@ -11,8 +11,8 @@ import signal
 
 import tensorflow as tf
 
-from solo_dist.config import ConfigError
 from solo_dist.distributed.cluster import Cluster
+from solo_dist.errors import ConfigError
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker")
 

@@ -25,6 +25,7 @@ from pycocotools.cocoeval import COCOeval
 
 from solo_dist.data import transforms
 from solo_dist.data.schema import Manifest
+from solo_dist.errors import DataError
 from solo_dist.masks import rle as runs
 from solo_dist.solo import targets
 from solo_dist.solo.postprocess import paste_masks
@@ -39,7 +40,7 @@ METRICS_FILE = "metrics.json"
 Result = dict[str, Any]
 
 
-class AnnotationsError(ValueError):
+class AnnotationsError(DataError):
     """Ground truth that cannot be read; the message names the file."""
 
 
@@ -48,8 +49,6 @@ def load_annotations(path: str) -> dict[str, Any]:
     try:
         data = file_io.read(path)
         coco = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
-    except file_io.StoreUnavailable:
-        raise
     except (tf.errors.NotFoundError, OSError, EOFError, ValueError, zlib.error) as error:
         raise AnnotationsError(f"The annotations {path} cannot be read: {error}. Shard the data again.") from error
     missing = {"images", "annotations", "categories"} - set(coco)

@@ -16,11 +16,12 @@ import PIL.Image
 import PIL.ImageOps
 import tensorflow as tf
 
-from solo_dist.config import Config, ConfigError, GridConfig, PostprocessConfig
+from solo_dist.config import Config, GridConfig, PostprocessConfig
 from solo_dist.data import transforms
 from solo_dist.data.sharding import image_io
 from solo_dist.distributed.precision import set_precision
 from solo_dist.distributed.xla_log import start_xla_quietly
+from solo_dist.errors import ConfigError
 from solo_dist.run.checkpoint import CheckpointError, assign_arrays, find_checkpoint, load_arrays
 from solo_dist.solo.network import build_model
 from solo_dist.solo.postprocess import detect, paste_masks

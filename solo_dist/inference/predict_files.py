@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from solo_dist.config import ConfigError
 from solo_dist.data.sharding.image_io import Unusable
+from solo_dist.errors import ConfigError
 from solo_dist.inference.coco_metrics import RESULTS_FILE, encode_masks
 from solo_dist.inference.detector import Detector, Found, read_picture
 from solo_dist.storage import file_io

@@ -2,7 +2,8 @@
 
 import keras
 
-from solo_dist.config import BackboneConfig, ConfigError
+from solo_dist.config import BackboneConfig
+from solo_dist.errors import ConfigError
 from solo_dist.models.efficientnet_lite import EfficientNetLite0
 from solo_dist.models.keras_backbone import KerasBackbone
 from solo_dist.models.resnet import ARRANGEMENTS, ResNet

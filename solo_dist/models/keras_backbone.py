@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from solo_dist.config import BackboneConfig, ConfigError
+from solo_dist.config import BackboneConfig
+from solo_dist.errors import ConfigError
 
 STRIDES = (4, 8, 16, 32)
 

@@ -23,8 +23,8 @@ import safetensors
 import safetensors.numpy
 import tensorflow as tf
 
-from solo_dist.config import ConfigError
 from solo_dist.distributed import exit_codes
+from solo_dist.errors import DataError, StoreError, StoreUnavailable
 from solo_dist.storage import file_io
 
 ARRAYS_FILE = "arrays.safetensors"
@@ -34,7 +34,7 @@ _STEP_FOLDER = re.compile(r"^step_(\d{8,})$")
 log = logging.getLogger(__name__)
 
 
-class CheckpointError(ConfigError):
+class CheckpointError(DataError):
     """A checkpoint that is missing, damaged or of another model; the message names the folder."""
 
 
@@ -77,9 +77,9 @@ def _read(path: str) -> bytes:
     """As storage.read; but a file that cannot be read is damaged, unless its store as a whole does not answer."""
     try:
         return file_io.read(path)
-    except file_io.StoreUnavailable:
+    except StoreUnavailable:
         raise
-    except file_io.StoreError as error:
+    except StoreError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
@@ -131,7 +131,7 @@ class CheckpointStore:
         """Lets a save that has begun come to its end, whatever ended the training; says where its local copy is."""
         self._join()
         steps = self._copy.steps() if self._copy else []
-        if self._copy and steps and isinstance(error, file_io.StoreError):
+        if self._copy and steps and isinstance(error, StoreError):
             raise type(error)(
                 f"{error} The checkpoint of step {steps[-1]} is kept on this machine; "
                 f"the same command with --resume={self._copy.path(steps[-1])} goes on from it."
@@ -195,7 +195,7 @@ class CheckpointStore:
             before()
             self._save_now(step, arrays, metadata)
             exit_codes.report_progress(step)
-        except file_io.StoreError as error:
+        except StoreError as error:
             self._error = type(error)(f"The checkpoint of step {step} could not be written. {error}")
         except Exception as error:  # handed to the training thread by wait()
             self._error = error

@@ -6,7 +6,8 @@ overridden on the command line all the same.
 
 import json
 
-from solo_dist.config import Config, ConfigError
+from solo_dist.config import Config
+from solo_dist.errors import ConfigError
 
 
 def get_config(workdir: str) -> Config:

@@ -11,8 +11,9 @@ import dataclasses
 import logging
 import os
 
-from solo_dist.config import Config, ConfigError
+from solo_dist.config import Config
 from solo_dist.distributed import exit_codes
+from solo_dist.errors import ConfigError
 from solo_dist.run.checkpoint import Checkpoint, CheckpointStore, load_arrays
 from solo_dist.storage import file_io
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from solo_dist.errors import StoreError
 from solo_dist.storage import file_io
-from solo_dist.storage.file_io import StoreError
 
 _SECONDS = 30.0
 """Between copies; a curve is that late in the store at most."""

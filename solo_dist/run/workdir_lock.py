@@ -29,10 +29,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from solo_dist.config import ConfigError
 from solo_dist.distributed.exit_codes import EXIT_USER_ERROR, job_id
+from solo_dist.errors import StoreError, StoreUnavailable, UserError
 from solo_dist.storage import file_io
-from solo_dist.storage.file_io import StoreError, StoreUnavailable
 
 _FILE_NAME = "lock.json"
 _HEARTBEAT_SECONDS = 10.0
@@ -41,7 +40,7 @@ _SETTLE_SECONDS_LOCAL = 0.1
 _SETTLE_SECONDS_REMOTE = 1.0
 
 
-class LockError(ConfigError):
+class LockError(UserError):
     """The workdir is used by another job, or cannot be written; the message names it and the remedy."""
 
 
@@ -193,7 +192,7 @@ class WorkdirLock:
                     self._on_lost()
                     return
                 self._write()
-            except ConfigError as error:
+            except (StoreError, LockError) as error:
                 logging.warning("Could not renew the lock: %s", error)
 
 

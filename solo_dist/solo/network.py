@@ -5,7 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from solo_dist.config import ConfigError, ModelConfig
+from solo_dist.config import ModelConfig
+from solo_dist.errors import ConfigError
 from solo_dist.models.backbones import build_backbone
 from solo_dist.models.fpn import FeaturePyramid
 from solo_dist.solo.heads import GridHead, MaskHead

@@ -30,8 +30,7 @@ import tensorflow as tf
 # The public listdir asks isdir first, which hides errors.
 from tensorflow.python.lib.io import _pywrap_file_io
 
-from solo_dist.config import ConfigError
-from solo_dist.distributed.exit_codes import EXIT_STORE_LOST
+from solo_dist.errors import StoreError, StoreUnavailable
 
 PATIENCE_VARIABLE = "SOLO_DIST_STORE_SECONDS"
 _PATIENCE_SECONDS = 300.0
@@ -47,16 +46,6 @@ _LONGEST_REASON = 300
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class StoreError(ConfigError):
-    """A file or an object cannot be read or written; the message names it, the reason and the remedy."""
-
-
-class StoreUnavailable(StoreError):
-    """The store did not answer for as long as it is waited for. Starting again later can help."""
-
-    exit_code = EXIT_STORE_LOST
 
 
 def is_remote(path: str) -> bool:

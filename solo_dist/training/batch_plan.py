@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from solo_dist.config import ConfigError, TrainConfig
+from solo_dist.config import TrainConfig
+from solo_dist.errors import ConfigError
 
 
 class BatchPlan(NamedTuple):

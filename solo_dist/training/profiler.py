@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from solo_dist.config import ConfigError
+from solo_dist.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from solo_dist.config import Config, ConfigError
+from solo_dist.config import Config
 from solo_dist.data.input.pipeline import build_dataset, check_manifest
 from solo_dist.data.input.reader import readable_errors
 from solo_dist.data.schema import Manifest, load_manifest
@@ -22,6 +22,7 @@ from solo_dist.distributed.collectives import any_worker, gather, verify_equal
 from solo_dist.distributed.stop_signals import StopSignals
 from solo_dist.distributed.strategy import replicas_on_host
 from solo_dist.distributed.watchdog import Watchdog
+from solo_dist.errors import ConfigError, Preempted, RunFailed
 from solo_dist.inference.coco_metrics import format_short
 from solo_dist.inference.detector import detection_function
 from solo_dist.run.checkpoint import Checkpoint, CheckpointStore, assign_arrays
@@ -41,14 +42,6 @@ from solo_dist.viz.overlay import training_panel
 from solo_dist.weights.load import load_backbone_weights, load_model_weights
 
 log = logging.getLogger(__name__)
-
-
-class Preempted(Exception):
-    """The run was asked to stop, has saved its state, and can be continued."""
-
-
-class TrainingFailed(ConfigError):
-    """The run cannot go on; the message says what to try."""
 
 
 class Trainer:
@@ -109,7 +102,7 @@ class Trainer:
 
         Raises:
           Preempted: after a signal, when everything is saved.
-          TrainingFailed: where loss or gradients stay non-finite.
+          RunFailed: where loss or gradients stay non-finite.
         """
         train = self.config.train
         current: Signals | None = None
@@ -294,7 +287,7 @@ class Trainer:
         """Whether any worker was asked to stop, or asks for a checkpoint.
 
         Raises:
-          TrainingFailed: after too many steps that could not be applied.
+          RunFailed: after too many steps that could not be applied.
         """
         if signals is None:
             return False, False
@@ -302,7 +295,7 @@ class Trainer:
         if run >= self.config.train.max_nonfinite_steps:
             self._log_metrics()
             images = self.train_step.suspect_images() or "none whose own loss was not finite"
-            raise TrainingFailed(
+            raise RunFailed(
                 f"Loss or gradients were not finite in {run} steps in a row, up to step {self.step_number}. "
                 f"Images of the last ones: {images}. Nothing broken was saved. Look at these images "
                 "(tools/inspect_shards.py), or try a lower optimizer.learning_rate, a longer optimizer.warmup_steps, "

@@ -21,7 +21,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from solo_dist.config import ConfigError, ModelConfig
+from solo_dist.config import ModelConfig
+from solo_dist.errors import DataError
 from solo_dist.models.keras_backbone import KerasBackbone, build_application
 from solo_dist.weights import names as weight_names
 from solo_dist.weights.files import read_weights
@@ -41,7 +42,7 @@ TORCHVISION_FILES = {
 }
 
 
-class WeightsError(ConfigError):
+class WeightsError(DataError):
     """Weights that do not fit the model; the message names the first differences."""
 
 

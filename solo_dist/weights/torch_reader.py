@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from solo_dist.config import ConfigError
+from solo_dist.errors import DataError
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -35,7 +35,7 @@ _STORAGES = {
 }
 
 
-class WeightFileError(ConfigError):
+class WeightFileError(DataError):
     """A file that holds no weights that can be read; the message names it."""
 
 

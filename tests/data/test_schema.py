@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from solo_dist.config import ConfigError, GridConfig
+from solo_dist.config import GridConfig
 from solo_dist.data import schema
+from solo_dist.errors import ConfigError
 from solo_dist.masks import rle
 from solo_dist.solo.targets import unpack_bits
 

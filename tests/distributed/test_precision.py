@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from solo_dist.config import ConfigError
 from solo_dist.distributed.precision import set_precision
+from solo_dist.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from solo_dist.config import BackboneConfig, ConfigError
+from solo_dist.config import BackboneConfig
+from solo_dist.errors import ConfigError
 from solo_dist.models.backbones import build_backbone
 from solo_dist.models.keras_backbone import normalisation_of
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from solo_dist.errors import StoreError
 from solo_dist.run.checkpoint import (
     COMMIT_FILE,
     CheckpointError,
@@ -16,7 +17,6 @@ from solo_dist.run.checkpoint import (
     load_arrays,
     save_arrays,
 )
-from solo_dist.storage.file_io import StoreError
 
 ARRAYS = {
     "model/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),

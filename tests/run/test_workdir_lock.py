@@ -12,9 +12,9 @@ import pytest
 import tensorflow as tf
 
 from solo_dist.distributed.exit_codes import EXIT_USER_ERROR
+from solo_dist.errors import StoreError
 from solo_dist.run import workdir_lock
 from solo_dist.run.workdir_lock import Holder, LockError, WorkdirLock
-from solo_dist.storage.file_io import StoreError
 
 HOLD = """
 import sys

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from solo_dist.config import BackboneConfig, ConfigError, GridConfig, ModelConfig
+from solo_dist.config import BackboneConfig, GridConfig, ModelConfig
+from solo_dist.errors import ConfigError
 from solo_dist.solo.network import build_model
 
 TINY = ModelConfig(

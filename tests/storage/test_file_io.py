@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import pytest
 import tensorflow as tf
 
+from solo_dist.errors import StoreError
 from solo_dist.storage import file_io
-from solo_dist.storage.file_io import StoreError
 from tests.stores.fixtures import Bucket, environment_with
 
 # A process that calls the functions of the module, since TensorFlow reads what leads to a test server when it starts.
 SERVE = """
 import json, os, sys
+from solo_dist import cli
 from solo_dist.storage import file_io as storage
 
 storage.prepare([sys.argv[1]])
@@ -28,7 +29,7 @@ for line in sys.stdin:
         result = getattr(storage, name)(*arguments)
         answer = {"result": result.decode() if isinstance(result, bytes) else result}
     except Exception as error:
-        answer = {"error": type(error).__name__, "message": str(error), "code": getattr(error, "exit_code", 2)}
+        answer = {"error": type(error).__name__, "message": str(error), "code": cli.exit_code_of(error)}
     print(json.dumps(answer), flush=True)
 os._exit(0)
 """

@@ -11,9 +11,9 @@ import PIL.Image
 import pytest
 from pycocotools.coco import COCO
 
-from solo_dist.config import ConfigError
 from solo_dist.data.sharding import shapes
 from solo_dist.data.sharding.shapes import DEFAULT_SETTINGS, ShapesSettings, draw_picture, make_shapes
+from solo_dist.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MANY = ShapesSettings(side=96, num_categories=4, most_shapes=5)

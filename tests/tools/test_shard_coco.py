@@ -21,12 +21,13 @@ import pytest
 import tensorflow as tf
 from pycocotools.coco import COCO
 
-from solo_dist.config import AugmentConfig, ConfigError, DataConfig, GridConfig
+from solo_dist.config import AugmentConfig, DataConfig, GridConfig
 from solo_dist.data import schema, transforms
 from solo_dist.data.sharding import coco, resume
 from solo_dist.data.sharding import job as sharding
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
+from solo_dist.errors import ConfigError
 from solo_dist.solo.targets import make_targets
 from solo_dist.storage.host_lock import exclusive
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from solo_dist.config import ConfigError, TrainConfig
+from solo_dist.config import TrainConfig
+from solo_dist.errors import ConfigError
 from solo_dist.training.batch_plan import plan_batch
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from solo_dist.config import ConfigError
 from solo_dist.data.sharding.shapes import ensure_shapes
 from solo_dist.distributed import exit_codes
+from solo_dist.errors import ConfigError, RunFailed
 from solo_dist.run.checkpoint import find_checkpoint, load_arrays, save_arrays
 from solo_dist.run.metric_writers import read_events
-from solo_dist.training.trainer import Trainer, TrainingFailed
+from solo_dist.training.trainer import Trainer
 
 RECIPE = Path(__file__).parents[1] / "distributed" / "tiny.py"
 STEPS = 4
@@ -248,7 +248,7 @@ def test_a_run_that_diverges_stops_and_saves_nothing_broken(shards, tmp_path):
     config.data.validation = ""
     config.optimizer.learning_rate, config.optimizer.warmup_steps = 1e30, 0
     run = Trainer(config, str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"))
-    with pytest.raises(TrainingFailed, match=r"not finite in [34] steps in a row.*lower optimizer.learning_rate"):
+    with pytest.raises(RunFailed, match=r"not finite in [34] steps in a row.*lower optimizer.learning_rate"):
         run.fit()
     run.checkpoints.wait()
     arrays, _ = load_arrays(find_checkpoint(str(tmp_path), "latest"))
@@ -295,7 +295,7 @@ def test_an_image_that_breaks_the_loss_is_named(shards, tmp_path):
 
     signature = tf.nest.map_structure(tf.TensorSpec.from_tensor, next(broken_input()))
     run.build_input = lambda: iter(tf.data.Dataset.from_generator(broken_input, output_signature=signature))
-    with pytest.raises(TrainingFailed, match="not finite in [34] steps in a row") as failure:
+    with pytest.raises(RunFailed, match="not finite in [34] steps in a row") as failure:
         run.fit()
     assert f"Images of the last ones: [{planted}]" in str(failure.value)
     assert run.step_number in (3, 4)

@@ -12,8 +12,9 @@ import os
 import google_crc32c
 import tensorflow as tf
 
-from solo_dist.config import ConfigError, DataConfig
+from solo_dist.config import DataConfig
 from solo_dist.data.schema import Manifest, ShardFile
+from solo_dist.errors import ConfigError
 from solo_dist.storage import file_io
 from solo_dist.storage.atomic import PARTIAL, checksum
 from solo_dist.storage.host_lock import exclusive

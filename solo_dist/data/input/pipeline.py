@@ -12,12 +12,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from solo_dist.config import MASK_STRIDE, Config, ConfigError
+from solo_dist.config import MASK_STRIDE, Config
 from solo_dist.data import transforms
 from solo_dist.data.input.cache import open_shards
 from solo_dist.data.input.reader import RecordReader
 from solo_dist.data.input.service import through_service
 from solo_dist.data.schema import Manifest, Record, load_manifest, parse_record, precomputed_targets
+from solo_dist.errors import ConfigError
 from solo_dist.solo import targets
 from solo_dist.storage import file_io
 

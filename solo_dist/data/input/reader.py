@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from solo_dist import errors
 from solo_dist.data.input.cache import RemoteShards
 from solo_dist.data.schema import Manifest, ShardError, load_record_index, parse_record
 from solo_dist.data.transforms import REDUCTIONS
-from solo_dist.storage import file_io
 
 MAX_CONSECUTIVE = 64
 """Broken records in a row after which reading stops whatever data.max_bad_records allows."""
@@ -163,9 +163,9 @@ def readable_errors() -> Iterator[None]:
     """Turns the errors that broken records and lost stores cause inside the graph into ShardError and StoreError."""
     try:
         yield
-    except tf.errors.InvalidArgumentError as error:
+    except tf.errors.OpError as error:
         if lost := re.search(r"\b(StoreError|StoreUnavailable): (.*)", error.message):
-            raise getattr(file_io, lost[1])(lost[2]) from error
+            raise getattr(errors, lost[1])(lost[2]) from error
         named = re.search(rf"\d+ broken records, data\.max_bad_records=.*?{re.escape(_REMEDY)}", str(error), re.DOTALL)
         if not named:
             raise

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import tensorflow as tf
 
-from solo_dist.config import ConfigError
+from solo_dist.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
+from solo_dist.errors import DataError
 from solo_dist.masks.rle import MAX_SIDE, segmentation_to_rle
 from solo_dist.storage import file_io
 
@@ -22,7 +23,7 @@ ARRAYS = ("images", "annotations", "categories")
 _CHUNK = 1 << 22
 
 
-class CocoError(ValueError):
+class CocoError(DataError):
     """A file that is not COCO instances; the message names the file and the remedy."""
 
 

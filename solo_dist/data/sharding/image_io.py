@@ -13,6 +13,7 @@ import PIL.ImageOps
 import tensorflow as tf
 
 from solo_dist.data.sharding.coco import CocoImage, Unusable
+from solo_dist.errors import StoreError
 from solo_dist.storage import file_io
 
 JPEG_QUALITY = 95
@@ -31,7 +32,7 @@ def read_bytes(path: str) -> bytes:
         data = file_io.read(path)
     except tf.errors.NotFoundError as error:
         raise Unusable("image file is missing") from error
-    except file_io.StoreError as error:
+    except StoreError as error:
         if file_io.is_remote(path):
             raise
         raise Unusable("image file cannot be read") from error.__cause__

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from solo_dist.config import CANVAS_MULTIPLE, ConfigError, DataConfig
+from solo_dist.config import CANVAS_MULTIPLE, DataConfig
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError, ShardFile
 from solo_dist.data.sharding import coco
@@ -34,6 +34,7 @@ from solo_dist.data.sharding.copy import copy_shards
 from solo_dist.data.sharding.records import Counts, ShardSettings
 from solo_dist.data.sharding.resume import find_finished, prepare_folder
 from solo_dist.data.sharding.worker import ShardNote, ShardTask, make_shards, valid_note
+from solo_dist.errors import ConfigError
 from solo_dist.storage import file_io
 from solo_dist.storage.atomic import checksum, write_atomically
 from solo_dist.storage.host_lock import exclusive

@@ -19,10 +19,11 @@ import tensorflow as tf
 import tqdm
 from pycocotools import mask as coco_mask
 
-from solo_dist.config import Config, ConfigError
+from solo_dist.config import Config
 from solo_dist.data.schema import is_complete
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
+from solo_dist.errors import ConfigError
 from solo_dist.storage import file_io
 from solo_dist.storage.host_lock import exclusive
 

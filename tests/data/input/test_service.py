@@ -5,8 +5,8 @@ import socket
 import pytest
 import tensorflow as tf
 
-from solo_dist.config import ConfigError
 from solo_dist.data.input import service
+from solo_dist.errors import ConfigError
 
 
 def batch(number: int) -> service.Batch:

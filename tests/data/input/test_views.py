@@ -7,11 +7,12 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from solo_dist.config import AugmentConfig, Config, ConfigError, DataConfig, GridConfig, ModelConfig
+from solo_dist.config import AugmentConfig, Config, DataConfig, GridConfig, ModelConfig
 from solo_dist.data.input.pipeline import build_dataset
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
 from solo_dist.data.sharding.report import read_records
+from solo_dist.errors import ConfigError
 
 CANVAS = (64, 96)
 GRID = GridConfig(levels=("p2", "p3"), sizes=(12, 6), scale_ranges=((1, 30), (20, 2000)))

@@ -11,13 +11,14 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from solo_dist.config import Config, ConfigError, DataConfig, GridConfig
+from solo_dist.config import Config, DataConfig, GridConfig
 from solo_dist.data import schema
 from solo_dist.data.input.cache import open_shards
 from solo_dist.data.input.pipeline import build_dataset
 from solo_dist.data.sharding.copy import copy_shards
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
+from solo_dist.errors import ConfigError
 from tests.stores.fixtures import environment_with
 from tests.stores.forks import Forks
 
