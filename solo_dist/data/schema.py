@@ -235,7 +235,7 @@ def load_manifest(folder: str) -> Manifest:
         )
     try:
         manifest = _manifest_of(values, folder)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ShardError(f"{path} is damaged ({error!r}); shard the data again.") from error
     _check_files(manifest)
     return manifest

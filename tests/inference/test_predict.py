@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from solo_dist.config import BackboneConfig, Config, DataConfig, GridConfig, ModelConfig, PostprocessConfig
 from solo_dist.data import transforms
 from solo_dist.data.sharding import image_io
+from solo_dist.errors import UserError
 from solo_dist.inference import detector as inference
 from solo_dist.inference import predict_files, saved_model
 from solo_dist.run import checkpoint
@@ -231,11 +232,11 @@ def test_pictures_are_not_replaced_by_their_overlays(detector, tmp_path):
     before = path.read_bytes()
     (tmp_path.parent / "link").symlink_to(tmp_path)
     for output in (f"{tmp_path}/.", os.path.relpath(tmp_path), str(tmp_path.parent / "link")):
-        with pytest.raises(ValueError, match=f"has pictures in it, such as {path}; choose another folder"):
+        with pytest.raises(UserError, match=f"has pictures in it, such as {path}; choose another folder"):
             predict_files.predict_pictures(detector, [str(path)], output, 0.0)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
 def test_pattern_without_a_match_is_named(tmp_path):
-    with pytest.raises(ValueError, match="nothing_here"):
+    with pytest.raises(UserError, match="nothing_here"):
         predict_files.find_pictures(f"{tmp_path}/nothing_here*.jpg")
