@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: where real pictures and golden vectors are found."""
+"""Fixtures shared by all tests: logical devices, the folder of photos, golden numbers."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest_plugins = ["tests.stores.fixtures", "tests.torch_files"]
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"
+PHOTOS = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,23 +32,19 @@ def two_cpus() -> list[str]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder with real pictures and masks; the tests that need it are skipped where it is absent."""
-    folder = Path(os.environ.get("SOLO_DIST_DATA", SHARED / "data"))
+    """Folder with photos and their masks, which may not be copied here; without it the tests that need it skip."""
+    folder = Path(os.environ.get("SOLO_DIST_DATA", PHOTOS))
     if not folder.is_dir():
-        pytest.skip(f"real pictures not found at {folder}; set SOLO_DIST_DATA to a folder with coco128/")
+        pytest.skip(f"no photos at {folder}; set SOLO_DIST_DATA to a folder with coco128/")
     return folder
 
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], dict[str, np.ndarray]]:
-    """Loads a golden vector of the official implementation by name, for example golden("nms_50")."""
+    """Loads an array file of tests/golden by name, for example golden("nms_50"); fails if there is none."""
 
     def load(name: str) -> dict[str, np.ndarray]:
-        for folder in (ROOT / "tests" / "golden", SHARED / "golden"):
-            path = folder / f"{name}.npz"
-            if path.exists():
-                with np.load(path, allow_pickle=False) as arrays:
-                    return {key: arrays[key] for key in arrays.files}
-        pytest.skip(f"golden vector {name}.npz is in neither tests/golden nor ../shared/golden")
+        with np.load(ROOT / "tests" / "golden" / f"{name}.npz", allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
 
     return load

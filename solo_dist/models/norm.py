@@ -13,7 +13,7 @@ EPSILON = 1e-5
 
 
 class GroupNorm(keras.layers.Layer):
-    """Group normalisation over the channels of an NHWC map (golden README, quirk 10).
+    """Group normalisation over the channels of an NHWC map (docs/numerics.md, quirk 10).
 
     Args:
       groups: number of groups; falls back to the largest divisor of the channels that is not above it.
@@ -86,7 +86,7 @@ def _group_norm_with_gradient(
 
 
 class FrozenBatchNorm(keras.layers.Layer):
-    """BatchNorm that always uses its stored statistics; scale and shift train (golden README, quirk 17).
+    """BatchNorm that always uses its stored statistics; scale and shift train (docs/numerics.md, quirk 17).
 
     It is never applied to activations: the convolution before it takes `folded()` into its kernel, which is the same
     function, keeps one activation less for the backward pass and costs no pass over memory.

@@ -1,6 +1,6 @@
 """Exact bilinear resizing as two small matrix products, and the coordinate channels of SOLO.
 
-The two-matmul form has half-pixel centres and no antialiasing, as the official code (golden README, quirk 8), is
+The two-matmul form has half-pixel centres and no antialiasing, as the official code (docs/numerics.md, quirk 8), is
 differentiable in every precision and compiles; TensorFlow's own resize returns a float32 gradient for bfloat16 inputs
 under XLA, which then fails.
 """
@@ -71,7 +71,7 @@ def upsample_nearest_2x(x: tf.Tensor) -> tf.Tensor:
 
 
 def append_coordinates(x: tf.Tensor) -> tf.Tensor:
-    """Appends two channels (x, y), each linear from -1 at the first to 1 at the last pixel (golden README, quirk 8).
+    """Appends two channels (x, y), each linear from -1 at the first to 1 at the last pixel (docs/numerics.md, quirk 8).
 
     Args:
       x: [B, H, W, C].

@@ -1,6 +1,6 @@
 """ResNet 18/34/50/101 in the torchvision arrangement, and a small residual backbone for pictures of 128 pixels.
 
-The stride sits in the 3x3 convolution, padding is symmetric, epsilon 1e-5 (golden README, quirks 10 and 17).
+The stride sits in the 3x3 convolution, padding is symmetric, epsilon 1e-5 (docs/numerics.md, quirks 10 and 17).
 """
 
 import functools

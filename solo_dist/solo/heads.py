@@ -1,6 +1,6 @@
 """The heads of SOLOv2: category and kernel branches on the grids, and the mask-feature branch.
 
-SOLOv2 paper, section 3.2 and figure 2, with the official code's arrangement (golden README, quirks 8 and 9).
+SOLOv2 paper, section 3.2 and figure 2, with the official code's arrangement (docs/numerics.md, quirks 8 and 9).
 """
 
 from collections.abc import Callable, Sequence

@@ -2,7 +2,7 @@
 
 Written for `tf.distribute`: `Optimizer.apply` runs in cross-replica context on gradients that are already summed over
 replicas, with one fused TensorFlow kernel a variable. Differences from Keras' optimizers that matter for SOLOv2:
-SGD applies the learning rate outside the momentum, as PyTorch does (golden quirk 18), its weight decay is part of the
+SGD applies the learning rate outside the momentum, as PyTorch does (quirk 18), its weight decay is part of the
 gradient, and clipping acts on the gradient of the global batch.
 """
 

@@ -284,7 +284,7 @@ import numpy as np
 import tensorflow as tf
 from solo_dist.solo import losses
 from solo_dist.config import LossConfig
-from tests.test_losses import SMALL, random_case
+from tests.solo.test_losses import SMALL, random_case
 
 @tf.function(jit_compile=True)
 def step(outputs, batch):

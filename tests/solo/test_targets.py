@@ -79,7 +79,7 @@ def test_mass_centers_are_the_official_ones(golden, name):
 
 
 def slow_targets(masks, boxes, categories, canvas, grid):
-    """Written from the README of the golden vectors, one number at a time in float32."""
+    """Written from docs/numerics.md, one number at a time in float32."""
     f = np.float32
     cells, instances, category_grid = [], [], np.full(grid.num_cells, -1)
     offset = 0

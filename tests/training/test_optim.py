@@ -32,7 +32,7 @@ def random_gradients(steps):
 
 
 def test_sgd_applies_the_rate_outside_the_momentum():
-    """As torch.optim.SGD: it matters when the rate changes (golden quirk 18)."""
+    """As torch.optim.SGD: it matters when the rate changes (quirk 18 of docs/numerics.md)."""
     config = OptimizerConfig(momentum=0.9, weight_decay=0.01, schedule="step", milestones=(2,), warmup_steps=0)
     gradients = random_gradients(4)
     start, result, _ = run(config, gradients)
