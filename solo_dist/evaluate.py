@@ -11,7 +11,7 @@ Examples:
       a certain checkpoint, eight pictures at a time
 
 Prints the COCO table beside the ceiling that perfect masks at a quarter of the canvas would reach, and writes
-metrics.json and coco_instances_results.json to WORKDIR/eval/step_N.
+metrics.json, coco_instances_results.json and image_ids.json to WORKDIR/eval/step_N.
 """
 
 from absl import flags
@@ -56,8 +56,9 @@ def main(arguments: list[str]) -> None:
         evaluate(detector.detect, batches, evaluator, manifest, threshold, progress=True)
     metrics = evaluator.metrics()
     folder = f"{_WORKDIR.value.rstrip('/')}/eval/step_{detector.step}"
-    write_evaluation(folder, metrics, evaluator.results)
     ceiling = ceiling_at_quarter_resolution(evaluator.annotations, canvas, threshold)
+    at_most = {f"ceiling/{tag.removeprefix('segm/')}": value for tag, value in ceiling.items()}
+    write_evaluation(folder, {**metrics, **at_most}, evaluator)
     print(f"Mask metrics of {detector.source} on {len(evaluator.image_ids)} images of {config.data.validation}")
     print(format_table(metrics, ceiling))
     print(f"Written to {folder}")

@@ -17,6 +17,7 @@ ROOMS: dict[str, set[str]] = {
     "evaluate": {"inference", "data", "cli", "errors"},
     "predict": {"inference", "cli"},
     "export": {"inference", "cli"},
+    "reporting": {"inference", "storage", "masks", "errors"},
     "training": {"inference", "weights", "data", "run", "solo", "storage", "distributed", "viz", "config", "errors"},
     "inference": {"data", "run", "solo", "storage", "distributed", "viz", "masks", "config", "errors"},
     "weights": {"run", "storage", "models", "config", "errors"},

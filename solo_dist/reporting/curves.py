@@ -47,8 +47,8 @@ class Calibration(NamedTuple):
     """float64 [10], mean score of the bin's detections; nan if there are none."""
     correct: np.ndarray
     """float64 [10], share of them that is right."""
-    count: np.ndarray
-    """int64 [10]."""
+    detections: np.ndarray
+    """int64 [10], how many there are."""
     error: float
     """Expected calibration error: mean distance between the two over all detections; nan without detections."""
 
@@ -97,9 +97,7 @@ def average_precision(score: np.ndarray, correct: np.ndarray, num_truths: int) -
     return float(np.append(envelope, 0)[np.minimum(place, len(envelope))].mean())
 
 
-def ap_by_category(
-    category: np.ndarray, score: np.ndarray, correct: np.ndarray, num_truths: np.ndarray
-) -> np.ndarray:
+def ap_by_category(category: np.ndarray, score: np.ndarray, correct: np.ndarray, num_truths: np.ndarray) -> np.ndarray:
     """AP50 of each category, float64 [C]; nan for those without true instances.
 
     Args:

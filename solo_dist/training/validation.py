@@ -90,7 +90,7 @@ class Validation:
         for worker in range(1, self._num_workers):
             evaluator.add(*self._read_part(folder, worker))
         metrics = evaluator.metrics()
-        write_evaluation(folder, metrics, evaluator.results)
+        write_evaluation(folder, metrics, evaluator)
         return metrics
 
     def _write_part(self, folder: str, evaluator: CocoEvaluator) -> None:

@@ -4,6 +4,8 @@ import contextlib
 import gzip
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -183,3 +185,109 @@ def test_annotations_are_read_packed_or_plain_and_errors_name_the_file(tmp_path)
 
 def test_an_image_that_comes_twice_counts_once():
     assert coco_metrics._first_visits(np.array([7, 3, 3, -1, 9]), {9}).tolist() == [7, 3, -1, -1, -1]
+
+
+# --- faster-coco-eval beside pycocotools
+
+
+def random_evaluation(seed, images=25, categories=4):
+    """Pictures with overlapping discs of all sizes and crowds; results near and far from them, with equal scores."""
+    random = np.random.default_rng(seed)
+    data = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 3 * i + 1, "name": str(i)} for i in range(categories)],
+    }
+    results = []
+    for image in range(images):
+        data["images"].append({"id": image, "file_name": f"{image}.jpg", "height": 120, "width": 200})
+        for _ in range(random.integers(0, 6)):
+            y, x, radius = random.uniform((0, 0, 3), (120, 200, 60))
+            category = int(random.choice(data["categories"])["id"])
+            rle = coco_metrics.encode_masks(disc(120, 200, y, x, radius)[None])[0]
+            entry = {"image_id": image, "category_id": category, "segmentation": rle}
+            area, crowd = float(coco_mask.area(rle)), int(random.random() < 0.1)
+            box = coco_mask.toBbox(rle).tolist()
+            number = len(data["annotations"]) + 1
+            data["annotations"].append(entry | {"id": number, "area": area, "bbox": box, "iscrowd": crowd})
+            for _ in range(random.integers(0, 4)):
+                near = disc(
+                    120, 200, y + random.normal(0, 4), x + random.normal(0, 4), radius * random.uniform(0.7, 1.3)
+                )
+                score = float(np.float32(random.integers(1, 20) / 20))
+                other = category if random.random() < 0.8 else int(random.choice(data["categories"])["id"])
+                rle = coco_metrics.encode_masks(near[None])[0]
+                results.append({"image_id": image, "category_id": other, "score": score, "segmentation": rle})
+    return data, results
+
+
+def real_evaluation(shared_data, name):
+    """Annotations of real pictures, and their own masks moved, shrunk and renamed as results."""
+    data = json.loads((shared_data / name / "instances.json").read_text())
+    random, results = np.random.default_rng(0), []
+    sizes = {image["id"]: (image["height"], image["width"]) for image in data["images"]}
+    ids = [category["id"] for category in data["categories"]]
+    for entry in data["annotations"]:
+        rle = coco_metrics._rle_of(entry, sizes[entry["image_id"]])
+        moved = np.roll(coco_mask.decode(rle), random.integers(-6, 7, 2), axis=(0, 1))
+        category = entry["category_id"] if random.random() < 0.8 else int(random.choice(ids))
+        result = {"image_id": entry["image_id"], "category_id": category, "score": float(np.float32(random.random()))}
+        results.append(result | {"segmentation": coco_metrics.encode_masks(moved[None].astype(bool))[0]})
+    return data, results
+
+
+def by_pycocotools(data, results):
+    """The twelve numbers and precision [T,R,C,A,M] of the reference, from the files that it reads itself."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = data | {"annotations": [a | {"id": i} for i, a in enumerate(data["annotations"], start=1)]}
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes([dict(result) for result in results]), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def check_against_pycocotools(data, results):
+    evaluator = coco_metrics.CocoEvaluator(data)
+    evaluator.add(results, [image["id"] for image in data["images"]])
+    reference = by_pycocotools(data, results)
+    assert list(evaluator.metrics().values()) == pytest.approx(reference.stats.tolist(), abs=1e-12)
+    by_category = evaluator.by_category()
+    precision, recall = reference.eval["precision"][..., 0, -1], reference.eval["recall"][..., 0, -1]
+    for place, number in enumerate(reference.params.catIds):
+        mine = by_category[number]
+        assert mine["AP"] == pytest.approx(precision[:, :, place].mean(), abs=1e-12)
+        assert mine["AP50"] == pytest.approx(precision[0, :, place].mean(), abs=1e-12)
+        assert mine["AR100"] == pytest.approx(recall[:, place].mean(), abs=1e-12)
+
+
+def test_metrics_come_from_the_fast_evaluation():
+    assert coco_metrics.COCOeval.__module__.startswith("faster_coco_eval")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_fast_evaluation_gives_the_numbers_of_pycocotools(seed):
+    check_against_pycocotools(*random_evaluation(seed))
+
+
+@pytest.mark.parametrize("name", ["coco128", "fruits_nuts18"])
+def test_the_fast_evaluation_gives_the_numbers_of_pycocotools_on_real_masks(shared_data, name):
+    check_against_pycocotools(*real_evaluation(shared_data, name))
+
+
+def test_categories_of_an_evaluation_without_detections():
+    data, _ = dataset()
+    evaluator = coco_metrics.CocoEvaluator(data | {"categories": [*CATEGORIES, {"id": 11, "name": "ring"}]})
+    evaluator.add([], [3, 5, 8])
+    assert [values["AP"] for values in evaluator.by_category().values()] == [0, 0, -1]
+
+
+def test_pycocotools_takes_over_without_the_fast_package():
+    code = (
+        "import sys; sys.modules['faster_coco_eval'] = None; from solo_dist.inference import coco_metrics; "
+        "print(coco_metrics.COCOeval.__module__)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert process.stdout.split() == ["pycocotools.cocoeval"], process.stderr

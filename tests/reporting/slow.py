@@ -1,4 +1,4 @@
-"""Independent slow versions of what the report computes: dense masks, pycocotools, and loops as the definitions read."""
+"""Slow, independent versions of what the report computes: dense masks, pycocotools, loops as the definitions read."""
 
 import contextlib
 import io

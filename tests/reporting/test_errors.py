@@ -52,11 +52,7 @@ def test_ap_after_mending_is_that_of_results_mended_by_hand(evaluation):
     for kind, value in mended.after.items():
         assert value == pytest.approx(slow.ap_after(kind.name.lower()), abs=1e-12, nan_ok=True), kind
     assert mended.after_all_false == pytest.approx(slow.ap_of_correct(), abs=1e-12, nan_ok=True)
-    unfound = [
-        g
-        for g, truth in enumerate(slow.truths)
-        if not truth["iscrowd"] and g not in slow.truth_of.values()
-    ]
+    unfound = [g for g, truth in enumerate(slow.truths) if not truth["iscrowd"] and g not in slow.truth_of.values()]
     assert mended.after_all_missing == pytest.approx(slow.ap_without_truths(unfound), abs=1e-12, nan_ok=True)
 
 
@@ -86,9 +82,7 @@ def test_confusion_matrix_and_its_sums(evaluation):
     for threshold in (0.0, 0.5):
         matrix = confusion_matrix(matches, show(matches, threshold), NUM_CATEGORIES)
         np.testing.assert_array_equal(matrix, slow.confusion(threshold))
-        np.testing.assert_array_equal(
-            matrix[:-1].sum(axis=1), curves.truths_by_category(matches, NUM_CATEGORIES)
-        )
+        np.testing.assert_array_equal(matrix[:-1].sum(axis=1), curves.truths_by_category(matches, NUM_CATEGORIES))
         assert matrix[-1, -1] == 0
         for true, detected, count in most_confused(matrix, 4):
             assert true != detected and matrix[true, detected] == count > 0
@@ -118,7 +112,7 @@ def test_best_f1_is_the_best_of_all_thresholds(evaluation):
 def test_calibration_by_hand():
     score, correct = np.array([0.05, 0.95, 0.91, 1.0]), np.array([False, True, False, True])
     result = curves.calibration(score, correct)
-    assert result.count.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 3]
+    assert result.detections.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 3]
     assert result.score[9] == pytest.approx(2.86 / 3) and result.correct[9] == pytest.approx(2 / 3)
     assert result.error == pytest.approx((0.05 + 2.86 - 2) / 4)
     assert np.isnan(curves.calibration(score[:0], correct[:0]).error)
