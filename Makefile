@@ -13,8 +13,8 @@ DEMO_FLAGS ?=
 
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
-REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
-CODE := solo_dist configs tools launch tests
+REQUIREMENTS := setup.cfg setup.py pyproject.toml constraints.txt
+CODE := solo_dist configs tools launch tests setup.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format clean

@@ -5,8 +5,8 @@ grids 40, 36, 24, 16 on P2 to P5, scale ranges of 60 pixels, seven convolutions 
 It reports no mask AP. Targets, losses and the arrangement of the heads are the official ones here; theirs differ.
 The length is ours: 12 epochs of COCO at 32 pictures a step.
 
-    python -m solo_dist.train --config=configs/article_r50_480.py --workdir=runs/article --strategy=mirrored
-    python -m solo_dist.train --config=configs/article_r50_480.py --workdir=runs/article --strategy=one_device \
+    solo-dist train --config=article_r50_480 --workdir=runs/article --strategy=mirrored
+    solo-dist train --config=article_r50_480 --workdir=runs/article --strategy=one_device \
         --config.train.micro_batch=4
 
 For one's own small data set: --config.data.train=SHARDS --config.data.validation=SHARDS --config.train.steps=2000

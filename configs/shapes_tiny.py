@@ -4,8 +4,8 @@ Source: our own; what trained well on two cores: a residual backbone of width 32
 with warm-up (without it the dice loss can jump to its ceiling and stay there).
 The data set is made and sharded by the trainer where it is missing.
 
-    python -m solo_dist.train --config=configs/shapes_tiny.py --workdir=runs/shapes_tiny --strategy=one_device
-    python -m solo_dist.evaluate --config=configs/shapes_tiny.py --workdir=runs/shapes_tiny
+    solo-dist train --config=shapes_tiny --workdir=runs/shapes_tiny --strategy=one_device
+    solo-dist evaluate --config=shapes_tiny --workdir=runs/shapes_tiny
 
 Expected mask AP and time: see the README.
 """

@@ -3,21 +3,21 @@
 Source: WXinlong/SOLO, configs/solov2/solov2_light_448_r34_fpn_8gpu_3x.py.
 Published mask AP on val2017: 32.0 at 20 ms a picture on a V100 (the publisher's figures; not measured with this code).
 
-    python -m solo_dist.train --config=configs/solov2_light_448_r34_fpn_3x.py --workdir=runs/light_r34 \
+    solo-dist train --config=solov2_light_448_r34_fpn_3x --workdir=runs/light_r34 \
         --strategy=mirrored --config.runtime.precision=bfloat16
-    python -m solo_dist.train --config=configs/solov2_light_448_r34_fpn_3x.py --workdir=runs/light_r34 \
+    solo-dist train --config=solov2_light_448_r34_fpn_3x --workdir=runs/light_r34 \
         --strategy=one_device --config.runtime.precision=bfloat16 --config.train.micro_batch=8
 
 Evaluate at the official test size with --config.data.canvas=448,768.
 """
 
-from configs import solov2_light_448_r50_fpn_3x
+from solo_dist import recipes
 from solo_dist.config import Config
 
 
 def get_config() -> Config:
     """The recipe."""
-    config = solov2_light_448_r50_fpn_3x.get_config()
+    config = recipes.get("solov2_light_448_r50_fpn_3x")
     config.name = "solov2_light_448_r34_fpn_3x"
     config.model.backbone.name = "resnet34"
     return config

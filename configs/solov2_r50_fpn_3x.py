@@ -7,9 +7,9 @@ Schedule: 7330 steps an epoch of 117,266 pictures at 16 a step; rate / 10 after 
 
 Eight GPUs, and one GPU with the same gradient by accumulation:
 
-    python -m solo_dist.train --config=configs/solov2_r50_fpn_3x.py --workdir=runs/r50_3x --strategy=mirrored \
+    solo-dist train --config=solov2_r50_fpn_3x --workdir=runs/r50_3x --strategy=mirrored \
         --config.runtime.precision=bfloat16
-    python -m solo_dist.train --config=configs/solov2_r50_fpn_3x.py --workdir=runs/r50_3x --strategy=one_device \
+    solo-dist train --config=solov2_r50_fpn_3x --workdir=runs/r50_3x --strategy=one_device \
         --config.runtime.precision=bfloat16 --config.train.micro_batch=2
 
 The canvas is that of landscape pictures, so portrait ones come out smaller than in the official code;

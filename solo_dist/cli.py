@@ -5,10 +5,10 @@ A program defines its flags, imports TensorFlow inside its `main` only (so that 
 traceback if --traceback is given; any other exception is a fault in the code, and its traceback is always shown.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import difflib
-import itertools
 import os
 import re
 import signal
@@ -20,6 +20,7 @@ from typing import Any
 
 from absl import app, flags
 
+from solo_dist import recipes
 from solo_dist.config import Config
 from solo_dist.distributed import exit_codes
 from solo_dist.errors import ConfigError, StoreUnavailable, UserError
@@ -74,6 +75,25 @@ def _traceback_wanted() -> bool:
     return bool({"--traceback", "-traceback", "--traceback=true", "--traceback=True"} & set(sys.argv))
 
 
+def take_flags(arguments: Sequence[str], *names: str) -> tuple[dict[str, str], list[str]]:
+    """Separates some flags from the rest of a command line, whatever other flags are in it.
+
+    Args:
+      arguments: without the name of the program.
+      names: of the flags, which all take a value: --name=value, --name value, and the same with one dash.
+
+    Returns:
+      The values of those that are given, by name (the last value if one is given twice), and all other arguments.
+    """
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
+    for name in names:
+        parser.add_argument(f"--{name}", f"-{name}")
+    given, rest = parser.parse_known_args(list(arguments))
+    return vars(given), rest
+
+
 def check_overrides(arguments: Sequence[str]) -> None:
     """Raises ConfigError for an argument --config.a.b=... that names no field of a recipe."""
     for argument in arguments:
@@ -95,13 +115,13 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
     """As absl's parser, but mistakes in flags and fields of the recipe leave with one line."""
     check_overrides(arguments[1:])
     try:
-        rest = flags.FLAGS([*arguments[:1], *_recipe_of_run(arguments[1:]), *arguments[1:]])
+        rest = flags.FLAGS([*arguments[:1], *_with_recipe(arguments[1:])])
         recipe = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
         getattr(recipe, "validate", None)  # a recipe that failed to load is reported at its first use
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
             raise ConfigError(
-                f"--{error.flagname} changes a field of a recipe, so --config=configs/NAME.py has to be given too."
+                f"--{error.flagname} changes a field of a recipe, so --config=RECIPE has to be given too."
             ) from error
         raise ConfigError(f"{error} (--helpshort lists the flags)") from error
     except (flags.Error, OSError) as error:
@@ -133,18 +153,21 @@ def _urls(value: Any) -> Iterator[str]:
             yield from _urls(getattr(value, field.name))
 
 
-def _recipe_of_run(arguments: Sequence[str]) -> list[str]:
-    """Without --config, a program that has no recipe of its own takes that of the run in --workdir."""
+def _with_recipe(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the path of a recipe's file in --config, which can hold the name of a recipe.
+
+    If --config is not given, a program without a default recipe gets the stored recipe of the run in --workdir.
+    """
     defined = flags.FLAGS
-    if "config" not in defined or defined["config"].default is not None or "workdir" not in defined:
-        return []
-    if any(re.match(r"--?config(=|$)", argument) for argument in arguments):
-        return []
-    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
-        given = re.fullmatch(r"--?workdir(?:=(.*))?", argument)
-        if given:
-            return [f"--config={_STORED_RECIPE}:{following if given[1] is None else given[1]}"]
-    return []
+    if "config" not in defined:
+        return list(arguments)
+    given, rest = take_flags(arguments, "config")
+    if given:
+        return [f"--config={recipes.find(given['config'])}", *rest]
+    run = take_flags(arguments, "workdir")[0].get("workdir")
+    if defined["config"].default is not None or "workdir" not in defined or run is None:
+        return list(arguments)
+    return [f"--config={_STORED_RECIPE}:{run}", *arguments]
 
 
 def _code_of_exit(end: SystemExit) -> int:

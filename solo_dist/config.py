@@ -120,7 +120,7 @@ class BackboneConfig:
     name: str = "resnet50"
     """resnet18|34|50|101, resnet_tiny, efficientnet_lite0, or keras:NAME for a keras.applications model."""
     weights: str = ""
-    """'' for random, 'imagenet', or a weight file or checkpoint folder (see tools/import_weights.py)."""
+    """'' for random, 'imagenet', or a weight file or checkpoint folder (see solo-dist import-weights)."""
     width: int = 64
     """Channels of the stem of the resnets."""
     norm: str = "frozen_batch"

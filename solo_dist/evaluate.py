@@ -1,13 +1,13 @@
-"""Computes the COCO mask metrics of a trained model on the original sizes of the validation pictures.
+"""Computes the COCO mask metrics of a trained model at the original sizes of the validation images.
 
 Examples:
-  python -m solo_dist.evaluate --workdir=runs/shapes_tiny
+  solo-dist evaluate --workdir=runs/shapes_tiny
       the newest checkpoint on the run's own validation shards
 
-  python -m solo_dist.evaluate --workdir=runs/mine --checkpoint=best --config.data.validation=data/other/shards
+  solo-dist evaluate --workdir=runs/mine --checkpoint=best --config.data.validation=data/other/shards
       the checkpoint with the best mask AP, on other shards of the same categories
 
-  python -m solo_dist.evaluate --workdir=runs/mine --checkpoint=runs/mine/checkpoints/step_00020000 --batch=8
+  solo-dist evaluate --workdir=runs/mine --checkpoint=runs/mine/checkpoints/step_00020000 --batch=8
       a certain checkpoint, eight pictures at a time
 
 Prints the COCO table beside the ceiling that perfect masks at a quarter of the canvas would reach, and writes

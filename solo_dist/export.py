@@ -1,13 +1,13 @@
-"""Writes a trained model as a SavedModel that takes pictures of any size and returns instances.
+"""Writes a trained model as a SavedModel that takes images of any size and returns instances.
 
 Examples:
-  python -m solo_dist.export --workdir=runs/shapes_tiny
+  solo-dist export --workdir=runs/shapes_tiny
       the newest checkpoint, to runs/shapes_tiny/export
 
-  python -m solo_dist.export --workdir=runs/mine --checkpoint=best --output=models/mine/1
+  solo-dist export --workdir=runs/mine --checkpoint=best --output=models/mine/1
       the checkpoint with the best mask AP, to a folder that TensorFlow Serving reads
 
-  python -m solo_dist.export --workdir=runs/mine --config.postprocess.max_detections=20
+  solo-dist export --workdir=runs/mine --config.postprocess.max_detections=20
       at most 20 instances a picture
 
 The signature serving_default takes image, uint8 [1, height, width, 3] RGB, and returns for its n instances, best first:

@@ -1,14 +1,14 @@
-r"""Detects instances in pictures: draws them over the pictures and writes COCO results.
+r"""Finds objects in images: draws their masks over the images and writes COCO results.
 
 Examples:
-  python -m solo_dist.predict --workdir=runs/shapes_tiny --images='data/shapes_tiny/validation/images/*' --output=out
+  solo-dist predict --workdir=runs/shapes_tiny --images='data/shapes_tiny/validation/images/*' --output=out
       the newest checkpoint on all pictures of a folder
 
-  python -m solo_dist.predict --workdir=runs/mine --checkpoint=best --images='holiday/*.jpg' --output=out \
+  solo-dist predict --workdir=runs/mine --checkpoint=best --images='holiday/*.jpg' --output=out \
       --score_threshold=0.5
       only what is rather certain
 
-  python -m solo_dist.predict --workdir=gs://bucket/run --images='gs://bucket/pictures/*.png' --output=gs://bucket/out
+  solo-dist predict --workdir=gs://bucket/run --images='gs://bucket/pictures/*.png' --output=gs://bucket/out
       everything in a bucket
 
 OUTPUT gets one picture NAME.jpg for each input and coco_instances_results.json, whose entries name the file; the

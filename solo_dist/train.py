@@ -1,15 +1,15 @@
-r"""Trains a recipe.
+r"""Trains a model by a recipe, or goes on with a training.
 
 Three ways to start:
 
-  python -m solo_dist.train
+  solo-dist train
       the demo on this machine's CPU or GPU; makes its own small data set
 
-  python -m solo_dist.train --config=configs/solov2_r50_fpn_3x.py --workdir=runs/mine --strategy=mirrored \
+  solo-dist train --config=solov2_r50_fpn_3x --workdir=runs/mine --strategy=mirrored \
       --config.data.train=data/mine/train --config.data.validation=data/mine/val --config.train.steps=20000
       your own shards, on all GPUs of this machine
 
-  python -m launch.local --workers=2 -- --config=configs/shapes_tiny.py --workdir=runs/two
+  solo-dist launch --workers=2 -- --config=shapes_tiny --workdir=runs/two
       two worker processes; on a cluster see launch/README.md
 
 The same command again goes on where the run stopped. Any field of the recipe can be overridden with --config.a.b=value.
@@ -18,27 +18,23 @@ The same command again goes on where the run stopped. Any field of the recipe ca
 import contextlib
 import logging
 import os
-import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
-from solo_dist import cli
+from solo_dist import cli, recipes
 from solo_dist.config import Config
 from solo_dist.distributed import exit_codes
 from solo_dist.distributed.cluster import Cluster, resolve_cluster, wait_for_workers
 from solo_dist.errors import ConfigError, Preempted
 
-_DEFAULT_RECIPE = str(Path(__file__).resolve().parent.parent / "configs" / "shapes_tiny.py")
-
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", _DEFAULT_RECIPE, "Recipe, a file with get_config().", lock_config=True
+    "config", recipes.find("shapes_tiny"), "Name of a recipe, or a file with get_config().", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", "", "Run directory, a path or URL; by default runs/NAME of the recipe.")
 _STRATEGY = flags.DEFINE_enum(
@@ -141,18 +137,9 @@ def _make_missing_shapes(config: Config, is_chief: bool) -> None:
 def _how_to_go_on() -> str:
     if os.environ.get(exit_codes.JOB_ID_VARIABLE):
         return "The launcher's command goes on from there."
-    arguments = _without_resume(sys.argv[1:])
+    arguments = cli.take_flags(sys.argv[1:], "resume")[1]  # the run has a checkpoint of its own now
     command = [Path(sys.executable).name, "-m", "solo_dist.train", *arguments]
     return f"The same command goes on from there:\n  {shlex.join(command)}"
-
-
-def _without_resume(arguments: Sequence[str]) -> list[str]:
-    """Flags less --resume: now the run has a checkpoint of its own."""
-    kept: list[str] = []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        if not re.match("--?resume(=|$)", argument) and before not in ("-resume", "--resume"):
-            kept.append(argument)
-    return kept
 
 
 def _log_to_stderr(config: Config, cluster: Cluster | None) -> None:

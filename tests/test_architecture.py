@@ -13,21 +13,37 @@ HEAVY = ("tensorflow", "keras", "tensorflow_io")
 # The one table of the architecture: each room of solo_dist, from the top down, with the rooms it may import. A room
 # is a folder, or a module at the top of the package. README.md shows this table as a picture, drawn by `picture`.
 ROOMS: dict[str, set[str]] = {
-    "train": {"training", "data", "run", "cli", "distributed", "config", "errors"},
+    "__main__": {"distributed"},
+    "train": {"training", "data", "run", "cli", "distributed", "recipes", "config", "errors"},
     "evaluate": {"inference", "data", "cli", "errors"},
     "predict": {"inference", "cli"},
     "export": {"inference", "cli"},
+    "commands": {
+        "benchmarks",
+        "weights",
+        "data",
+        "run",
+        "cli",
+        "solo",
+        "storage",
+        "models",
+        "distributed",
+        "config",
+        "errors",
+    },
+    "benchmarks": {"training", "data", "solo", "storage", "models", "distributed", "recipes", "masks", "config"},
     "reporting": {"inference", "storage", "masks", "errors"},
     "training": {"inference", "weights", "data", "run", "solo", "storage", "distributed", "viz", "config", "errors"},
     "inference": {"data", "run", "solo", "storage", "distributed", "viz", "masks", "config", "errors"},
     "weights": {"run", "storage", "models", "config", "errors"},
     "data": {"solo", "storage", "distributed", "viz", "masks", "config", "errors"},
     "run": {"storage", "distributed", "config", "errors"},
-    "cli": {"storage", "distributed", "config", "errors"},
+    "cli": {"storage", "distributed", "recipes", "config", "errors"},
     "solo": {"models", "masks", "config", "errors"},
     "storage": {"errors"},
     "models": {"config", "errors"},
     "distributed": {"errors"},
+    "recipes": {"config", "errors"},
     "viz": set(),
     "masks": set(),
     "config": {"errors"},
@@ -40,8 +56,14 @@ WITHOUT_TENSORFLOW = (
     "solo_dist.errors",
     "solo_dist.distributed.cluster",
     "solo_dist.distributed.exit_codes",
-    "launch",
+    "solo_dist.distributed.launcher",
+    "solo_dist.distributed.data_processes",
+    "solo_dist.commands.launch",
+    "solo_dist.recipes",
+    "solo_dist.__main__",
     "configs",
+    "launch",
+    "tools",
 )
 
 
@@ -182,11 +204,14 @@ LOCAL_FILES = {
     "solo_dist.storage.file_io": "a temporary folder of its own for what is on its way to a store",
     "solo_dist.distributed.exit_codes": "progress of a worker for the launcher on the same host",
     "solo_dist.data.input.cache": "copies of shards on a local disk are what it is for",
+    "solo_dist.distributed.launcher": "logs of the processes that it starts on this machine",
+    "solo_dist.recipes": "recipes are Python files of this machine",
+    "solo_dist.__main__": "reads the docstrings of the commands",
     "solo_dist.weights.load": "downloads, into Keras's folder in the home",
-    "tools.benchmarks.input": "a temporary folder of its own",
-    "tools.benchmarks.scaling": "trainings in a temporary folder of its own",
-    "tools.benchmarks.sharding": "shards in a temporary folder of its own",
-    "tools.benchmarks.timing": "reads the peak of its memory in /proc",
+    "solo_dist.benchmarks.input": "a temporary folder of its own",
+    "solo_dist.benchmarks.scaling": "trainings in a temporary folder of its own",
+    "solo_dist.benchmarks.sharding": "shards in a temporary folder of its own",
+    "solo_dist.benchmarks.timing": "reads the peak of its memory in /proc",
 }
 LOCAL_MODULES = {"os.path", "shutil", "glob", "tempfile"}
 LOCAL_CALLS = {
@@ -226,7 +251,7 @@ def test_user_paths_are_opened_through_gfile():
     wrong = [
         f"{name}, {access}"
         for name, tree in TREES.items()
-        if (is_in(name, "solo_dist") or is_in(name, "tools")) and name not in LOCAL_FILES
+        if is_in(name, "solo_dist") and name not in LOCAL_FILES
         for access in local_file_access(tree)
     ]
     assert not wrong, "use tf.io.gfile for user paths, or give a reason in LOCAL_FILES:\n" + "\n".join(wrong)

@@ -67,7 +67,7 @@ def test_a_fault_keeps_its_traceback(statement):
             "Unknown command line flag 'cod'. Did you mean: code ? (--helpshort lists the flags)",
         ),
         (["--code=0", "more"], "unexpected arguments more: a value goes with its flag"),
-        (["--code=0", "--config.train.steps=1"], "--config=configs/NAME.py has to be given too."),
+        (["--code=0", "--config.train.steps=1"], "--config=RECIPE has to be given too."),
         (["--code=0", "--config.train.stops=1"], "a recipe has no such field; did you mean steps?"),
     ],
 )

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from solo_dist import recipes
+from solo_dist.__main__ import COMMANDS
+from solo_dist.errors import ConfigError
+
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("solo_dist", "configs", "tools", "launch")
-PROGRAMS = sorted(
-    f"{package}.{path.stem}"
-    for package in ("solo_dist", "tools", "launch")
-    for path in (ROOT / package).glob("*.py")
-    if "__main__" in path.read_text(encoding="utf-8")
+MODULES = {name: module for group in COMMANDS.values() for name, module in group.items()}
+CHECKOUT_SCRIPTS = sorted(
+    f"{folder}.{path.stem}" for folder in ("tools", "launch") for path in (ROOT / folder).glob("[!_]*.py")
 )
 PYTHONS = ("3.10.13", "3.11.7", "3.12.1")
 
@@ -44,76 +45,138 @@ def test_importing_the_package_imports_nothing_else_than_the_standard_library():
     assert "solo_dist" in packages and not packages & {"tensorflow", "keras", "numpy", "absl"}
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_help_is_given_without_importing_tensorflow(program):
-    packages, process = imported_by(["-m", program, "--helpshort" if "launch" not in program else "--help"], cwd=ROOT)
-    assert "python -m " + program in process.stdout + process.stderr
+def test_the_help_lists_every_command_and_every_module_of_commands_is_one():
+    packages, process = imported_by(["-m", "solo_dist", "--help"], cwd=ROOT)
+    assert process.returncode == 0 and not packages & {"tensorflow", "keras", "numpy", "absl"}
+    lines = dict(line.split(maxsplit=1) for line in process.stdout.splitlines() if line.startswith("  "))
+    assert list(lines) == list(MODULES)
+    assert all(len(line) <= 100 and line.endswith(".") for line in lines.values())
+    files = {f"solo_dist.commands.{path.stem}" for path in (ROOT / "solo_dist/commands").glob("[!_]*.py")}
+    assert files == {module for module in MODULES.values() if module.startswith("solo_dist.commands.")}
+
+
+@pytest.mark.parametrize("command", MODULES)
+def test_help_of_a_command_is_given_without_importing_tensorflow(command):
+    packages, process = imported_by(["-m", "solo_dist", command, "--help"], cwd=ROOT)
+    assert f"solo-dist {command} " in process.stdout and "Traceback" not in process.stderr
     assert "tensorflow" not in packages and "keras" not in packages
-    assert "Traceback" not in process.stderr
+    for recipe in re.findall(r"--config=(\w+)", process.stdout):
+        assert recipe in recipes.names()
 
 
-@pytest.mark.skipif("solo_dist.train" not in PROGRAMS, reason="no solo_dist/train.py")
-def test_help_of_the_trainer_has_three_examples_with_recipes_that_exist():
-    text = run([sys.executable, "-m", "solo_dist.train", "--helpshort"], cwd=ROOT).stdout
-    examples = re.findall(r"^ *python -m (\S+)", text, flags=re.MULTILINE)
-    assert len(examples) >= 3 and set(examples) <= set(PROGRAMS)
-    for recipe in re.findall(r"--config=(\S+\.py)", text):
-        assert (ROOT / recipe).is_file(), recipe
+@pytest.mark.parametrize("script", CHECKOUT_SCRIPTS)
+def test_scripts_of_a_checkout_are_commands(script):
+    (command,) = re.findall(r'run_command\("([\w-]+)"', (ROOT / f"{script.replace('.', '/')}.py").read_text())
+    assert command in MODULES
+    assert f"solo-dist {command} " in run([sys.executable, "-m", script, "--help"], cwd=ROOT).stdout
+
+
+def test_an_unknown_command_ends_with_one_line_that_names_the_closest():
+    process = run([sys.executable, "-m", "solo_dist", "evalute", "--workdir=x"], cwd=ROOT)
+    assert process.returncode == 2 and not process.stdout
+    assert process.stderr == "error: there is no command 'evalute'; the closest is 'evaluate'. See solo-dist --help.\n"
+
+
+def test_the_module_and_the_command_have_the_same_flags():
+    command, module = (
+        run([sys.executable, "-m", *which, "--helpshort"], cwd=ROOT).stdout
+        for which in (["solo_dist", "predict"], ["solo_dist.predict"])
+    )
+    assert command == module and "--score_threshold" in command
+
+
+# --- recipes by name
+
+
+def test_recipes_are_found_by_name_by_file_and_by_path(tmp_path, monkeypatch):
+    file = str(ROOT / "configs" / "shapes_tiny.py")
+    assert recipes.find("shapes_tiny") == file
+    mine = tmp_path / "mine.py"
+    mine.write_text("from solo_dist import recipes\ndef get_config():\n    return recipes.get('shapes_tiny')\n")
+    assert recipes.find(str(mine)) == str(mine) and recipes.get(str(mine)) == recipes.get("shapes_tiny")
+    monkeypatch.chdir(tmp_path)
+    assert recipes.find("configs/shapes_tiny.py") == file
+    assert recipes.find("mine.py") == "mine.py"
+
+
+def test_an_unknown_recipe_ends_with_one_line_that_lists_them():
+    with pytest.raises(
+        ConfigError, match="--config=shapes: there is no such file or recipe; the recipes are article_r"
+    ):
+        recipes.find("shapes")
+    process = run([sys.executable, "-m", "solo_dist.train", "--config=solov2_r50"], cwd=ROOT)
+    assert process.returncode == 2 and process.stderr.count("\n") == 1
+    assert all(name in process.stderr for name in recipes.names())
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_is_named_after_its_file_and_says_where_it_is_from(name):
+    config = recipes.get(name).validate()
+    assert config.name == name and config is not recipes.get(name)
+    text = Path(recipes.find(name)).read_text(encoding="utf-8")
+    assert "Source:" in text and f"solo-dist train --config={name} " in text
 
 
 # --- what is installed
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
-    """A folder with what a wheel of the project contains, as pip would unpack it."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
-    for name in PACKAGES:
+def wheel(tmp_path_factory) -> Path:
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("solo_dist", "configs", "tools", "launch", "tests/commands"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "LICENSE", "README.md"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, source)
+    for name in ("setup.cfg", "setup.py", "pyproject.toml", "LICENSE", "README.md"):
+        shutil.copy(ROOT / name, source)
     # Without isolation pip asks no index for setuptools; it is among the requirements of the project.
     build = run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", target, source])
     if "invalid command 'bdist_wheel'" in build.stdout + build.stderr:
         pytest.skip("setuptools is older than constraints.txt says and cannot build a wheel on its own")
     assert build.returncode == 0, build.stderr
     (wheel,) = target.glob("*.whl")
+    return wheel
+
+
+def test_only_the_package_is_installed_with_all_its_files_and_the_recipes(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(target)
-    return target
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert {name.split("/")[0] for name in names} == {"solo_dist"}
+    files = {path for folder in ("solo_dist", "configs") for path in (ROOT / folder).rglob("*") if path.is_file()}
+    expected = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
+    assert names == {f"solo_dist/{name}" if name.startswith("configs/") else name for name in expected}
 
 
-def test_every_file_of_the_packages_is_installed(installed):
-    files = {
-        path.relative_to(ROOT)
-        for name in PACKAGES
-        for path in (ROOT / name).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    missing = sorted(str(path) for path in files if not (installed / path).is_file())
-    assert files and not missing
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """The folder of programs of a fresh virtual environment that has the wheel and sees the libraries of this one."""
+    folder = tmp_path_factory.mktemp("environment")
+    environment = folder / "venv"
+    assert run([sys.executable, "-m", "venv", "--without-pip", environment]).returncode == 0
+    python = environment / "bin" / "python"
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel]
+    done = run(install)
+    assert done.returncode == 0, done.stderr
+    (packages,) = environment.glob("lib/python*/site-packages")
+    # A folder named in a .pth file is searched, but .pth files in it are not read: an editable solo_dist is not seen.
+    (packages / "libraries.pth").write_text(f"{Path(pytest.__file__).parent.parent}\n")
+    return environment / "bin"
 
 
-def test_tests_and_pictures_of_the_readme_are_not_installed(installed):
-    top = {path.name for path in installed.iterdir() if path.suffix != ".whl" and not path.name.endswith(".dist-info")}
-    assert top == set(PACKAGES)
-
-
-@pytest.mark.skipif("solo_dist.train" not in PROGRAMS, reason="no solo_dist/train.py")
-def test_an_installed_trainer_finds_its_default_recipe_from_any_folder(installed, tmp_path):
-    code = (
-        "import configs.shapes_tiny as recipe, solo_dist, tools, launch; "
-        "print(recipe.__file__, recipe.get_config().name, solo_dist.__file__)"
+def test_the_installed_program_helps_and_finds_recipes_from_any_folder(installed, tmp_path):
+    program = installed / "solo-dist"
+    options = {"cwd": tmp_path, "env": {"PATH": os.environ["PATH"]}}
+    assert (
+        run([program, "--help"], **options).stdout
+        == run([sys.executable, "-m", "solo_dist", "--help"], cwd=ROOT).stdout
     )
-    process = run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)})
-    assert process.returncode == 0, process.stderr
-    recipe, name, package = process.stdout.split()
-    assert Path(recipe).parent.parent == Path(package).parent.parent == installed
-    assert name == "shapes_tiny"
-    options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(installed)}}
-    text = run([sys.executable, "-m", "solo_dist.train", "--helpshort"], **options).stdout
-    assert recipe in "".join(text.split()), "the default of --config is not the recipe that was installed"
+    code = "from solo_dist.recipes import find, get; print(find('shapes_tiny'), get('solov2_r50_fpn_1x').train.steps)"
+    path, steps = run([installed / "python", "-c", code], **options).stdout.split()
+    assert Path(path).is_relative_to(installed.parent) and int(steps) == 12 * 7330
+    assert path in "".join(run([program, "train", "--help"], **options).stdout.split()), "the default of --config"
+    for config in ("solov2_r101_fpn_3x", "configs/solov2_r101_fpn_3x.py"):
+        read = run([program, "train", f"--config={config}", "--config.train.steps=many"], **options)
+        assert read.returncode == 2 and "config.train.steps=many" in read.stderr, (
+            "the recipe was read, the value refused"
+        )
 
 
 # --- which versions

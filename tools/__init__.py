@@ -1,1 +1,1 @@
-"""Command-line tools around the trainer: thin scripts, run as `python -m tools.NAME`."""
+"""Commands of solo-dist by the names they have in a checkout: python -m tools.NAME."""

@@ -1,52 +1,8 @@
-r"""Measures this machine's speed at each part of the system, as ratios that compare across machines.
+"""Runs `solo-dist benchmark`; in a checkout also python -m tools.benchmark."""
 
-    python -m tools.benchmark --what=input --data=DIR_WITH_INSTANCES_JSON_AND_IMAGES
-    python -m tools.benchmark --what=input --data=gs://mine/shards/train
-    python -m tools.benchmark --what=step --what=nms --json=benchmark.json
-    python -m tools.benchmark --what=all --rounds=9
-    python -m tools.benchmark --what=memory --config=configs/solov2_r50_fpn_3x.py --memory_gb=6
+import sys
 
-Cases take turns in one run and medians are compared. `units` are multiples of one 3x3 convolution of 19.3 GFLOP
-on the same machine (tools/benchmarks/timing.py). Close other programs first.
-"""
-
-import importlib
-import json
-
-from absl import flags
-from ml_collections import config_flags
-
-from solo_dist import cli
-
-PARTS = ("sharding", "input", "targets", "loss", "step", "postprocess", "nms", "scaling", "memory")
-"""Modules of tools/benchmarks, each with run(options) -> {name: number}."""
-
-_WHAT = flags.DEFINE_multi_enum("what", ["all"], ["all", *PARTS], "What to measure.")
-_JSON = flags.DEFINE_string("json", "", "File that gets the numbers.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each case.", lower_bound=1)
-_DATA = flags.DEFINE_string(
-    "data", "", "Folder with instances.json and images/, or of shards; empty: pictures made for it."
-)
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, for --what=memory.", lock_config=True)
-_MEMORY = flags.DEFINE_float("memory_gb", 0.0, "Memory that the recipe shall fit into.", lower_bound=0.0)
-
-
-def main(arguments: list[str]) -> None:
-    """Runs the parts one after another."""
-    del arguments
-    from solo_dist.storage import file_io
-    from tools.benchmarks.timing import Options
-
-    options = Options(_ROUNDS.value, _DATA.value, _CONFIG.value, _MEMORY.value)
-    results = {}
-    for part in PARTS if "all" in _WHAT.value else _WHAT.value:
-        print(f"{part}:")
-        results[part] = importlib.import_module(f"tools.benchmarks.{part}").run(options)
-        for name, value in results[part].items():
-            print(f"  {part}.{name} = {value:.4g}")
-    if _JSON.value:
-        file_io.write(_JSON.value, json.dumps(results, indent=2).encode())
-
+from solo_dist.__main__ import run_command
 
 if __name__ == "__main__":
-    cli.run(main)
+    run_command("benchmark", sys.argv[1:])

@@ -1,77 +1,8 @@
-r"""What data-parallel training costs: bytes all-reduced a step, and the efficiency to expect on 1 to 256 GPUs.
+"""Runs `solo-dist cost-model`; in a checkout also python -m tools.cost_model."""
 
-    python -m tools.cost_model                                             # the R50 recipe
-    python -m tools.cost_model --parameters=65.5e6 --images_per_second=8 --images_a_step=2 --gpus_a_machine=4
+import sys
 
-The model: after its micro-batches each replica holds one float32 gradient for each trained parameter; a ring
-all-reduce sends and receives 2 (W - 1) / W times that through every link, in 2 (W - 1) messages one after another.
-Nothing is computed meanwhile, since the guard against non-finite gradients needs the sum before the optimizer acts.
-The slowest link of the ring decides: that between the GPUs of a machine while they suffice, else the network.
-
-`tools.benchmark --what=scaling` measures two workers against it.
-"""
-
-import dataclasses
-
-from absl import flags
-
-from solo_dist import cli
-
-BYTES_A_PARAMETER = 4
-REPLICAS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-NETWORKS_GBIT = (1, 10, 25, 100, 400)
-
-_PARAMETERS = flags.DEFINE_float("parameters", 46.4e6, "Trained parameters; tools/inspect_model.py prints them.")
-_RATE = flags.DEFINE_float("images_per_second", 10.0, "Of one GPU alone.")
-_IMAGES = flags.DEFINE_float(
-    "images_a_step", 2.0, "Images of one replica in one optimizer step, over all micro-batches."
-)
-_GPUS = flags.DEFINE_integer("gpus_a_machine", 8, "GPUs that a machine has.")
-_INSIDE = flags.DEFINE_float("inside_gbit", 2400.0, "Bandwidth between the GPUs of a machine, gigabits a second.")
-_LATENCY = flags.DEFINE_float("latency_us", 20.0, "Time of a message between two machines, microseconds.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Link:
-    """The slowest link of a ring."""
-
-    bytes_per_second: float
-    latency_seconds: float
-
-
-def allreduce_bytes(parameters: float) -> float:
-    """Bytes that one replica hands to the all-reduce of one step."""
-    return BYTES_A_PARAMETER * parameters
-
-
-def allreduce_seconds(size: float, replicas: int, link: Link) -> float:
-    """Time of a ring all-reduce of `size` bytes."""
-    hops = 2 * (replicas - 1)
-    return hops / replicas * size / link.bytes_per_second + hops * link.latency_seconds
-
-
-def efficiency(step_seconds: float, communication_seconds: float) -> float:
-    """Images a second of W replicas over W times those of one."""
-    return step_seconds / (step_seconds + communication_seconds)
-
-
-def main(arguments: list[str]) -> None:
-    """Prints the table."""
-    del arguments
-    size = allreduce_bytes(_PARAMETERS.value)
-    step = _IMAGES.value / _RATE.value
-    inside = Link(_INSIDE.value * 1e9 / 8, 1e-6)
-    print(f"{size / 1e6:.0f} MB of gradients a step and replica; a step of {1000 * step:.0f} ms without communication.")
-    print(f"Efficiency with machines of {_GPUS.value} GPUs and a network of")
-    print("  GPUs" + "".join(f"{gbit:>7} Gbit/s" for gbit in NETWORKS_GBIT))
-    for replicas in REPLICAS:
-        row = []
-        for gbit in NETWORKS_GBIT:
-            network = Link(gbit * 1e9 / 8, _LATENCY.value * 1e-6)
-            link = inside if replicas <= _GPUS.value else network
-            row.append(efficiency(step, allreduce_seconds(size, replicas, link)))
-        print(f"{replicas:>6}" + "".join(f"{value:>14.0%}" for value in row))
-
+from solo_dist.__main__ import run_command
 
 if __name__ == "__main__":
-    cli.run(main)
+    run_command("cost-model", sys.argv[1:])

@@ -1,69 +1,8 @@
-r"""Makes batches for trainers whose own host cannot decode fast enough: a tf.data service, run by hand.
+"""Runs `solo-dist data-service`; in a checkout also python -m tools.data_service."""
 
-    python -m tools.data_service --role=dispatcher --port=5050
-    python -m tools.data_service --role=worker --dispatcher=HOST:5050          # on as many machines as it takes
-    python -m solo_dist.train --config=... --config.data.service=grpc://HOST:5050
+import sys
 
-One dispatcher serves any number of trainers. Workers need the project and the folder of shards under the same path or
-URL as the trainers; they may come and go while trainings run. Ctrl-C or SIGTERM ends a server.
-"""
-
-import signal
-import socket
-import threading
-from typing import Any
-
-from absl import flags
-
-from solo_dist import cli
-from solo_dist.errors import ConfigError
-
-_ROLE = flags.DEFINE_enum("role", None, ["dispatcher", "worker"], "What to start.", required=True)
-_PORT = flags.DEFINE_integer("port", 0, "Port to listen on; 0: 5050 for a dispatcher, any free one for a worker.")
-_DISPATCHER = flags.DEFINE_string("dispatcher", "", "HOST:PORT of the dispatcher; for a worker.")
-_HOST = flags.DEFINE_string("host", "", "Name under which trainers reach this worker; empty: that of this machine.")
-
-WORKER_TIMEOUT_MS = 10_000
-"""A worker that has not been heard of for this long is given no more work."""
-
-
-def main(arguments: list[str]) -> None:
-    """Serves until it is told to end."""
-    del arguments
-    if _ROLE.value == "worker" and ":" not in _DISPATCHER.value:
-        raise ConfigError(f"--dispatcher={_DISPATCHER.value!r} must be HOST:PORT of the dispatcher.")
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    server = _dispatcher() if _ROLE.value == "dispatcher" else _worker()
-    stop.wait()
-    print("ends", flush=True)
-    server._stop()
-
-
-def _dispatcher() -> Any:
-    import tensorflow as tf
-
-    service = tf.data.experimental.service
-    server = service.DispatchServer(
-        service.DispatcherConfig(port=_PORT.value or 5050, worker_timeout_ms=WORKER_TIMEOUT_MS)
-    )
-    print(f"dispatcher at {server.target}", flush=True)
-    return server
-
-
-def _worker() -> Any:
-    import tensorflow as tf
-
-    service = tf.data.experimental.service
-    address = _DISPATCHER.value.removeprefix("grpc://")
-    host = _HOST.value or socket.gethostname()
-    server = service.WorkerServer(
-        service.WorkerConfig(dispatcher_address=address, worker_address=f"{host}:%port%", port=_PORT.value)
-    )
-    print(f"worker of {address} at {server._address}", flush=True)
-    return server
-
+from solo_dist.__main__ import run_command
 
 if __name__ == "__main__":
-    cli.run(main)
+    run_command("data-service", sys.argv[1:])

@@ -1,37 +1,8 @@
-r"""Prints what a folder of shards holds, and draws pictures with their masks and, for each level, the positive cells.
+"""Runs `solo-dist inspect`; in a checkout also python -m tools.inspect_shards."""
 
-    python -m tools.inspect_shards --shards=data/shapes_tiny/train/shards
-    python -m tools.inspect_shards --shards=mine/shards --pictures=12 --output=runs/look_at_mine --flipped
+import sys
 
-Statistics are of all records, or of the first --records of them.
-"""
-
-from absl import flags
-
-from solo_dist import cli
-from solo_dist.errors import ConfigError
-
-_SHARDS = flags.DEFINE_string("shards", None, "Folder of shards; a path or URL.", required=True)
-_RECORDS = flags.DEFINE_integer("records", 0, "Records to count; 0: all.", lower_bound=0)
-_OUTPUT = flags.DEFINE_string("output", "", "Folder for pictures; empty: none are drawn.")
-_PICTURES = flags.DEFINE_integer("pictures", 8, "Pictures to draw, spread over the folder of shards.", lower_bound=1)
-_FLIPPED = flags.DEFINE_bool("flipped", False, "Draw the mirrored targets.")
-
-
-def main(arguments: list[str]) -> None:
-    """Counts, then draws."""
-    del arguments
-    if flags.FLAGS["pictures"].present and not _OUTPUT.value:
-        raise ConfigError("--pictures needs --output, the folder to write them to.")
-    from solo_dist.data.schema import load_manifest
-    from solo_dist.data.sharding import report
-
-    manifest = load_manifest(_SHARDS.value)
-    print(report.statistics(manifest, _RECORDS.value or manifest.num_records))
-    if _OUTPUT.value:
-        for path in report.draw_pictures(manifest, _PICTURES.value, _OUTPUT.value.rstrip("/"), _FLIPPED.value):
-            print(path)
-
+from solo_dist.__main__ import run_command
 
 if __name__ == "__main__":
-    cli.run(main)
+    run_command("inspect", sys.argv[1:])

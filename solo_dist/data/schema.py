@@ -219,10 +219,10 @@ def load_manifest(folder: str) -> Manifest:
     except tf.errors.NotFoundError:
         if not file_io.names(folder) and (file_io.is_remote(folder) or not tf.io.gfile.isdir(folder)):
             raise ShardError(
-                f"The folder of shards {folder!r} does not exist; make it with tools/shard_coco.py."
+                f"The folder of shards {folder!r} does not exist; make it with `solo-dist shard`."
             ) from None
         raise ShardError(
-            f"{folder} is not complete yet (no {MANIFEST}); run tools/shard_coco.py on it (again)."
+            f"{folder} is not complete yet (no {MANIFEST}); run `solo-dist shard` on it (again)."
         ) from None
     try:
         values = json.loads(text)
@@ -281,14 +281,14 @@ def _check_files(manifest: Manifest) -> None:
     for file in files:
         if file.name not in present:
             path = f"{manifest.folder}/{file.name}"
-            raise ShardError(f"{path} is missing, the manifest lists it; run tools/shard_coco.py on the folder again.")
+            raise ShardError(f"{path} is missing, the manifest lists it; run `solo-dist shard` on the folder again.")
     # In threads: with a bucket each question takes a round trip.
     with concurrent.futures.ThreadPoolExecutor(16) as pool, file_io.clear_errors(manifest.folder):
         sizes = list(pool.map(lambda file: tf.io.gfile.stat(f"{manifest.folder}/{file.name}").length, files))
     for file, size in zip(files, sizes, strict=True):
         if size != file.bytes:
             path = f"{manifest.folder}/{file.name}"
-            raise ShardError(f"{path} has {size} bytes, the manifest says {file.bytes}; run tools/shard_coco.py again.")
+            raise ShardError(f"{path} has {size} bytes, the manifest says {file.bytes}; run `solo-dist shard` again.")
 
 
 def _tuples(value: Any) -> Any:

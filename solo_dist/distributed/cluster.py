@@ -3,7 +3,7 @@
     cluster = resolve_cluster(os.environ)                    # None where nothing describes a cluster
     cluster.workers, cluster.index, cluster.is_chief
 
-In order of precedence: the flags --workers and --worker_index, TF_CONFIG (launch.local, Kubeflow TFJob, Vertex AI),
+In order of precedence: the flags --workers and --worker_index, TF_CONFIG (solo-dist launch, Kubeflow TFJob, Vertex AI),
 CLUSTER_SPEC (Vertex AI), Slurm, Kubernetes JobSet, Kubernetes indexed Job. An environment that announces a cluster but
 does not describe it completely is an error that names the variable; nothing is guessed.
 
@@ -143,7 +143,7 @@ def _from_flags(workers: Sequence[str], worker_index: int | None) -> Cluster:
     return Cluster(tuple(workers), worker_index, "--workers and --worker_index")
 
 
-# TF_CONFIG: launch.local, Kubeflow TFJob, Vertex AI, by hand.
+# TF_CONFIG: solo-dist launch, Kubeflow TFJob, Vertex AI, by hand.
 
 
 def _from_tf_config(environ: Mapping[str, str]) -> Cluster | None:

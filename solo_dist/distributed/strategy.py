@@ -84,7 +84,7 @@ def _multi_worker(cluster: Cluster | None, communication: str, devices: list[str
     if cluster is None:
         raise StrategyError(
             "--strategy=multi_worker found no cluster in TF_CONFIG, Slurm, Kubernetes or Vertex AI variables. Start it "
-            "with python -m launch.local --workers=2 -- ..., with srun, or give --workers and --worker_index."
+            "with solo-dist launch --workers=2 -- ..., with srun, or give --workers and --worker_index."
         )
     on_gpus = devices[0].startswith("GPU")
     if communication not in _COMMUNICATION:

@@ -21,4 +21,4 @@ def get_config(workdir: str) -> Config:
     try:
         return Config.from_json(file_io.read(path).decode())
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is damaged ({error}); give the recipe with --config=configs/NAME.py.") from error
+        raise ConfigError(f"{path} is damaged ({error}); give the recipe with --config=RECIPE.") from error

@@ -1,7 +1,7 @@
 """How many images fit into a device at a time, for train.micro_batch=auto.
 
 An estimate from the network itself: part of what the forward pass of one image computes is kept for the backward pass.
-The share was measured with `tools.benchmark --what=memory`. It errs on the side of too few images.
+The share was measured with `solo-dist benchmark --what=memory`. It errs on the side of too few images.
 """
 
 import os

@@ -25,7 +25,7 @@ FLOAT16_STATE = ("step/loss_scale", "step/good_steps")
 
 
 def compile_scope(runtime: RuntimeConfig) -> str:
-    """What XLA compiles on this machine: none, loss or step; by default what `tools.benchmark --what=step` favours."""
+    """What XLA compiles here: none, loss or step; by default what `solo-dist benchmark --what=step` favours."""
     if runtime.compile != "auto":
         return runtime.compile
     return "step" if tf.config.list_physical_devices("GPU") else "none"

@@ -298,7 +298,7 @@ class Trainer:
             raise RunFailed(
                 f"Loss or gradients were not finite in {run} steps in a row, up to step {self.step_number}. "
                 f"Images of the last ones: {images}. Nothing broken was saved. Look at these images "
-                "(tools/inspect_shards.py), or try a lower optimizer.learning_rate, a longer optimizer.warmup_steps, "
+                "(solo-dist inspect), or try a lower optimizer.learning_rate, a longer optimizer.warmup_steps, "
                 "optimizer.clip_norm=10 or runtime.precision=float32."
             )
         stop, save = signals.requests.numpy() > 0

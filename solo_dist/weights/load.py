@@ -94,7 +94,7 @@ class Match:
             raise WeightsError(
                 f"{self.source} ({self.origin}) does not fit the model: {len(self.mapped)} arrays mapped, "
                 f"{', '.join(details)}. "
-                "Another depth, head or number of channels? tools/import_weights.py prints the whole table."
+                "Another depth, head or number of channels? solo-dist import-weights prints the whole table."
             )
 
 

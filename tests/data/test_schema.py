@@ -156,7 +156,7 @@ def test_a_manifest_that_is_none_is_named(tmp_path, text):
 
 
 def test_missing_folders_and_files_are_named(tmp_path):
-    with pytest.raises(schema.ShardError, match=r"none' does not exist; make it with tools/shard_coco.py"):
+    with pytest.raises(schema.ShardError, match=r"none' does not exist; make it with `solo-dist shard`"):
         schema.load_manifest(f"{tmp_path}/none")
     with pytest.raises(schema.ShardError, match="not complete yet"):
         schema.load_manifest(str(tmp_path))

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from launch.local import free_ports
 from solo_dist.distributed.cluster import Cluster, ClusterError, expand_nodelist, resolve_cluster, wait_for_workers
+from solo_dist.distributed.launcher import free_ports
 
 TF_CONFIG = {"cluster": {"worker": ["a:1", "b:2", "c:3"]}, "task": {"type": "worker", "index": 2}}
 TFJOB = {

@@ -37,7 +37,7 @@ class Servers:
     def start(self, *arguments: str) -> subprocess.Popen:
         """Waits until it serves."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "tools.data_service", *arguments],
+            [sys.executable, "-m", "solo_dist", "data-service", *arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,

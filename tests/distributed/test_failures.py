@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.local import free_ports
 from solo_dist.distributed.exit_codes import EXIT_PREEMPTED, EXIT_USER_ERROR, EXIT_WATCHDOG
+from solo_dist.distributed.launcher import free_ports
 from solo_dist.run.checkpoint import CheckpointStore
 
 ROOT = Path(__file__).resolve().parents[2]

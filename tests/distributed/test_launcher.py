@@ -385,5 +385,5 @@ def test_logs_go_to_the_workdir(job, worker_flags, log):
 
 
 def test_does_not_import_tensorflow():
-    code = "import sys, launch.local; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, solo_dist.commands.launch; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

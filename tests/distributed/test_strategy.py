@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from launch.local import free_ports
+from solo_dist.distributed.launcher import free_ports
 from solo_dist.distributed.strategy import is_peer_loss
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +75,7 @@ def test_a_worker_that_is_not_listening_yet_dies_of_sigterm():
 import os, signal
 from solo_dist.distributed.cluster import Cluster
 from solo_dist.distributed.strategy import build_strategy
-from launch.local import free_ports
+from solo_dist.distributed.launcher import free_ports
 build_strategy("multi_worker", Cluster((f"127.0.0.1:{free_ports(1)[0]}",), 0))
 os.kill(os.getpid(), signal.SIGTERM)
 signal.pause()
@@ -86,7 +86,7 @@ signal.pause()
 
 ERRORS = [
     ({"name": "parameter_server"}, "--strategy=parameter_server is not one of one_device, mirrored, multi_worker."),
-    ({"name": "multi_worker"}, "python -m launch.local --workers=2"),
+    ({"name": "multi_worker"}, "solo-dist launch --workers=2"),
     ({"name": "multi_worker", "communication": "nccl"}, "use ring or auto"),
     ({"name": "multi_worker", "communication": "x"}, "communication=x is not"),
     ({"name": "multi_worker", "cpu_devices": 2}, "is for --strategy=mirrored"),

@@ -1,12 +1,11 @@
 """Every recipe builds, takes one step, and its weights come back from a checkpoint."""
 
-import importlib
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from solo_dist import recipes
 from solo_dist.config import Config
 from solo_dist.run.checkpoint import load_arrays, save_arrays
 from solo_dist.solo.losses import count_positives, solov2_loss
@@ -27,7 +26,7 @@ CANVAS = (64, 96)
 
 
 def recipe(name: str) -> Config:
-    config = importlib.import_module(f"configs.{name}").get_config().validate()
+    config = recipes.get(name).validate()
     config.model.num_categories = config.model.num_categories or 5
     config.model.backbone.weights = ""
     return config

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs import solov2_r50_fpn_3x
+from solo_dist import recipes
 from solo_dist.config import BackboneConfig, GridConfig, ModelConfig
 from solo_dist.models.recompute import Recomputation
 from solo_dist.solo.network import build_model
@@ -60,7 +60,7 @@ def test_gradients_and_moving_statistics_are_unchanged(recompute, norm):
 
 @pytest.mark.slow
 def test_gradients_of_the_official_network_are_unchanged():
-    config, canvas = solov2_r50_fpn_3x.get_config().model, (512, 512)
+    config, canvas = recipes.get("solov2_r50_fpn_3x").model, (512, 512)
     config.num_categories = 80
     images = np.random.default_rng(0).integers(0, 256, (1, *canvas, 3)).astype(np.uint8)
     models = []

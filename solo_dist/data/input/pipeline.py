@@ -107,7 +107,7 @@ def load_split(config: Config, split: str) -> Manifest:
     """The manifest of data.train or data.validation, checked against the recipe."""
     folder = {"train": config.data.train, "validation": config.data.validation}[split]
     if not folder:
-        raise ConfigError(f"data.{split} is empty; set it to a folder that tools/shard_coco.py made.")
+        raise ConfigError(f"data.{split} is empty; set it to a folder that `solo-dist shard` made.")
     manifest = load_manifest(folder)
     if split == "validation" and manifest.views > 1:
         raise ConfigError(f"{folder} holds random views, which cannot be evaluated; shard it again without --views.")

@@ -4,7 +4,7 @@ The dispatcher deals batch numbers to its workers, first come first served, so b
 that a worker takes down with it never arrive. Since a batch is a function of its number, the trainer puts them back in
 order and makes the ones that do not arrive itself: neither the speed nor the loss of workers changes a training.
 The workers need the same folder of shards under the same path or URL. Start dispatcher and workers with
-`python -m tools.data_service`.
+`solo-dist data-service`.
 """
 
 import logging
@@ -159,5 +159,5 @@ def _check_reachable(address: str) -> None:
     except OSError as error:
         raise ConfigError(
             f"data.service={address}: no dispatcher answers there ({error}); start one with "
-            "`python -m tools.data_service --role=dispatcher`, or leave the option empty."
+            "`solo-dist data-service --role=dispatcher`, or leave the option empty."
         ) from error

@@ -3,7 +3,7 @@
 Forward and backward of two pictures of 512x512 with 256 channels and 64 positives each. Dense means a mask channel for
 every one of the 3,728 cells of grids 40, 36, 24 and 16, with a target of the same size.
 
-    python -m tools.benchmarks.loss dense     # one case alone, for its time and peak memory
+    python -m solo_dist.benchmarks.loss dense     # one case alone, for its time and peak memory
 """
 
 import statistics
@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from solo_dist.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, report, run_python
 from solo_dist.config import GridConfig
 from solo_dist.solo.losses import DICE_EPSILON, mask_dice_sum
-from tools.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, report, run_python
 
 BATCH, SIDE, CHANNELS, POSITIVES, INSTANCES = 2, 128, 256, 64, 20
 GRID = GridConfig(levels=("p2", "p3", "p4", "p5"), sizes=(40, 36, 24, 16), scale_ranges=((1, 2048),) * 4)
@@ -87,7 +87,7 @@ def _dense_loss(cells: np.ndarray) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor
 
 
 def _in_fresh_process(name: str) -> tuple[float, float]:
-    seconds, megabytes = run_python("-m", "tools.benchmarks.loss", *name.split()).split()[-2:]
+    seconds, megabytes = run_python("-m", "solo_dist.benchmarks.loss", *name.split()).split()[-2:]
     return float(seconds), float(megabytes)
 
 

@@ -8,12 +8,12 @@ import dataclasses
 import statistics
 from collections.abc import Callable
 
-from configs import solov2_r50_fpn_3x
+from solo_dist import recipes
+from solo_dist.benchmarks.timing import Options, alternate, ratio, report, yardstick
+from solo_dist.benchmarks.training import make_step
 from solo_dist.models.description import describe
 from solo_dist.solo.network import build_model
 from solo_dist.training.step import compile_scope
-from tools.benchmarks.timing import Options, alternate, ratio, report, yardstick
-from tools.benchmarks.training import make_step
 
 CANVAS, CATEGORIES = (512, 512), 80
 PASSES = 3
@@ -23,7 +23,7 @@ percent too many: the frozen stem and first stage have none."""
 
 def run(options: Options) -> dict[str, float]:
     """In units; the official PyTorch code takes 46 for forward, loss and backward."""
-    config = solov2_r50_fpn_3x.get_config()
+    config = recipes.get("solov2_r50_fpn_3x")
     config.data.canvas, config.model.num_categories = CANVAS, CATEGORIES
     parts = describe(build_model(config.model, CANVAS), CANVAS)
     multiply_adds = PASSES * sum(part.multiply_adds for part in parts)

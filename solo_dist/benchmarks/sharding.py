@@ -6,14 +6,12 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
+from solo_dist.benchmarks.timing import Options, alternate, ratio, report, run_python
 from solo_dist.data import schema
 from solo_dist.data.sharding import shapes
 from solo_dist.storage import file_io
-from tools.benchmarks.timing import Options, alternate, ratio, report, run_python
 
-RECIPE = Path(__file__).resolve().parents[2] / "configs/solov2_r50_fpn_3x.py"
 IMAGES = 640
 """At least so many, so that the start of the processes counts for little; a smaller data set is repeated."""
 
@@ -70,7 +68,7 @@ def _repeat(source: str, target: str) -> int:
 
 def _sharding(annotations: str, images: str, output: str, processes: int) -> Callable[[], None]:
     paths = [f"--annotations={annotations}", f"--images={images}", f"--output={output}", "--canvas=512x512"]
-    command = ["-m", "tools.shard_coco", *paths, f"--config={RECIPE}", f"--processes={processes}"]
+    command = ["-m", "solo_dist.commands.shard", *paths, "--config=solov2_r50_fpn_3x", f"--processes={processes}"]
 
     def shard() -> None:
         shutil.rmtree(output, ignore_errors=True)

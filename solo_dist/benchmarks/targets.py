@@ -3,10 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
+from solo_dist.benchmarks.timing import Options, alternate, ratio, report, yardstick
 from solo_dist.config import GridConfig
 from solo_dist.masks import rle
 from solo_dist.solo import targets
-from tools.benchmarks.timing import Options, alternate, ratio, report, yardstick
 
 CANVAS = (800, 1216)
 NUM_INSTANCES = 40

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.benchmarks import timing
+from solo_dist.benchmarks import timing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ def test_ratio_is_of_medians():
 
 def test_command_writes_the_numbers(tmp_path):
     path = tmp_path / "numbers.json"
-    command = [sys.executable, "-m", "tools.benchmark", "--what=targets", "--rounds=1", f"--json={path}"]
+    command = [sys.executable, "-m", "solo_dist", "benchmark", "--what=targets", "--rounds=1", f"--json={path}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     numbers = json.loads(path.read_text())
     assert numbers["targets"]["units"] > 0

@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from solo_dist.benchmarks.timing import Options, alternate, ratio, report, yardstick
 from solo_dist.solo.postprocess import matrix_nms
-from tools.benchmarks.timing import Options, alternate, ratio, report, yardstick
 
 MASKS, HEIGHT, WIDTH, CATEGORIES = 500, 200, 304, 3
 

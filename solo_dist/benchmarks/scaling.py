@@ -3,7 +3,7 @@
 Real trainings of the demo's network on its pictures, under the launcher, in turns. The cost model gets the rate of the
 one worker and the bandwidth of an all-reduce alone, measured between the same two cores.
 
-    python -m tools.benchmarks.scaling allreduce 8000000     # one worker of the measurement, under launch.local
+    python -m solo_dist.benchmarks.scaling allreduce 8000000     # one worker of the measurement, under the launcher
 """
 
 import json
@@ -15,13 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from configs.shapes_tiny import get_config
+from solo_dist import recipes
+from solo_dist.benchmarks.cost_model import Link, allreduce_bytes, allreduce_seconds, efficiency
+from solo_dist.benchmarks.timing import Options
 from solo_dist.data.sharding.shapes import ensure_shapes
-from tools.benchmarks.timing import Options
-from tools.cost_model import Link, allreduce_bytes, allreduce_seconds, efficiency
 
-ROOT = Path(__file__).resolve().parents[2]
-RECIPE = ROOT / "configs/shapes_tiny.py"
+RECIPE = "shapes_tiny"
 IMAGES, STEPS, LOG_EVERY, WARMUP = 8, 40, 5, 10
 
 
@@ -29,7 +28,7 @@ def run(options: Options) -> dict[str, float]:
     """Images/s of two workers over those of one (2 is perfect), and the same as the cost model has it."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:
-        ensure_shapes(f"{folder}/shapes", get_config(), 64, 8)
+        ensure_shapes(f"{folder}/shapes", recipes.get(RECIPE), 64, 8)
         for turn in range(options.rounds):
             for workers, seen in rates.items():
                 seen.append(_images_per_second(Path(folder) / f"run_{turn}_{workers}", workers, folder))
@@ -43,11 +42,16 @@ def run(options: Options) -> dict[str, float]:
 
 
 def _launch(workers: int, log_dir: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "launch.local", f"--workers={workers}", "--cores_per_worker=1", "--max_restarts=0"]
+    command = [
+        sys.executable,
+        "-m",
+        "solo_dist.commands.launch",
+        f"--workers={workers}",
+        "--cores_per_worker=1",
+        "--max_restarts=0",
+    ]
     environ = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
-    done = subprocess.run(
-        [*command, f"--log_dir={log_dir}", *arguments], cwd=ROOT, env=environ, capture_output=True, text=True
-    )
+    done = subprocess.run([*command, f"--log_dir={log_dir}", *arguments], env=environ, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stdout[-3000:] + done.stderr[-3000:])
     return done.stdout
@@ -65,15 +69,15 @@ def _images_per_second(workdir: Path, workers: int, folder: str) -> float:
 
 
 def _parameters() -> int:
-    command = [sys.executable, "-m", "tools.inspect_model", f"--config={RECIPE}"]
-    table = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "solo_dist.commands.inspect_model", f"--config={RECIPE}"]
+    table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     total = next(line for line in table.splitlines() if line.startswith("total"))
     return int(total.split()[2].replace(",", ""))
 
 
 def _ring_bytes_per_second(size: int, folder: str) -> float:
     """Bandwidth of the link of a ring of two, from the time of an all-reduce alone."""
-    module = ["--module=tools.benchmarks.scaling", "--", "allreduce", str(size)]
+    module = ["--module=solo_dist.benchmarks.scaling", "--", "allreduce", str(size)]
     output = _launch(2, Path(folder) / "ring", *module)
     seconds = float(output.split("seconds:")[1].split()[0])
     return size / seconds  # 2 (W - 1) / W is 1 for two workers

@@ -18,7 +18,7 @@ _POLL_SECONDS = 0.1
 
 
 class DataService:
-    """The processes of `python -m tools.data_service`; a context manager that ends them.
+    """The processes of `solo-dist data-service`; a context manager that ends them.
 
     Args:
       workers: number of data workers; 0: no service at all.
@@ -59,7 +59,7 @@ class DataService:
     def _start(self, name: str) -> None:
         with (self._log_dir / f"{name}.log").open("ab") as output:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-u", "-m", "tools.data_service", *self._arguments[name]],
+                [sys.executable, "-u", "-m", "solo_dist.commands.data_service", *self._arguments[name]],
                 env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -82,7 +82,7 @@ def test_a_damaged_shard_is_named(manifest, tmp_path):
 
 
 def test_the_program(manifest, tmp_path):
-    command = [sys.executable, "-m", "tools.inspect_shards", f"--shards={manifest.folder}"]
+    command = [sys.executable, "-m", "solo_dist", "inspect", f"--shards={manifest.folder}"]
     done = subprocess.run([*command, f"--output={tmp_path}/o"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "instances by category" in done.stdout, done.stderr
     assert PIL.Image.open(tmp_path / "o" / "record_000000.png").width > 300

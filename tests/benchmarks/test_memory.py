@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.benchmarks import memory
-from tools.benchmarks.timing import Options
+from solo_dist.benchmarks import memory
+from solo_dist.benchmarks.timing import Options
 
 RECIPE = Path(__file__).parents[1] / "distributed" / "tiny.py"
 

@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
+from solo_dist.benchmarks.timing import Options, alternate, ratio, report, yardstick
 from solo_dist.config import GridConfig, PostprocessConfig
 from solo_dist.solo.postprocess import detect, paste_masks, points_nms
-from tools.benchmarks.timing import Options, alternate, ratio, report, yardstick
 
 CANVAS, CHANNELS, CATEGORIES, PLANTED = (800, 1216), 256, 80, 700
 GRID, CONFIG = GridConfig(), PostprocessConfig()

@@ -559,7 +559,7 @@ def command(data_set, output, *more):
     ranges = "--config.model.grid.scale_ranges=((1,24),(16,48),(40,512))"
     arguments = [f"--annotations={data_set.folder}/instances.json", f"--images={data_set.folder}/images"]
     arguments += [f"--output={output}", f"--config={ROOT}/configs/shapes_tiny.py", "--canvas=64x96", *config, ranges]
-    return [sys.executable, "-m", "tools.shard_coco", *arguments, "--num_shards=9", *more]
+    return [sys.executable, "-m", "solo_dist", "shard", *arguments, "--num_shards=9", *more]
 
 
 def test_the_program_with_two_processes_gives_the_same_bytes(many, tmp_path):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from solo_dist.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, report
 from solo_dist.config import AugmentConfig, Config, DataConfig, ModelConfig
 from solo_dist.data import transforms
 from solo_dist.data.input import pipeline
@@ -21,7 +22,6 @@ from solo_dist.data.sharding import shapes
 from solo_dist.data.sharding.copy import copy_shards
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
-from tools.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, report
 
 CANVAS = (512, 512)
 BATCH = 8

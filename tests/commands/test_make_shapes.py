@@ -111,11 +111,11 @@ def test_impossible_settings_name_the_option(tmp_path, changes, option):
 
 ENSURE = """
 import sys
-from configs.shapes_tiny import get_config
+from solo_dist import recipes
 from solo_dist.data.sharding.shapes import ensure_shapes
 
 if __name__ == "__main__":
-    folders = [ensure_shapes(sys.argv[1], get_config(), num_train=3, num_validation=2) for _ in range(2)]
+    folders = [ensure_shapes(sys.argv[1], recipes.get("shapes_tiny"), num_train=3, num_validation=2) for _ in range(2)]
     assert folders[0] == folders[1]
     import tensorflow as tf
     cpus = tf.config.list_physical_devices("CPU")
@@ -143,7 +143,7 @@ def test_the_trainer_gets_shards_and_can_still_configure_tensorflow(tmp_path):
 
 def test_the_program_makes_both_splits(tmp_path):
     arguments = [f"--output={tmp_path}/s/", "--num_train=2", "--num_validation=1", "--side=48", "--num_categories=4"]
-    command = [sys.executable, "-m", "tools.make_shapes", *arguments]
+    command = [sys.executable, "-m", "solo_dist", "make-shapes", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and f"{tmp_path}/s/train: made" in done.stdout, done.stderr
     for split, count in zip(shapes.SPLITS, (2, 1), strict=True):

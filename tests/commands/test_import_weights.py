@@ -16,7 +16,7 @@ OFFICIAL = json.loads((ROOT / "tests" / "golden" / "state_dict_keys.json").read_
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "tools.import_weights", *arguments]
+    command = [sys.executable, "-m", "solo_dist", "import-weights", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -31,7 +31,7 @@ def light(tmp_path_factory) -> Path:
 
 
 def test_official_light_model_is_imported_with_its_table(light, tmp_path):
-    config = "--config=configs/solov2_light_448_r50_fpn_3x.py"
+    config = "--config=solov2_light_448_r50_fpn_3x"
     result = run(config, f"--input={light}", f"--output={tmp_path}/imported")
     assert result.returncode == 0, result.stderr
     assert "left over           0" in result.stdout and "missing             0" in result.stdout
@@ -45,7 +45,7 @@ def test_official_light_model_is_imported_with_its_table(light, tmp_path):
 
 
 def test_a_folder_with_other_files_is_refused_and_kept(light, tmp_path):
-    config = "--config=configs/solov2_light_448_r50_fpn_3x.py"
+    config = "--config=solov2_light_448_r50_fpn_3x"
     (tmp_path / "light.safetensors").write_bytes(light.read_bytes())
     result = run(config, f"--input={tmp_path}/light.safetensors", f"--output={tmp_path}/")
     assert result.returncode == 2

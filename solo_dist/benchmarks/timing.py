@@ -1,7 +1,7 @@
 """Fair timing on a machine that others use too: cases take turns, medians are compared, and a fixed unit scales them.
 
 A part of the benchmark is a function `run(options: Options) -> dict[str, float]` in a module of its own, listed in
-`PARTS` of tools/benchmark.py:
+`PARTS` of solo_dist/commands/benchmark.py:
 
     seconds = alternate({"mine": lambda: mine(x), "other": lambda: other(x), "unit": yardstick()}, options.rounds)
     return {"other_vs_mine": ratio(seconds, "other", "mine"), "units": ratio(seconds, "mine", "unit")}

@@ -4,7 +4,7 @@ With --config, a table for that recipe on one device. Without, what accumulation
 the official R50 3x model at 512x512. On a GPU it is the memory of the device, on a CPU that of the process. Every case
 is a fresh process.
 
-    python -m tools.benchmark --what=memory --config=configs/solov2_r50_fpn_3x.py --memory_gb=6
+    solo-dist benchmark --what=memory --config=solov2_r50_fpn_3x --memory_gb=6
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from configs import solov2_r50_fpn_3x
+from solo_dist import recipes
+from solo_dist.benchmarks.timing import Options, peak_kilobytes, resident_kilobytes
+from solo_dist.benchmarks.training import make_step
 from solo_dist.config import Config
 from solo_dist.solo.network import build_model
 from solo_dist.training.memory import images_that_fit_into
-from tools.benchmarks.timing import Options, peak_kilobytes, resident_kilobytes
-from tools.benchmarks.training import make_step
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 ACCUMULATION = 8
@@ -43,7 +43,7 @@ def run(options: Options) -> dict[str, float]:
 
 
 def _ratios() -> dict[str, float]:
-    config = solov2_r50_fpn_3x.get_config()
+    config = recipes.get("solov2_r50_fpn_3x")
     config.data.canvas, config.model.num_categories = (512, 512), 80
     saving = dataclasses.replace(config, train=dataclasses.replace(config.train, recompute="all"))
     cases = {"one picture": (config, 1), "accumulated": (config, ACCUMULATION), "recompute=all": (saving, 1)}
@@ -106,7 +106,7 @@ def _with_precision(config: Config, precision: str) -> Config:
 def measure(config: Config, micro_batch: int, accumulation: int = 1) -> Peak | None:
     """The peak of a few steps in a fresh process; None where memory does not suffice."""
     case = json.dumps({"config": config.to_json(), "micro_batch": micro_batch, "accumulation": accumulation})
-    command = [sys.executable, "-m", "tools.benchmarks.memory"]
+    command = [sys.executable, "-m", "solo_dist.benchmarks.memory"]
     done = subprocess.run(command, input=case, capture_output=True, text=True)
     if done.returncode == -signal.SIGKILL or "ResourceExhaustedError" in done.stderr:
         return None

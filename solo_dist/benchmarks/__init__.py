@@ -1,0 +1,1 @@
+"""The parts of `solo-dist benchmark`: each module has `run(options) -> {name: number}` and prints what it measures."""

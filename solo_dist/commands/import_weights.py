@@ -1,0 +1,91 @@
+r"""Converts the weights of other programs (PyTorch, Keras) into a checkpoint; needs no PyTorch.
+
+    solo-dist import-weights --config=solov2_r50_fpn_3x --input=SOLOv2_R50_3x.pth \
+        --output=checkpoints/solov2_r50_3x
+    solo-dist import-weights --config=solov2_light_448_r50_fpn_3x --input=Light.pth \
+        --output=checkpoints/mine --data=mine/shards
+    solo-dist import-weights --config=solov2_r50_fpn_3x --input=resnet50.safetensors --part=backbone \
+        --output=checkpoints/resnet50
+
+Read are official SOLO, AdelaiDet (with --config.model.backbone.stride_in_1x1), torchvision and timm ResNets and
+EfficientNet-Lite as .pth or .safetensors, and backbones of keras.applications as .h5 or .keras. The result serves as
+--checkpoint of evaluate, predict and export, and as model.weights or model.backbone.weights of a training run.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from solo_dist import cli
+from solo_dist.config import Config
+from solo_dist.errors import ConfigError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe of the model to fill.", lock_config=True)
+_INPUT = flags.DEFINE_string("input", None, "The weights: a path or URL.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the checkpoint to write.", required=True)
+_PART = flags.DEFINE_enum("part", "model", ["model", "backbone"], "What to convert.")
+_STRICT = flags.DEFINE_bool("strict", True, "Fail where arrays are left over, missing or of another shape.")
+_DATA = flags.DEFINE_string("data", "", "Folder of shards whose categories the model is to have; empty: COCO's 80.")
+flags.mark_flag_as_required("config")
+
+CANVAS = (64, 64)  # variables do not depend on it
+
+
+def main(arguments: list[str]) -> None:
+    """Reads, matches, prints the table and writes the checkpoint."""
+    del arguments
+    from solo_dist.run.checkpoint import save_arrays
+    from solo_dist.solo.network import build_model
+    from solo_dist.weights import load
+    from solo_dist.weights.files import read_weights
+
+    _check_output()
+    config = _CONFIG.value
+    categories = _categories(config)
+    config.model.num_categories = len(categories)
+    model = build_model(config.model, CANVAS)
+    variables = load.variables_by_name(model)
+    if _PART.value == "backbone":
+        variables = {name: variable for name, variable in variables.items() if name.startswith("backbone/")}
+    match = load.match_weights(read_weights(_INPUT.value), variables, _INPUT.value)
+    if _PART.value == "backbone":
+        match.not_needed += [name for name in match.left_over if not name.startswith("backbone/")]
+        match.left_over = [name for name in match.left_over if name.startswith("backbone/")]
+    print(match.table())
+    load.check_arrangement(match, config.model)
+    match.check(_STRICT.value)
+    load.assign(match, variables)
+    arrays = {f"model/{variable.path}": variable.numpy() for variable in variables.values()}
+    metadata = {"step": 0, "images": 0, "best_ap": 0.0, "categories": categories, "recipe": config.name}
+    save_arrays(_OUTPUT.value.rstrip("/"), arrays, metadata | {"imported_from": _INPUT.value})
+    print(f"Written to {_OUTPUT.value}.")
+
+
+def _check_output() -> None:
+    """Writing a checkpoint removes all that is in its folder, so nothing but an earlier one may be there."""
+    from solo_dist.run.checkpoint import ARRAYS_FILE, COMMIT_FILE
+    from solo_dist.storage import file_io
+
+    output = _OUTPUT.value.rstrip("/")
+    others = [name for name in file_io.names(output) if not name.startswith((ARRAYS_FILE, COMMIT_FILE))]
+    if others:
+        raise ConfigError(
+            f"--output={_OUTPUT.value} holds other files ({others[0]}), which would be deleted; name a folder for this "
+            f"checkpoint alone, for example --output={output}/imported."
+        )
+
+
+def _categories(config: Config) -> list[dict]:
+    from solo_dist.data.schema import load_manifest
+    from solo_dist.weights.coco_categories import coco_categories
+
+    categories = load_manifest(_DATA.value).categories if _DATA.value else coco_categories()
+    if config.model.num_categories not in (0, len(categories)):
+        raise ConfigError(
+            f"model.num_categories={config.model.num_categories}, but there are {len(categories)} categories: "
+            "give --data=SHARDS with yours."
+        )
+    return categories
+
+
+if __name__ == "__main__":
+    cli.run(main)
