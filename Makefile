@@ -1,7 +1,7 @@
 # make demo | test | lint | format: each first sets up a virtual environment, once, in $(VENV).
 #
-#   PYTHON=/path/to/python3.11   the Python to make it with; otherwise the newest of 3.12, 3.11 and 3.10 that runs
-#   VENV=.venv                   where it is
+#   PYTHON=/path/to/python3.11   the Python to make it with; by default the newest of 3.12, 3.11 and 3.10 that runs
+#   VENV=.venv                   folder of the environment
 #   PYTEST_ARGS="-k targets"     more arguments for pytest
 #   DEMO=runs/shapes_tiny        run directory of the demo
 
@@ -12,6 +12,7 @@ DEMO ?= runs/shapes_tiny
 DEMO_FLAGS ?=
 
 RUN := $(VENV)/bin/python
+SOLO := $(VENV)/bin/solo-dist
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 REQUIREMENTS := setup.cfg setup.py pyproject.toml constraints.txt
 CODE := solo_dist configs tools launch tests setup.py
@@ -40,18 +41,17 @@ $(VENV)/.stamp_dev: $(RUN) $(REQUIREMENTS)
 	$(INSTALL) -e '.[test,dev]'
 	@touch $@
 
-# Making and sharding the pictures is the trainer's first step where they are missing; the same command goes on after
-# an interruption. DEMO_FLAGS="--config.train.steps=200" for a quick look.
+# If the images are missing, the trainer first makes and shards them. After an interruption the same command goes on. DEMO_FLAGS="--config.train.steps=200" for a quick look.
 demo: $(VENV)/.stamp_demo
-	$(RUN) -m solo_dist.train --config=configs/shapes_tiny.py --workdir=$(DEMO) --strategy=one_device $(DEMO_FLAGS)
-	$(RUN) -m solo_dist.evaluate --workdir=$(DEMO)
-	$(RUN) -m solo_dist.predict --workdir=$(DEMO) --images='data/shapes_tiny/validation/images/00000[0-7].jpg' \
+	$(SOLO) train --config=shapes_tiny --workdir=$(DEMO) --strategy=one_device $(DEMO_FLAGS)
+	$(SOLO) evaluate --workdir=$(DEMO)
+	$(SOLO) predict --workdir=$(DEMO) --images='data/shapes_tiny/validation/images/00000[0-7].jpg' \
 	    --output=$(DEMO)/overlays
 	@echo
-	@echo "Pictures:     $(DEMO)/overlays"
+	@echo "Overlays:     $(DEMO)/overlays"
 	@echo "Metrics:      $(DEMO)/metrics.jsonl and $(DEMO)/eval"
 	@echo "TensorBoard:  $(VENV)/bin/tensorboard --logdir $(DEMO)/tensorboard"
-	@echo "Own pictures: $(RUN) -m solo_dist.predict --workdir=$(DEMO) --images='photos/*.jpg' --output=overlays"
+	@echo "Own images:   $(SOLO) predict --workdir=$(DEMO) --images='photos/*.jpg' --output=overlays"
 
 test: $(VENV)/.stamp_dev
 	$(RUN) -m pytest $(PYTEST_ARGS)
@@ -66,4 +66,4 @@ format: $(VENV)/.stamp_dev
 	$(RUN) -m ruff check --fix $(CODE)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache *.egg-info
