@@ -12,7 +12,7 @@ DEMO ?= runs/shapes_tiny
 DEMO_FLAGS ?=
 
 RUN := $(VENV)/bin/python
-SOLO := $(VENV)/bin/solo-dist
+SOLO := $(RUN) -m solo_dist
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 REQUIREMENTS := setup.cfg setup.py pyproject.toml constraints.txt
 CODE := solo_dist configs tools launch tests setup.py
@@ -41,7 +41,8 @@ $(VENV)/.stamp_dev: $(RUN) $(REQUIREMENTS)
 	$(INSTALL) -e '.[test,dev]'
 	@touch $@
 
-# If the images are missing, the trainer first makes and shards them. After an interruption the same command goes on. DEMO_FLAGS="--config.train.steps=200" for a quick look.
+# If the images are missing, the trainer first makes and shards them. After an interruption the same command goes on.
+# DEMO_FLAGS="--config.train.steps=200" for a quick look.
 demo: $(VENV)/.stamp_demo
 	$(SOLO) train --config=shapes_tiny --workdir=$(DEMO) --strategy=one_device $(DEMO_FLAGS)
 	$(SOLO) evaluate --workdir=$(DEMO)
@@ -51,7 +52,7 @@ demo: $(VENV)/.stamp_demo
 	@echo "Overlays:     $(DEMO)/overlays"
 	@echo "Metrics:      $(DEMO)/metrics.jsonl and $(DEMO)/eval"
 	@echo "TensorBoard:  $(VENV)/bin/tensorboard --logdir $(DEMO)/tensorboard"
-	@echo "Own images:   $(SOLO) predict --workdir=$(DEMO) --images='photos/*.jpg' --output=overlays"
+	@echo "Own images:   $(VENV)/bin/solo-dist predict --workdir=$(DEMO) --images='photos/*.jpg' --output=overlays"
 
 test: $(VENV)/.stamp_dev
 	$(RUN) -m pytest $(PYTEST_ARGS)

@@ -3,13 +3,13 @@
 Source: P. Timonin, "Gain a better understanding of computer vision: Dynamic SOLO (SOLOv2) with TensorFlow", 2025:
 grids 40, 36, 24, 16 on P2 to P5, scale ranges of 60 pixels, seven convolutions of 256, batch 32, SGD at 0.001.
 It reports no mask AP. Targets, losses and the arrangement of the heads are the official ones here; theirs differ.
-The length is ours: 12 epochs of COCO at 32 pictures a step.
+The length is ours: 12 epochs of COCO at 32 images a step.
 
     solo-dist train --config=article_r50_480 --workdir=runs/article --strategy=mirrored
     solo-dist train --config=article_r50_480 --workdir=runs/article --strategy=one_device \
         --config.train.micro_batch=4
 
-For one's own small data set: --config.data.train=SHARDS --config.data.validation=SHARDS --config.train.steps=2000
+For a small data set of your own: --config.data.train=SHARDS --config.data.validation=SHARDS --config.train.steps=2000
 """
 
 from solo_dist.config import (

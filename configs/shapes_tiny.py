@@ -2,7 +2,7 @@
 
 Source: our own; what trained well on two cores: a residual backbone of width 32 with GroupNorm, four levels, AdamW
 with warm-up (without it the dice loss can jump to its ceiling and stay there).
-The data set is made and sharded by the trainer where it is missing.
+If the data set is missing, the trainer makes and shards it.
 
     solo-dist train --config=shapes_tiny --workdir=runs/shapes_tiny --strategy=one_device
     solo-dist evaluate --config=shapes_tiny --workdir=runs/shapes_tiny

@@ -1,7 +1,7 @@
 """SOLOv2 Light with ResNet-34 at 448 pixels: solov2_light_448_r50_fpn_3x with a smaller backbone.
 
 Source: WXinlong/SOLO, configs/solov2/solov2_light_448_r34_fpn_8gpu_3x.py.
-Published mask AP on val2017: 32.0 at 20 ms a picture on a V100 (the publisher's figures; not measured with this code).
+Published mask AP on val2017: 32.0 at 20 ms an image on a V100 (the publisher's figures; not measured with this code).
 
     solo-dist train --config=solov2_light_448_r34_fpn_3x --workdir=runs/light_r34 \
         --strategy=mirrored --config.runtime.precision=bfloat16

@@ -1,7 +1,7 @@
 """SOLOv2 Light with ResNet-50 at 448 pixels: two convolutions of 256 in the heads, kernels of 128.
 
 Source: WXinlong/SOLO, configs/solov2/solov2_light_448_r50_fpn_8gpu_3x.py.
-Published mask AP on val2017: 33.7 at 24 ms a picture on a V100 (the publisher's figures; not measured with this code).
+Published mask AP on val2017: 33.7 at 24 ms an image on a V100 (the publisher's figures; not measured with this code).
 Schedule of solov2_r50_fpn_3x; short sides 352 to 512 in training, 448 in tests.
 
     solo-dist train --config=solov2_light_448_r50_fpn_3x --workdir=runs/light_r50 \

@@ -2,8 +2,8 @@
 
 Source: WXinlong/SOLO, configs/solov2/solov2_r50_fpn_8gpu_3x.py; SOLOv2, NeurIPS 2020, table 1.
 Published mask AP on val2017: 37.5 (the publisher's figure; not measured with this code). Time: 24 hours on 8 V100 at
-the 48 pictures a second that AdelaiDet reports.
-Schedule: 7330 steps an epoch of 117,266 pictures at 16 a step; rate / 10 after epochs 27 and 33.
+the 48 images a second that AdelaiDet reports.
+Schedule: 7330 steps an epoch of 117,266 images at 16 a step; rate / 10 after epochs 27 and 33.
 
 Eight GPUs, and one GPU with the same gradient by accumulation:
 
@@ -12,8 +12,8 @@ Eight GPUs, and one GPU with the same gradient by accumulation:
     solo-dist train --config=solov2_r50_fpn_3x --workdir=runs/r50_3x --strategy=one_device \
         --config.runtime.precision=bfloat16 --config.train.micro_batch=2
 
-The canvas is that of landscape pictures, so portrait ones come out smaller than in the official code;
---config.data.canvas=1344,1344 treats both alike at 1.7 times the cost.
+The canvas is that of landscape images, so portrait images become smaller than in the official code. With
+--config.data.canvas=1344,1344 both are treated alike, at 1.7 times the cost.
 """
 
 from solo_dist.config import (

@@ -1,7 +1,7 @@
-"""The input pipeline beside what no pipeline can beat: decoding the original pictures, and decoding and resizing them.
+"""The speed of the input pipeline, compared with two lower bounds: decoding the images, and decoding and resizing them.
 
-All cases are tf.data pipelines over the same pictures on the same cores; they take turns in one process. Given a folder
-of shards, in a bucket for example, it is read as it is, through a cache, and from a copy on the local disk.
+All cases are tf.data pipelines over the same images on the same cores; they take turns in one process. If --data is a
+folder of shards, for example in a bucket, the cases are reading it directly, through a cache, and from a local copy.
 """
 
 import json
@@ -33,7 +33,7 @@ AUGMENT = {
 
 
 def run(options: Options) -> dict[str, float]:
-    """Images a second of both paths and both floors, memory, the cost of restoring, and the stages of each path."""
+    """Images/s of both paths and both bounds, memory, the cost of restoring, and the time of each stage of a path."""
     if options.data and is_complete(options.data.rstrip("/")):
         return _throughput_of_shards(options.data.rstrip("/"), options.rounds)
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +104,7 @@ def _throughput(data: str, recipes: dict[str, Config], rounds: int) -> dict[str,
 
 
 def _floor(data: str, resize: bool) -> tf.data.Dataset:
-    """The original pictures without end: read and decoded, or also resized to the size they take on the canvas."""
+    """The original images, repeated: read and decoded, or also resized to the size they take on the canvas."""
     with tf.io.gfile.GFile(f"{data}/instances.json") as file:
         paths = [f"{data}/images/{image['file_name']}" for image in json.load(file)["images"]]
 
@@ -122,9 +122,9 @@ def _parallel(dataset: tf.data.Dataset, function: Callable[..., object]) -> tf.d
 
 
 def _turn(dataset: tf.data.Dataset, elements: int) -> Callable[[], None]:
-    """A function that takes the next elements of an endless data set, in steady state.
+    """A function that takes the next elements of an endless data set.
 
-    What was prepared between turns is taken first, in time that counts; it is small against a turn.
+    The few elements that were prefetched since the last turn count too; a turn takes far more.
     """
     iterator = iter(dataset)
 
@@ -170,8 +170,8 @@ def _milliseconds_by_stage(path: str, recipe: Config, rounds: int) -> dict[str, 
     paint = pipeline.element_builder(recipe, manifest, training=True)
 
     def element(position: tf.Tensor) -> dict[str, tf.Tensor]:
-        picture, _ = reader.read(order.record(position))
-        return paint(parse_record(picture.serialized), picture.image, position)
+        record, _ = reader.read(order.record(position))
+        return paint(parse_record(record.serialized), record.image, position)
 
     def targets_only(position: tf.Tensor) -> list[tf.Tensor]:
         return [value for key, value in element(position).items() if key != "image"]
@@ -181,9 +181,9 @@ def _milliseconds_by_stage(path: str, recipe: Config, rounds: int) -> dict[str, 
         "order_and_read": _parallel(positions, lambda p: reader.records(order.record(p)).get_single_element()),
         "decode": _parallel(positions, lambda p: reader.read(order.record(p))[0]),
         "targets": _parallel(positions, targets_only),
-        "picture": _parallel(positions, element),
+        "image": _parallel(positions, element),
     }
-    # What a stage makes stays inside: handing it to Python costs more than some stages.
+    # Each case returns zeros: handing the elements themselves to Python would take longer than some stages.
     datasets = {name: dataset.map(lambda *_: 0).batch(BATCH) for name, dataset in stages.items()}
     datasets["batch"] = pipeline.build_dataset(recipe, "train", batch_size=BATCH)
     cases = {name: _turn(dataset, IMAGES_A_TURN // BATCH) for name, dataset in datasets.items()}

@@ -1,7 +1,7 @@
-"""The mask loss on positives only against the dense formulation that published TensorFlow ports have.
+"""The mask loss on positives only, compared with the dense formulation of published TensorFlow ports.
 
-Forward and backward of two pictures of 512x512 with 256 channels and 64 positives each. Dense means a mask channel for
-every one of the 3,728 cells of grids 40, 36, 24 and 16, with a target of the same size.
+Forward and backward pass of two images of 512x512 with 256 channels and 64 positives each. Dense means a mask channel
+for every one of the 3,728 cells of grids 40, 36, 24 and 16, with a target of the same size.
 
     python -m solo_dist.benchmarks.loss dense     # one case alone, for its time and peak memory
 """
@@ -24,9 +24,10 @@ CASES = ("dense", "sparse", "sparse compiled")
 
 
 def run(options: Options) -> dict[str, float]:
-    """Ratios of time and of the peak memory beyond the inputs; larger is better for the sparse form.
+    """Ratios of time and of peak memory beyond the inputs: dense over sparse.
 
-    Each turn is a process of its own: what a case of 2 GB does to caches and allocator would slow the one after it.
+    Each turn is a process of its own: the 2 GB of the dense case would leave caches and the allocator in a state that
+    slows the case after it.
     """
     seconds: dict[str, list[float]] = {name: [] for name in CASES}
     megabytes: dict[str, float] = {}
@@ -71,7 +72,7 @@ def _sparse_loss(cells: np.ndarray, random: np.random.Generator) -> Callable[[tf
 
 
 def _dense_loss(cells: np.ndarray) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    # Channels last, as a 1x1 convolution with one kernel a cell gives it.
+    # Channels last: the layout of the result of a 1x1 convolution with one kernel for each cell.
     masks = tf.cast(tf.random.uniform([BATCH, SIDE * SIDE, GRID.num_cells], maxval=5, dtype=tf.int32) == 0, tf.uint8)
     positive = np.zeros([BATCH, GRID.num_cells], bool)
     np.put_along_axis(positive, cells, True, axis=1)

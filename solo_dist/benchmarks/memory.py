@@ -1,8 +1,8 @@
-"""Will it fit? The peak memory of a training step by micro-batch and precision, and what to set for a given memory.
+"""The peak memory of a training step by micro-batch and precision, and which flags fit into a given memory.
 
-With --config, a table for that recipe on one device. Without, what accumulation and recomputation do to the memory of
-the official R50 3x model at 512x512. On a GPU it is the memory of the device, on a CPU that of the process. Every case
-is a fresh process.
+With --config it prints a table for that recipe on one device; without it, how accumulation and recomputation change the
+memory of the official R50 3x model at 512x512. Measured is the memory of the GPU, or of the process if there is no GPU.
+Every case is a fresh process.
 
     solo-dist benchmark --what=memory --config=solov2_r50_fpn_3x --memory_gb=6
 """
@@ -32,7 +32,7 @@ class Peak(NamedTuple):
     """Gigabytes (10^9)."""
 
     total: float
-    """Of the device, or of the process where there is no GPU."""
+    """Of the GPU, or of the process if there is no GPU."""
     step: float
     """Beyond what network, optimizer, the sum of accumulated gradients and the prepared graph take."""
 
@@ -46,11 +46,11 @@ def _ratios() -> dict[str, float]:
     config = recipes.get("solov2_r50_fpn_3x")
     config.data.canvas, config.model.num_categories = (512, 512), 80
     saving = dataclasses.replace(config, train=dataclasses.replace(config.train, recompute="all"))
-    cases = {"one picture": (config, 1), "accumulated": (config, ACCUMULATION), "recompute=all": (saving, 1)}
+    cases = {"one image": (config, 1), "accumulated": (config, ACCUMULATION), "recompute=all": (saving, 1)}
     peaks = {name: _require(name, measure(case, 1, accumulation)) for name, (case, accumulation) in cases.items()}
     for name, peak in peaks.items():
         print(f"  {name:<28}{peak.step:10.2f} GB for the step   {peak.total:10.2f} GB in all")
-    plain = peaks["one picture"]
+    plain = peaks["one image"]
     return {
         f"accumulation_{ACCUMULATION}_vs_1": peaks["accumulated"].step / plain.step,
         f"accumulation_{ACCUMULATION}_vs_1_in_all": peaks["accumulated"].total / plain.total,
@@ -83,7 +83,7 @@ def _table(config: Config, gigabytes: float) -> dict[str, float]:
         advice.append(_advice(precision, fitting, share))
     if gigabytes:
         print(f"  For {gigabytes:g} GB and a global batch of {share} on one device:", *advice, sep="\n    ")
-        print(f"  auto would take {_automatic(config, gigabytes)} pictures at a time in {config.runtime.precision}.")
+        print(f"  auto would take {_automatic(config, gigabytes)} images at a time in {config.runtime.precision}.")
     return results
 
 
@@ -104,14 +104,14 @@ def _with_precision(config: Config, precision: str) -> Config:
 
 
 def measure(config: Config, micro_batch: int, accumulation: int = 1) -> Peak | None:
-    """The peak of a few steps in a fresh process; None where memory does not suffice."""
+    """The peak of a few steps in a fresh process; None if memory does not suffice."""
     case = json.dumps({"config": config.to_json(), "micro_batch": micro_batch, "accumulation": accumulation})
     command = [sys.executable, "-m", "solo_dist.benchmarks.memory"]
     done = subprocess.run(command, input=case, capture_output=True, text=True)
     if done.returncode == -signal.SIGKILL or "ResourceExhaustedError" in done.stderr:
         return None
     if done.returncode:
-        raise RuntimeError(f"Measuring {config.name} with {micro_batch} pictures failed:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"Measuring {config.name} with {micro_batch} images failed:\n{done.stderr[-2000:]}")
     return Peak(*json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -1,4 +1,4 @@
-"""Whole post-processing of one 800x1216 picture with several hundred candidates, up to masks at that size."""
+"""Whole post-processing of one 800x1216 image with several hundred candidates, up to masks at that size."""
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +12,7 @@ GRID, CONFIG = GridConfig(), PostprocessConfig()
 
 
 def run(options: Options) -> dict[str, float]:
-    """In units, for masks like objects and for masks of noise all over the picture; the official code takes 33."""
+    """In units, for masks like objects and for masks of noise all over the image; the official code takes 33."""
     unit = yardstick()
     compiled = tf.function(lambda outputs: detect(outputs, GRID, CONFIG), autograph=False)
 

@@ -1,7 +1,7 @@
-"""Two workers of one core each against one, with the same batch a worker, and what the cost model expects of them.
+"""The images/s of two workers of one core each over those of one worker, and the ratio that the cost model predicts.
 
-Real trainings of the demo's network on its pictures, under the launcher, in turns. The cost model gets the rate of the
-one worker and the bandwidth of an all-reduce alone, measured between the same two cores.
+The cases are real trainings of the demo under the launcher, with the same batch a worker; they take turns. The cost
+model is given the images/s of the one worker and the bandwidth of an all-reduce alone between the same two cores.
 
     python -m solo_dist.benchmarks.scaling allreduce 8000000     # one worker of the measurement, under the launcher
 """
@@ -25,7 +25,7 @@ IMAGES, STEPS, LOG_EVERY, WARMUP = 8, 40, 5, 10
 
 
 def run(options: Options) -> dict[str, float]:
-    """Images/s of two workers over those of one (2 is perfect), and the same as the cost model has it."""
+    """Images/s of two workers over those of one (2 is perfect), measured and predicted by the cost model."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:
         ensure_shapes(f"{folder}/shapes", recipes.get(RECIPE), 64, 8)
@@ -76,7 +76,7 @@ def _parameters() -> int:
 
 
 def _ring_bytes_per_second(size: int, folder: str) -> float:
-    """Bandwidth of the link of a ring of two, from the time of an all-reduce alone."""
+    """Bandwidth of the link in a ring of two workers, from the time of an all-reduce alone."""
     module = ["--module=solo_dist.benchmarks.scaling", "--", "allreduce", str(size)]
     output = _launch(2, Path(folder) / "ring", *module)
     seconds = float(output.split("seconds:")[1].split()[0])

@@ -1,4 +1,4 @@
-"""The shard tool with one process and with one a core: how far the work is shared, and that the bytes are the same."""
+"""The speed of `solo-dist shard` with one process and with one for each core; the shards must have the same bytes."""
 
 import json
 import os
@@ -13,11 +13,11 @@ from solo_dist.data.sharding import shapes
 from solo_dist.storage import file_io
 
 IMAGES = 640
-"""At least so many, so that the start of the processes counts for little; a smaller data set is repeated."""
+"""A smaller data set is repeated to this many images, so that the start of the processes takes a small share."""
 
 
 def run(options: Options) -> dict[str, float]:
-    """Images a second of both, and the share of `processes` times the speed of one process that is reached."""
+    """Images/s of both cases, and the speed of all processes over `processes` times that of one."""
     processes = max(2, len(os.sched_getaffinity(0)))
     if options.data and not file_io.exists(f"{options.data}/instances.json"):
         print(f"  {options.data} has no instances.json to shard; left out.")
@@ -49,7 +49,7 @@ def run(options: Options) -> dict[str, float]:
 
 
 def _repeat(source: str, target: str) -> int:
-    """Writes the annotations with every picture so often that there are IMAGES of them; returns how many there are."""
+    """Writes the annotations with every image repeated until there are at least IMAGES; returns their number."""
     coco = json.loads(file_io.read(source))
     copies = -(-IMAGES // len(coco["images"]))
     image_step = 1 + max(image["id"] for image in coco["images"])

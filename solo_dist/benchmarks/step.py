@@ -1,7 +1,7 @@
-"""One whole training step (forward, loss, backward, optimizer) of the official R50 3x model on one 512x512 picture.
+"""One whole training step (forward, loss, backward, optimizer) of the official R50 3x model on one 512x512 image.
 
-The picture has 10 instances, numbers are float32. Once with the loss compiled by XLA, once with nothing compiled; on a
-GPU, once with forward and backward pass compiled.
+The image has 10 instances; the network computes in float32. One case compiles the loss by XLA, one compiles nothing; on
+a GPU a third one compiles the forward and backward pass.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from solo_dist.training.step import compile_scope
 
 CANVAS, CATEGORIES = (512, 512), 80
 PASSES = 3
-"""Multiply-adds of a step over those of the forward pass: there are two gradients, of inputs and of kernels. A few
-percent too many: the frozen stem and first stage have none."""
+"""Multiply-adds of a step over those of its forward pass: gradients of inputs and of kernels take as many again, each.
+This is a few percent too high, because the frozen stem and first stage have no gradients."""
 
 
 def run(options: Options) -> dict[str, float]:

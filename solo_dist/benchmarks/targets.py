@@ -1,4 +1,4 @@
-"""Target assignment of a crowded picture: 40 instances on a canvas of 800x1216, official grids."""
+"""Target assignment of a crowded image: 40 instances on a canvas of 800x1216, official grids."""
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +13,7 @@ NUM_INSTANCES = 40
 
 
 def run(options: Options) -> dict[str, float]:
-    """From masks as row runs to positives, category grid and masks at 1/4, in units."""
+    """From masks as run lengths to positives, category grid and masks at 1/4, in units."""
     instances = [rle.dense_to_runs(mask) for mask in _ellipses()]
     masks = rle.from_numpy(instances)
     boxes = rle.tight_boxes(masks, NUM_INSTANCES)

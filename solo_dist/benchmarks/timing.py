@@ -1,4 +1,4 @@
-"""Fair timing on a machine that others use too: cases take turns, medians are compared, and a fixed unit scales them.
+"""Timing that is fair on a shared machine: cases take turns, medians are compared, and times are scaled by a unit.
 
 A part of the benchmark is a function `run(options: Options) -> dict[str, float]` in a module of its own, listed in
 `PARTS` of solo_dist/commands/benchmark.py:
@@ -22,22 +22,22 @@ from solo_dist.config import Config
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """The flags of `solo-dist benchmark`."""
 
     rounds: int = 5
-    """How often each case takes its turn."""
+    """Turns that each case takes."""
     data: str = ""
-    """Folder with instances.json and images/, or of shards; empty: pictures made for the purpose."""
+    """Folder with instances.json and images/, or of shards; empty: images are made."""
     config: Config | None = None
     """Recipe whose memory is measured."""
     memory_gigabytes: float = 0.0
-    """Memory that the recipe shall fit into; 0: any."""
+    """Memory that the recipe has to fit into; 0: any."""
 
 
 def alternate(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each turn of each case; one more turn of each comes first and does not count.
+    """Seconds of each turn of each case. A first turn of each is a warm-up and does not count.
 
-    A case must have finished its work when it returns: end it with `.numpy()` where TensorFlow runs ahead.
+    A case must have finished its work when it returns: if it leaves TensorFlow computing, end it with `.numpy()`.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(rounds + 1):
@@ -62,7 +62,7 @@ def report(seconds: Mapping[str, list[float]]) -> None:
 
 
 def run_python(*arguments: str) -> str:
-    """What `python arguments` prints; where it fails, its messages come with the error."""
+    """What `python arguments` prints to stdout. Raises RuntimeError, with the end of its stderr, if it fails."""
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"python {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
@@ -70,7 +70,7 @@ def run_python(*arguments: str) -> str:
 
 
 def peak_kilobytes() -> int:
-    """Peak memory of this process alone: getrusage's would include that of the process that started this one."""
+    """Peak memory of this process alone; getrusage would include the peak of the parent process."""
     return _kilobytes("VmHWM")
 
 

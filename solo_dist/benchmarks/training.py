@@ -1,4 +1,4 @@
-"""A training step of a recipe's network on pictures made for the purpose, for the benchmarks of time and memory."""
+"""A training step of a recipe's network on images of noise, for the benchmarks of time and memory."""
 
 from collections.abc import Callable
 
@@ -37,7 +37,7 @@ def make_step(config: Config, micro_batch: int, accumulation: int = 1) -> Callab
     batch = make_batch(config, micro_batch * accumulation)
     data = tf.data.Dataset.from_tensors({name: tf.constant(value) for name, value in batch.items()}).repeat()
     batches = iter(strategy.distribute_datasets_from_function(lambda _: data))
-    step(batches, tf.constant(0), tf.zeros([2]))  # traces and optimises the graph, which takes memory of its own
+    step(batches, tf.constant(0), tf.zeros([2]))  # traces and optimises the graph before anything is measured
 
     def run() -> dict[str, float]:
         step(batches, tf.constant(1), tf.zeros([2]))
@@ -47,14 +47,14 @@ def make_step(config: Config, micro_batch: int, accumulation: int = 1) -> Callab
 
 
 def make_batch(config: Config, images: int, instances: int = INSTANCES) -> dict[str, np.ndarray]:
-    """A batch of the contract: pictures of noise, each with as many ellipses, from 1/32 to half of the canvas."""
+    """A training batch of images of noise, each with `instances` ellipses from 1/32 to half of the canvas."""
     random = np.random.default_rng(0)
     count = min(instances, config.data.max_instances)
-    pictures = [_make_picture(config, random, count) for _ in range(images)]
-    return {name: np.stack([picture[name] for picture in pictures]) for name in pictures[0]}
+    elements = [_make_element(config, random, count) for _ in range(images)]
+    return {name: np.stack([element[name] for element in elements]) for name in elements[0]}
 
 
-def _make_picture(config: Config, random: np.random.Generator, instances: int) -> dict[str, np.ndarray]:
+def _make_element(config: Config, random: np.random.Generator, instances: int) -> dict[str, np.ndarray]:
     canvas = config.data.canvas
     masks = rle.from_numpy([rle.dense_to_runs(mask) for mask in _ellipses(random, canvas, instances)])
     categories = tf.constant(random.integers(0, config.model.num_categories, instances), tf.int32)

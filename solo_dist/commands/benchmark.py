@@ -6,8 +6,8 @@ r"""Measures each part of the system on this machine, in ratios that compare acr
     solo-dist benchmark --what=all --rounds=9
     solo-dist benchmark --what=memory --config=solov2_r50_fpn_3x --memory_gb=6
 
-Cases take turns in one run and medians are compared. `units` are multiples of one 3x3 convolution of 19.3 GFLOP
-on the same machine (solo_dist/benchmarks/timing.py). Close other programs first.
+The cases of a part take turns, and their median times are compared. A unit is the time of one 3x3 convolution of
+19.3 GFLOP on the same machine (solo_dist/benchmarks/timing.py). Close other programs first.
 """
 
 import importlib
@@ -22,13 +22,13 @@ PARTS = ("sharding", "input", "targets", "loss", "step", "postprocess", "nms", "
 """Modules of solo_dist/benchmarks, each with run(options) -> {name: number}."""
 
 _WHAT = flags.DEFINE_multi_enum("what", ["all"], ["all", *PARTS], "What to measure.")
-_JSON = flags.DEFINE_string("json", "", "File that gets the numbers.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each case.", lower_bound=1)
-_DATA = flags.DEFINE_string(
-    "data", "", "Folder with instances.json and images/, or of shards; empty: pictures made for it."
-)
+_JSON = flags.DEFINE_string("json", "", "File to write the numbers to, as JSON.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns that each case takes.", lower_bound=1)
+_DATA = flags.DEFINE_string("data", "", "Folder with instances.json and images/, or of shards; empty: images are made.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, for --what=memory.", lock_config=True)
-_MEMORY = flags.DEFINE_float("memory_gb", 0.0, "Memory that the recipe shall fit into.", lower_bound=0.0)
+_MEMORY = flags.DEFINE_float(
+    "memory_gb", 0.0, "Memory that the recipe has to fit into, for --what=memory; 0: any.", lower_bound=0.0
+)
 
 
 def main(arguments: list[str]) -> None:

@@ -3,8 +3,9 @@ r"""Copies a folder of shards between disks and object stores, and verifies the 
     solo-dist copy-shards --source=gs://mine/shards/train --target=/data/shards/train
     solo-dist copy-shards --source=s3://theirs/shards/train --target=gs://mine/shards/train
 
-Sizes and checksums in the target are compared with the manifest, which is written last: until then readers get "is not
-complete yet". A copy that was interrupted is continued by the same command, which keeps what has arrived in good order.
+Sizes and checksums in the target are compared with the manifest, which is written last: a reader that comes before it
+stops with "is not complete yet". If a copy was interrupted, the same command continues it and keeps the files that
+have arrived undamaged.
 """
 
 from absl import flags

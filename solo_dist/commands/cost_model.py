@@ -1,12 +1,12 @@
 r"""Prints the efficiency to expect of a training on 1 to 256 GPUs over networks of several speeds.
 
-    solo-dist cost-model                                             # the R50 recipe
+    solo-dist cost-model                                             # for the R50 recipes
     solo-dist cost-model --parameters=65.5e6 --images_per_second=8 --images_a_step=2 --gpus_a_machine=4
 
-The model: after its micro-batches each replica holds one float32 gradient for each trained parameter; a ring
-all-reduce sends and receives 2 (W - 1) / W times that through every link, in 2 (W - 1) messages one after another.
-Nothing is computed meanwhile, since the guard against non-finite gradients needs the sum before the optimizer acts.
-The slowest link of the ring decides: that between the GPUs of a machine while they suffice, else the network.
+The model: after its micro-batches each of W replicas holds one float32 gradient for each trained parameter. A ring
+all-reduce sends 2 (W - 1) / W times these bytes through every link, in 2 (W - 1) messages one after another. Nothing is
+computed meanwhile, because the guard against non-finite gradients needs the sum before the optimizer acts. The slowest
+link of the ring decides: if one machine has enough GPUs, the link between its GPUs, else the network.
 
 `solo-dist benchmark --what=scaling` measures two workers against it.
 """
@@ -20,10 +20,8 @@ REPLICAS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 NETWORKS_GBIT = (1, 10, 25, 100, 400)
 
 _PARAMETERS = flags.DEFINE_float("parameters", 46.4e6, "Trained parameters; solo-dist inspect-model prints them.")
-_RATE = flags.DEFINE_float("images_per_second", 10.0, "Of one GPU alone.")
-_IMAGES = flags.DEFINE_float(
-    "images_a_step", 2.0, "Images of one replica in one optimizer step, over all micro-batches."
-)
+_RATE = flags.DEFINE_float("images_per_second", 10.0, "Images that one GPU alone trains on in a second.")
+_IMAGES = flags.DEFINE_float("images_a_step", 2.0, "Images of one replica in one optimizer step, in all micro-batches.")
 _GPUS = flags.DEFINE_integer("gpus_a_machine", 8, "GPUs that a machine has.")
 _INSIDE = flags.DEFINE_float("inside_gbit", 2400.0, "Bandwidth between the GPUs of a machine, gigabits a second.")
 _LATENCY = flags.DEFINE_float("latency_us", 20.0, "Time of a message between two machines, microseconds.")

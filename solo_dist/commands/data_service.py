@@ -1,11 +1,12 @@
 r"""Runs one server of a tf.data service, which makes batches for trainings on other machines.
 
     solo-dist data-service --role=dispatcher --port=5050
-    solo-dist data-service --role=worker --dispatcher=HOST:5050          # on as many machines as it takes
+    solo-dist data-service --role=worker --dispatcher=HOST:5050          # on as many machines as needed
     solo-dist train --config=... --config.data.service=grpc://HOST:5050
 
-One dispatcher serves any number of trainers. Workers need the project and the folder of shards under the same path or
-URL as the trainers; they may come and go while trainings run. Ctrl-C or SIGTERM ends a server.
+Use it if the machine of a training cannot decode images as fast as it learns from them. One dispatcher serves any
+number of trainings. Workers need solo_dist, and the shards under the same path or URL as the training. They may be
+started and ended while trainings run. Ctrl-C or SIGTERM ends a server.
 """
 
 import signal
@@ -24,11 +25,11 @@ _DISPATCHER = flags.DEFINE_string("dispatcher", "", "HOST:PORT of the dispatcher
 _HOST = flags.DEFINE_string("host", "", "Name under which trainers reach this worker; empty: that of this machine.")
 
 WORKER_TIMEOUT_MS = 10_000
-"""A worker that has not been heard of for this long is given no more work."""
+"""The dispatcher gives no more work to a worker that was silent for this long."""
 
 
 def main(arguments: list[str]) -> None:
-    """Serves until it is told to end."""
+    """Serves until SIGINT or SIGTERM."""
     del arguments
     if _ROLE.value == "worker" and ":" not in _DISPATCHER.value:
         raise ConfigError(f"--dispatcher={_DISPATCHER.value!r} must be HOST:PORT of the dispatcher.")

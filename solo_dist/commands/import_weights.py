@@ -7,9 +7,10 @@ r"""Converts the weights of other programs (PyTorch, Keras) into a checkpoint; n
     solo-dist import-weights --config=solov2_r50_fpn_3x --input=resnet50.safetensors --part=backbone \
         --output=checkpoints/resnet50
 
-Read are official SOLO, AdelaiDet (with --config.model.backbone.stride_in_1x1), torchvision and timm ResNets and
-EfficientNet-Lite as .pth or .safetensors, and backbones of keras.applications as .h5 or .keras. The result serves as
---checkpoint of evaluate, predict and export, and as model.weights or model.backbone.weights of a training run.
+It reads official SOLO models, AdelaiDet's (with --config.model.backbone.stride_in_1x1), ResNets of torchvision and timm
+and EfficientNet-Lite as .pth or .safetensors, and backbones of keras.applications as .h5 or .keras. It prints what
+became of every array. Give the result as --checkpoint to evaluate, predict and export, or as model.weights or
+model.backbone.weights to a training.
 """
 
 from absl import flags
@@ -23,11 +24,11 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe of the model t
 _INPUT = flags.DEFINE_string("input", None, "The weights: a path or URL.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the checkpoint to write.", required=True)
 _PART = flags.DEFINE_enum("part", "model", ["model", "backbone"], "What to convert.")
-_STRICT = flags.DEFINE_bool("strict", True, "Fail where arrays are left over, missing or of another shape.")
+_STRICT = flags.DEFINE_bool("strict", True, "Fail if arrays are left over, missing or of another shape.")
 _DATA = flags.DEFINE_string("data", "", "Folder of shards whose categories the model is to have; empty: COCO's 80.")
 flags.mark_flag_as_required("config")
 
-CANVAS = (64, 64)  # variables do not depend on it
+CANVAS = (64, 64)  # any: the variables of a model do not depend on it
 
 
 def main(arguments: list[str]) -> None:
@@ -61,7 +62,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _check_output() -> None:
-    """Writing a checkpoint removes all that is in its folder, so nothing but an earlier one may be there."""
+    """Raises ConfigError if --output holds other files: writing a checkpoint deletes all files of its folder."""
     from solo_dist.run.checkpoint import ARRAYS_FILE, COMMIT_FILE
     from solo_dist.storage import file_io
 

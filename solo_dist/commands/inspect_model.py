@@ -1,7 +1,9 @@
 r"""Prints the parameters and multiply-adds of each part of a recipe's model.
 
-solo-dist inspect-model --config=solov2_r50_fpn_3x
-solo-dist inspect-model --config=solov2_light_448_r18_fpn_3x --config.data.canvas=448,768
+    solo-dist inspect-model --config=solov2_r50_fpn_3x
+    solo-dist inspect-model --config=solov2_light_448_r18_fpn_3x --config.data.canvas=448,768
+
+The multiply-adds are those of one image of the recipe's canvas, with 80 categories if the recipe does not say how many.
 """
 
 from absl import flags

@@ -3,7 +3,7 @@ r"""Prints statistics of a folder of shards; draws images with their masks and p
     solo-dist inspect --shards=data/shapes_tiny/train/shards
     solo-dist inspect --shards=mine/shards --pictures=12 --output=runs/look_at_mine --flipped
 
-Statistics are of all records, or of the first --records of them.
+The statistics cover all records, or the first --records of them.
 """
 
 from absl import flags
@@ -13,9 +13,9 @@ from solo_dist.errors import ConfigError
 
 _SHARDS = flags.DEFINE_string("shards", None, "Folder of shards; a path or URL.", required=True)
 _RECORDS = flags.DEFINE_integer("records", 0, "Records to count; 0: all.", lower_bound=0)
-_OUTPUT = flags.DEFINE_string("output", "", "Folder for pictures; empty: none are drawn.")
-_PICTURES = flags.DEFINE_integer("pictures", 8, "Pictures to draw, spread over the folder of shards.", lower_bound=1)
-_FLIPPED = flags.DEFINE_bool("flipped", False, "Draw the mirrored targets.")
+_OUTPUT = flags.DEFINE_string("output", "", "Folder for drawn images; empty: none are drawn.")
+_PICTURES = flags.DEFINE_integer("pictures", 8, "Images to draw, spread over all records.", lower_bound=1)
+_FLIPPED = flags.DEFINE_bool("flipped", False, "Draw the mirrored image and its targets.")
 
 
 def main(arguments: list[str]) -> None:

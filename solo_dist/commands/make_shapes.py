@@ -5,7 +5,7 @@ r"""Makes a small data set of textured, overlapping shapes in COCO format.
     solo-dist shard --annotations=data/shapes/train/instances.json --images=data/shapes/train/images \
         --output=data/shapes/train/shards --config=shapes_tiny
 
-Masks are the visible parts; the same seed gives the same pictures. What is there already is left alone.
+Masks cover the visible parts of the shapes. The same seed gives the same images. A split that exists is not made again.
 """
 
 from absl import flags
@@ -13,12 +13,12 @@ from absl import flags
 from solo_dist import cli
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder that gets train/ and validation/.", required=True)
-_NUM_TRAIN = flags.DEFINE_integer("num_train", 2000, "Pictures to train on.", lower_bound=1)
-_NUM_VALIDATION = flags.DEFINE_integer("num_validation", 200, "Pictures to evaluate on.", lower_bound=1)
-_SIDE = flags.DEFINE_integer("side", 128, "Height and width of the pictures; the sizes of shapes go with it.")
+_NUM_TRAIN = flags.DEFINE_integer("num_train", 2000, "Images to train on.", lower_bound=1)
+_NUM_VALIDATION = flags.DEFINE_integer("num_validation", 200, "Images to evaluate on.", lower_bound=1)
+_SIDE = flags.DEFINE_integer("side", 128, "Height and width of the images; the sizes of the shapes grow with it.")
 _NUM_CATEGORIES = flags.DEFINE_integer("num_categories", 3, "How many of disc, square, triangle, star.")
-_MOST_SHAPES = flags.DEFINE_integer("most_shapes", 4, "Most shapes a picture.")
-_SEED = flags.DEFINE_integer("seed", 0, "Another seed gives other pictures.", lower_bound=0)
+_MOST_SHAPES = flags.DEFINE_integer("most_shapes", 4, "Most shapes in an image.")
+_SEED = flags.DEFINE_integer("seed", 0, "Another seed gives other images.", lower_bound=0)
 
 
 def main(arguments: list[str]) -> None:

@@ -5,9 +5,9 @@ r"""Turns COCO annotations and their images into TFRecord shards, the input of t
     solo-dist shard --annotations=mine/instances.json --images=mine/images --output=mine/shards \
         --config=solov2_light_448_r50_fpn_3x --canvas=448x448
 
-A run that was interrupted is continued by the same command. Pictures are fitted into the recipe's canvas;
---keep_original stores them whole, which random scale and crop at full resolution need. Every image and annotation
-that is left out is in rejected.jsonl with its reason.
+If a run was interrupted, the same command continues it. Images are stored fitted into the recipe's canvas, or at full
+size with --keep_original, which recipes with random scale or crop need to see small objects at full resolution. Every
+image and annotation that is left out is in OUTPUT/rejected.jsonl with its reason.
 """
 
 import os
@@ -20,14 +20,16 @@ from solo_dist import cli
 from solo_dist.errors import ConfigError
 
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO instances json; a path or URL.", required=True)
-_IMAGES = flags.DEFINE_string("images", None, "Folder of the pictures.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the shards.", required=True)
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe: canvas and grids, limits, views.", lock_config=True)
-_CANVAS = flags.DEFINE_string("canvas", "", "HxW instead of the recipe's, for example 512x512.")
-_NUM_SHARDS = flags.DEFINE_integer("num_shards", 0, "Files; 0: one for every 64 images, at most 256.")
-_PROCESSES = flags.DEFINE_integer("processes", os.cpu_count() or 1, "Processes; no influence on the bytes.", 1)
-_KEEP_ORIGINAL = flags.DEFINE_bool("keep_original", False, "Store pictures whole instead of fitted into the canvas.")
-_VIEWS = flags.DEFINE_integer("views", 1, "Above 1: that many random crops and scales of each picture, as the recipe.")
+_IMAGES = flags.DEFINE_string("images", None, "Folder of the images; a path or URL.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the shards to write; a path or URL.", required=True)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; it says canvas, grids and limits.", lock_config=True)
+_CANVAS = flags.DEFINE_string("canvas", "", "HxW in place of the recipe's canvas, for example 512x512.")
+_NUM_SHARDS = flags.DEFINE_integer("num_shards", 0, "Number of files; 0: one for every 64 images, at most 256.")
+_PROCESSES = flags.DEFINE_integer("processes", os.cpu_count() or 1, "Number of processes; the shards are the same.", 1)
+_KEEP_ORIGINAL = flags.DEFINE_bool("keep_original", False, "Store images at full size, not fitted into the canvas.")
+_VIEWS = flags.DEFINE_integer(
+    "views", 1, "If above 1: so many random crops and scales of each image, as in the recipe."
+)
 _STRICT = flags.DEFINE_bool("strict", False, "Fail at the first rejection that is not a crowd or marked to ignore.")
 flags.mark_flag_as_required("config")
 

@@ -1,6 +1,6 @@
 """A tf.data service beside the workers of a job on one machine: a dispatcher and data workers, kept alive.
 
-The training outlives each of them (solo_dist/data/input/service.py): it makes itself what does not arrive.
+If any of them ends, the training goes on and makes the missing batches itself (solo_dist/data/input/service.py).
 """
 
 import contextlib
@@ -21,11 +21,11 @@ class DataService:
     """The processes of `solo-dist data-service`; a context manager that ends them.
 
     Args:
-      workers: number of data workers; 0: no service at all.
+      workers: number of data workers; 0: no service.
       port: of the dispatcher.
       log_dir: folder that gets data_dispatcher.log and data_worker_N.log.
-      say: prints a line.
-      prepare: what each process does before it becomes Python.
+      say: prints a line of the launcher.
+      prepare: what each process does before it starts Python.
     """
 
     def __init__(self, workers: int, port: int, log_dir: Path, say: Callable[[str], None], prepare: Callable[[], None]):
@@ -46,11 +46,11 @@ class DataService:
     def __exit__(self, *exc_info: object) -> None:
         for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # they hold nothing that could be lost
+                os.killpg(process.pid, signal.SIGKILL)  # nothing is lost: they keep no state on disk
             process.wait()
 
     def keep_alive(self) -> None:
-        """Starts again what has ended."""
+        """Starts every process again that has ended."""
         for name, process in self._processes.items():
             if process.poll() is not None:
                 self._say(f"{name} has ended; starting it again. Log: {self._log_dir / name}.log")
@@ -69,7 +69,7 @@ class DataService:
             )
 
     def _await_dispatcher(self) -> None:
-        """Trainers refuse to start where no dispatcher answers."""
+        """Waits until the dispatcher answers: a training refuses to start without it."""
         end = time.monotonic() + _START_SECONDS
         while self._processes and time.monotonic() < end and self._processes["data_dispatcher"].poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):

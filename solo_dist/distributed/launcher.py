@@ -39,7 +39,7 @@ _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def say(message: str) -> None:
-    """Prints a line of the launcher's own. Whoever read it may be gone (tee at Ctrl-C, a terminal): the job goes on."""
+    """Prints a line of the launcher. If nothing reads stdout any more (a closed terminal), the job goes on."""
     with contextlib.suppress(OSError):
         print(f"[launcher] {message}", flush=True)
 
@@ -65,7 +65,7 @@ class LaunchOptions:
 
 @dataclasses.dataclass
 class Worker:
-    """A worker process and how far its log has been shown."""
+    """A worker process, and how many bytes of its log have been shown."""
 
     index: int
     """Its rank in the job."""
@@ -74,14 +74,14 @@ class Worker:
     shown: int
 
     def show_output(self, to_the_end: bool = False) -> None:
-        """Prints the complete lines that were added to the log, prefixed; at the end also an incomplete one."""
+        """Prints the lines that were added to the log, with a prefix; an incomplete last line only if `to_the_end`."""
         with self.log.open("rb") as file:
             file.seek(self.shown)
             text = file.read()
         if not to_the_end:
             text = text[: text.rfind(b"\n") + 1]
         self.shown += len(text)
-        with contextlib.suppress(OSError):  # as in say(); the log has it all
+        with contextlib.suppress(OSError):  # as in say(); the log file has every line
             for line in text.splitlines():
                 sys.stdout.write(f"[worker {self.index}] {line.decode(errors='replace')}\n")
             sys.stdout.flush()
@@ -108,7 +108,9 @@ class Launcher:
     def run(self) -> int:
         """Runs the job to its end and returns the exit code."""
         for number in _FORWARDED:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup: to go on without it
+            if (
+                number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+            ):  # under nohup SIGHUP stays ignored
                 signal.signal(number, self._on_signal)
         with DataService(
             self._options.data_workers, free_ports(1)[0], self._log_dir, say, _before_exec(0, 0)
@@ -139,7 +141,7 @@ class Launcher:
         self._signals.append(number)
 
     def _pause(self, seconds: float) -> bool:
-        """Waits; False where a signal asked to stop meanwhile."""
+        """Waits; returns False if a signal arrived meanwhile."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self._signals:
             time.sleep(_POLL_SECONDS)
@@ -165,7 +167,7 @@ class Launcher:
                 _send_all(workers, signal.SIGKILL)
                 deadline = None
         for worker in workers:
-            worker.send(signal.SIGKILL)  # what a dead worker has left running
+            worker.send(signal.SIGKILL)  # child processes that a dead worker has left running
             worker.show_output(to_the_end=True)
         return [code for _, code in sorted(ended, key=lambda item: item[1] == EXIT_DONE)]
 
@@ -179,11 +181,11 @@ class Launcher:
         return deadline
 
     def _after_end(self, worker: Worker, code: int, workers: list[Worker], deadline: float | None) -> float | None:
-        """Decides how long the other workers may go on; returns the time to kill them, None: no limit."""
+        """Decides how long the other workers may go on; returns when they will be killed, None for no limit."""
         say(f"Worker {worker.index} has ended: {describe_exit(code)}.")
         if deadline is not None or (code == EXIT_DONE and worker is not workers[0]):
             return deadline
-        if code in (EXIT_DONE, EXIT_PREEMPTED):  # the chief leaves last when done; others are saving on a stop
+        if code in (EXIT_DONE, EXIT_PREEMPTED):  # workers that are done or saving need a moment
             return time.monotonic() + self._options.stop_seconds
         _send_all(workers, signal.SIGTERM)
         return time.monotonic() + self._options.kill_seconds
@@ -226,7 +228,7 @@ def _send_all(workers: list[Worker], number: int) -> None:
 
 
 def _job_code(codes: list[int]) -> int:
-    """The code of the job: a user's error of any worker, else of the first that failed, else saved, else done."""
+    """The code of the job: a user's error if any worker had one, else the first failure, else saved, else done."""
     failures = [code for code in codes if code not in (EXIT_DONE, EXIT_PREEMPTED)]
     return EXIT_USER_ERROR if EXIT_USER_ERROR in codes else [*failures, *codes][0]
 
@@ -239,7 +241,7 @@ def _command(options: LaunchOptions, data_service: str) -> list[str]:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves to this job; empty where it is not set."""
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves to this job; empty if it is not set."""
     return [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
 
 
@@ -251,7 +253,7 @@ def _gpus_of(index: int, count: int) -> str:
 
 
 def _before_exec(index: int, cores: int) -> Callable[[], None]:
-    """What a worker does before it becomes Python: tie its life to the launcher's, and keep to its cores."""
+    """What a worker process does before it starts Python: be killed when the launcher ends, and bind to its cores."""
     launcher = os.getpid()
     allowed = sorted(os.sched_getaffinity(0))
     mine = {allowed[(index * cores + offset) % len(allowed)] for offset in range(cores)}
