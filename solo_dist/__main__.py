@@ -23,10 +23,13 @@ COMMANDS: dict[str, dict[str, str]] = {
         "export": "solo_dist.export",
     },
     "Prepare data": {
+        "import": "solo_dist.commands.import_annotations",
+        "split": "solo_dist.commands.split",
         "shard": "solo_dist.commands.shard",
         "inspect": "solo_dist.commands.inspect_shards",
         "copy-shards": "solo_dist.commands.copy_shards",
         "make-shapes": "solo_dist.commands.make_shapes",
+        "prelabel": "solo_dist.commands.prelabel",
     },
     "Models and weights": {
         "inspect-model": "solo_dist.commands.inspect_model",

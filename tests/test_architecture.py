@@ -20,6 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "export": {"inference", "cli"},
     "commands": {
         "benchmarks",
+        "importing",
         "weights",
         "data",
         "run",
@@ -32,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
         "errors",
     },
     "benchmarks": {"training", "data", "solo", "storage", "models", "distributed", "recipes", "masks", "config"},
+    "importing": {"storage", "masks", "errors"},
     "reporting": {"inference", "storage", "masks", "errors"},
     "training": {"inference", "weights", "data", "run", "solo", "storage", "distributed", "viz", "config", "errors"},
     "inference": {"data", "run", "solo", "storage", "distributed", "viz", "masks", "config", "errors"},

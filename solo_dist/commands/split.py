@@ -1,0 +1,52 @@
+r"""Splits a COCO json into train, validation and test, balanced and without leaks.
+
+    solo-dist split --annotations=mine/instances.json --images=mine/images --output=mine/splits
+    solo-dist split --annotations=mine/instances.json --images=mine/images --output=mine/splits \
+        --shares=0.7,0.15,0.15 --group=folder --seed=1
+    solo-dist split --annotations=mine/instances.json --output=mine/splits --group=table:plants.csv:plant
+
+Near duplicates, found with --images, and images of one group stay together. The same seed gives the same split,
+whatever the order in the file. Writes train.json, validation.json, test.json and split_report.json.
+"""
+
+import shlex
+
+from absl import flags
+
+from solo_dist import cli
+from solo_dist.errors import ConfigError
+
+_ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO instances json; a path or URL.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the parts.", required=True)
+_IMAGES = flags.DEFINE_string("images", "", "Folder of the images; without it, near duplicates are not looked for.")
+_SHARES = flags.DEFINE_list("shares", ["0.8", "0.1", "0.1"], "Of the images, for train, validation and test.")
+_GROUP = flags.DEFINE_string(
+    "group",
+    "",
+    "Images that stay together: folder; prefix:TEXT, by the name before TEXT (prefix:_jpg.rf. for copies made by "
+    "Roboflow); regex:PATTERN, by what it or its first group matches; table:FILE.csv:COLUMN, image names in the first "
+    "column. Empty: each on its own.",
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Another seed gives another split.")
+_NEAR_DUPLICATES = flags.DEFINE_bool("near_duplicates", True, "Keep images that show nearly the same together.")
+
+
+def main(arguments: list[str]) -> None:
+    """Splits and prints what is in each part."""
+    del arguments
+    try:
+        shares = [float(share) for share in _SHARES.value]
+    except ValueError as error:
+        raise ConfigError(f"--shares={','.join(_SHARES.value)} must be numbers, for example 0.8,0.1,0.1.") from error
+    from solo_dist.importing.split_files import split_file, split_summary
+
+    look = _NEAR_DUPLICATES.value and bool(_IMAGES.value)
+    report = split_file(_ANNOTATIONS.value, _OUTPUT.value, _IMAGES.value, shares, _GROUP.value, _SEED.value, look)
+    print(split_summary(report))
+    output = _OUTPUT.value.rstrip("/")
+    command = ["solo-dist", "shard", f"--annotations={output}/train.json", f"--images={_IMAGES.value or 'IMAGES'}"]
+    print(f"Next: {shlex.join([*command, f'--output={output}/shards/train'])} --config=RECIPE")
+
+
+if __name__ == "__main__":
+    cli.run(main)

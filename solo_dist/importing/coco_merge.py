@@ -1,0 +1,247 @@
+"""Reader of COCO instances: several json files become one dataset, whatever tool wrote them.
+
+Ids serve within one file only and are given anew; images are the same if their files are, categories if their names
+are. What tools are known to write, and what is made of it:
+  CVAT          masks of the brush are RLE with iscrowd 1, as if they were crowds (crowd="auto" takes them as objects)
+  Roboflow      a root category of id 0 that other categories name as their supercategory: dropped; boxes with an empty
+                segmentation; the json lies among the images
+  Label Studio  ids from 0, image sizes of null, backslashes and upload folders in file names, boxes without masks
+  VIA           text ids, polygons that are not nested in a list, category_id null, an annotation once an attribute
+  Supervisely   ids from 0, boxes with an empty segmentation
+  Open Images   through FiftyOne or datumaro: IsGroupOf, or is_group_of, says what COCO calls a crowd
+"""
+
+import json
+import posixpath
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from solo_dist.errors import ConfigError, DataError
+from solo_dist.importing.coco_values import boolean, identifier, is_box, length, rectangle
+from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked, without_duplicates
+from solo_dist.importing.image_files import ImageFiles, files_under, image_size, is_folder
+from solo_dist.importing.orientation import ImageSize, read_from_coco
+from solo_dist.importing.report import LeftOut, Report
+from solo_dist.masks.rle import segmentation_to_rle
+from solo_dist.storage import file_io
+
+_ARRAYS = ("images", "annotations", "categories")
+_BACKGROUND = ("_background_", "__background__")
+
+
+def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str) -> Dataset:
+    """Reads and merges COCO instances files.
+
+    Args:
+      paths: the json files.
+      images: folder with all image files; "": they are found near each json.
+      crowd: what iscrowd means. auto: crowds, except in files of CVAT; instance: nothing; crowd: always crowds.
+      boxes: reject or rectangles, for annotations with a box and no mask.
+    Raises:
+      ConfigError: a file does not exist.
+      DataError: a file is not COCO instances.
+    """
+    report = Report()
+    merged: dict[str, LabelledImage] = {}
+    categories: dict[str, None] = {}
+    for path in paths:
+        file = _File(path, images, crowd, boxes, report)
+        categories.update(dict.fromkeys(file.names.values()))
+        file.read_into(merged)
+    for image in merged.values():
+        image.instances = without_duplicates(image.instances, image.path, report)
+    return Dataset(list(merged.values()), list(categories), report)
+
+
+def json_files(inputs: Sequence[str]) -> list[str]:
+    """The json files that a person means: files, patterns with * or ?, and folders with everything below.
+
+    Raises ConfigError if an input has none.
+    """
+    paths: list[str] = []
+    for given in inputs:
+        if is_folder(given):
+            found = [path for path in files_under(given, "input") if path.endswith(".json")]
+            found = [path for path in found if not path.endswith(".report.json")]
+        else:
+            found = file_io.matches(given) or ([given] if file_io.exists(given) else [])
+        if not found:
+            raise ConfigError(f"--input={given}: there is no such json file, nor a folder with one.")
+        paths += found
+    return list(dict.fromkeys(paths))
+
+
+def load_json(path: str, option: str) -> Any:
+    """The content of a json file. Raises ConfigError or DataError."""
+    try:
+        return json.loads(file_io.read(path).decode("utf-8-sig"))
+    except tf.errors.NotFoundError as error:
+        raise ConfigError(f"--{option}={path}: there is no such file.") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not valid json: {error}.") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path} is not valid json: {error}.") from error
+
+
+class _File:
+    """One COCO json."""
+
+    def __init__(self, path: str, images: str, crowd: str, boxes: str, report: Report):
+        self._path, self._crowd, self._boxes, self._report = path, crowd, boxes, report
+        content = load_json(path, "input")
+        missing = [name for name in _ARRAYS if not isinstance(content, dict) or not isinstance(content.get(name), list)]
+        if missing:
+            raise DataError(f"{path} is not COCO instances: it has no list of {' or '.join(missing)}.")
+        self._content = content
+        self._files = ImageFiles(_near(path, images))
+        self._folders = [folder for folder in (images, posixpath.dirname(path) or ".") if folder]
+        self._is_cvats = any(_is_cvats(annotation) for annotation in content["annotations"])
+        self.names = self._categories()
+        """Names of the categories by id."""
+
+    def _categories(self) -> dict[int | str, str]:
+        names: dict[int | str, str] = {}
+        entries = [entry for entry in self._content["categories"] if isinstance(entry, dict)]
+        used = {str(entry.get("category_id")) for entry in self._content["annotations"] if isinstance(entry, dict)}
+        parents = {entry.get("supercategory") for entry in entries if entry.get("supercategory") != entry.get("name")}
+        own_parents = {entry.get("name") for entry in entries if entry.get("supercategory") == entry.get("name")}
+        for entry in entries:
+            try:
+                number = identifier(entry.get("id"), "category id")
+                name = str(entry.get("name") or "").strip()
+                if not name:
+                    raise LeftOut("category has no name", str(number))
+                is_root = str(number) not in used and str(entry.get("supercategory")).lower() in ("none", "")
+                if is_root and name in parents | own_parents:
+                    raise LeftOut("category is only the root of others", name)
+                if name in _BACKGROUND:
+                    raise LeftOut(f"category {name}")
+            except LeftOut as error:
+                self._report.leave_out(self._path, error)
+                continue
+            if names.setdefault(number, name) != name:
+                raise DataError(f"{self._path}: the categories {names[number]} and {name} both have the id {number}.")
+        return names
+
+    def read_into(self, merged: dict[str, LabelledImage]) -> None:
+        """Adds images and instances to those of the files before."""
+        images, sizes = self._images(merged)
+        for entry in self._content["annotations"]:
+            try:
+                image, instance = self._annotation(entry, images, sizes)
+                image.instances.append(instance)
+            except LeftOut as error:
+                self._report.leave_out(self._path, error)
+
+    def _images(
+        self, merged: dict[str, LabelledImage]
+    ) -> tuple[dict[int | str, LabelledImage], dict[int | str, tuple[int, int]]]:
+        """Images by id, and the sizes that their masks have in this json."""
+        images: dict[int | str, LabelledImage] = {}
+        sizes: dict[int | str, tuple[int, int]] = {}
+        twice: set[int | str] = set()
+        for entry in self._content["images"]:
+            try:
+                number, path, size, given = self._image(entry)
+            except LeftOut as error:
+                self._report.leave_out(self._path, error)
+                continue
+            if number in images and images[number].path != path:
+                twice.add(number)
+                self._report.leave_out(self._path, LeftOut("image id is that of another image too", str(number)))
+                continue
+            if path not in merged:
+                merged[path] = LabelledImage(path, *size.upright, orientation=size.orientation)
+            elif path in {image.path for image in images.values()}:
+                self._report.change(self._path, "image is listed twice: its annotations are joined", path)
+            images[number], sizes[number] = merged[path], given
+        for number in twice:  # nobody can tell which of the images an annotation is about
+            path = images.pop(number).path
+            merged.pop(path, None)
+            self._report.leave_out(self._path, LeftOut("image id is that of another image too", str(number)))
+        return images, sizes
+
+    def _image(self, entry: Any) -> tuple[int | str, str, ImageSize, tuple[int, int]]:
+        """Id, path, size of the file, and height and width in the json."""
+        if not isinstance(entry, dict):
+            raise LeftOut("image is not an object")
+        number = identifier(entry.get("id"), "image id")
+        name = entry.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise LeftOut("image has no file_name", str(number))
+        height, width = length(entry.get("height")), length(entry.get("width"))
+        path = self._files.find(name, *self._folders)
+        if path is None:
+            if not height or not width:
+                raise LeftOut("image file not found, and its size is not in the json", name)
+            self._report.change(self._path, "image file not found: its name and size are taken from the json", name)
+            return number, posixpath.join(self._folders[0], name), ImageSize((height, width)), (height, width)
+        size = image_size(path)
+        given = (height, width) if height and width else size.upright
+        if not height or not width:
+            self._report.change(self._path, "image size taken from the file", name)
+        if given not in (size.upright, size.stored):
+            found = f"{given[0]} x {given[1]}, file {size.upright[0]} x {size.upright[1]}"
+            raise LeftOut("height and width differ from the image file", f"{name}: {found}")
+        if given == size.stored != size.upright:  # this json's masks, and so the image, are on the pixels as stored
+            size = ImageSize(size.stored)
+        return number, path, size, given
+
+    def _annotation(
+        self, entry: Any, images: dict[int | str, LabelledImage], sizes: dict[int | str, tuple[int, int]]
+    ) -> tuple[LabelledImage, Instance]:
+        if not isinstance(entry, dict):
+            raise LeftOut("annotation is not an object")
+        number = identifier(entry.get("image_id"), "image_id")
+        if number not in images:
+            raise LeftOut("image_id is that of no image", str(number))
+        category = identifier(entry.get("category_id"), "category_id")
+        if category not in self.names:
+            raise LeftOut("category_id is that of no category", str(category))
+        segmentation = entry.get("segmentation")
+        if not segmentation or segmentation == [[]]:
+            if not is_box(entry.get("bbox")):
+                raise LeftOut("annotation has neither mask nor box")
+            if self._boxes != "rectangles":
+                raise LeftOut("annotation has a box and no mask; --boxes=rectangles takes it as a rectangle")
+            segmentation = rectangle(entry["bbox"])
+        elif isinstance(segmentation, list) and not isinstance(segmentation[0], (list, dict)):
+            segmentation = [segmentation]  # VIA, and others, do not nest their only polygon
+        image = images[number]
+        try:
+            rle = checked(segmentation_to_rle(segmentation, *sizes[number]))
+        except ValueError as error:
+            raise LeftOut(str(error)) from error
+        rle = read_from_coco(rle, image.orientation)
+        return image, Instance(self.names[category], rle, crowd=self._is_crowd(entry))
+
+    def _is_crowd(self, entry: dict[str, Any]) -> bool:
+        attributes = entry.get("attributes")
+        values = {**attributes, **entry} if isinstance(attributes, dict) else entry
+        if any(boolean(values.get(name)) for name in ("IsGroupOf", "is_group_of")):
+            self._report.change(self._path, "group of objects became a crowd")
+            return True
+        if not boolean(entry.get("iscrowd")):
+            return False
+        if self._crowd == "instance" or (self._crowd == "auto" and self._is_cvats):
+            self._report.change(self._path, "iscrowd is not a crowd but an object: a mask of a brush (--crowd=crowd)")
+            return False
+        return True
+
+
+def _near(path: str, images: str) -> list[str]:
+    """Files among which the images of a json are."""
+    if images:
+        return files_under(images, "images")
+    folder = posixpath.dirname(path) or "."
+    if posixpath.basename(folder).lower() == "annotations":
+        folder = posixpath.dirname(folder) or "."
+    return files_under(folder, "input")
+
+
+def _is_cvats(annotation: Any) -> bool:
+    """CVAT writes the attribute `occluded` into every annotation."""
+    attributes = annotation.get("attributes") if isinstance(annotation, dict) else None
+    return isinstance(attributes, dict) and "occluded" in attributes

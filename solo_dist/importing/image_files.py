@@ -1,0 +1,139 @@
+"""Finding files: all below a folder, and the image that an annotation file means by a name."""
+
+import collections
+import posixpath
+import urllib.parse
+from collections.abc import Iterable, Sequence
+
+import tensorflow as tf
+
+from solo_dist.errors import ConfigError
+from solo_dist.importing.orientation import ImageSize, size_of
+from solo_dist.importing.report import LeftOut
+from solo_dist.storage import file_io
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jfif", ".mpo")
+
+
+def files_under(folder: str, option: str) -> list[str]:
+    """Every file below a folder, sorted; those that begin with a dot (".DS_Store", "._1.jpg") are passed over.
+
+    Raises:
+      ConfigError: there is no such folder; `option` is the flag that named it.
+    """
+    folder = folder.rstrip("/") or "/"
+    found = []
+    with file_io.clear_errors(folder):
+        for root, folders, names in tf.io.gfile.walk(folder):
+            folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+            found += [f"{root.rstrip('/')}/{name}" for name in names if not name.startswith(".")]
+    if not found:
+        raise ConfigError(f"--{option}={folder}: there is no such folder, or no file in it.")
+    return sorted(found)
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a folder of that name."""
+    with file_io.clear_errors(path):
+        return tf.io.gfile.isdir(path)
+
+
+def is_image(path: str) -> bool:
+    """Whether a file has the suffix of an image."""
+    return path.lower().endswith(IMAGE_SUFFIXES)
+
+
+def normal_path(path: str) -> str:
+    """A path or URL without `.` and `..`."""
+    scheme, separator, rest = path.rpartition("://")
+    return scheme + separator + posixpath.normpath(rest)
+
+
+def stem(path: str) -> str:
+    """A file's name without folder and suffix."""
+    return posixpath.splitext(posixpath.basename(path))[0]
+
+
+class ImageFiles:
+    """The image files among given paths, by the names that annotation files have for them.
+
+    Annotation files come from other machines and other systems: names are relative to one folder or another, absolute,
+    with backslashes, or percent-encoded. The file is the one at that place, or else the one whose last folders and name
+    agree best.
+    """
+
+    def __init__(self, paths: Iterable[str]):
+        self.paths = sorted(path for path in set(paths) if is_image(path))
+        self._known = set(self.paths)
+        self._by_name: dict[str, list[str]] = collections.defaultdict(list)
+        self._by_stem: dict[str, list[str]] = collections.defaultdict(list)
+        for path in self.paths:
+            self._by_name[posixpath.basename(path).casefold()].append(path)
+            self._by_stem[stem(path).casefold()].append(path)
+
+    def find(self, name: str, *folders: str) -> str | None:
+        """The file that `name` means, relative to one of the folders if it is there; None: there is none.
+
+        Raises:
+          LeftOut: several files fit equally well.
+        """
+        for spelled in dict.fromkeys((name, urllib.parse.unquote(name))):
+            parts = [part for part in spelled.replace("\\", "/").split("/") if part not in ("", ".")]
+            if not parts:
+                return None
+            for folder in folders:
+                exact = normal_path(f"{folder or '.'}/{'/'.join(parts)}")
+                if exact in self._known:
+                    return exact
+            if best := _best(self._by_name.get(parts[-1].casefold(), ()), parts):
+                return best
+        return None
+
+    def find_stem(self, name: str, beside: str) -> str | None:
+        """The file of that name with whatever suffix, in the folder `beside` if there is one. Raises LeftOut."""
+        found = self._by_stem.get(name.casefold(), [])
+        here = [path for path in found if posixpath.dirname(path) == beside]
+        if len(here) > 1 or (not here and len(found) > 1):
+            raise LeftOut("several image files have this name", name)
+        return next(iter(here or found), None)
+
+
+def image_size(path: str) -> ImageSize:
+    """Size of an image file. Raises LeftOut if it does not decode."""
+    return size_of(file_io.read(path))
+
+
+def _best(paths: Sequence[str], parts: Sequence[str]) -> str | None:
+    """The path with the longest common ending."""
+    if not paths:
+        return None
+    common = [_common_ending(path.casefold().split("/"), [part.casefold() for part in parts]) for path in paths]
+    best = [path for path, count in zip(paths, common, strict=True) if count == max(common)]
+    if len(best) > 1:
+        raise LeftOut("several image files have this name", "/".join(parts))
+    return best[0]
+
+
+def _common_ending(first: Sequence[str], second: Sequence[str]) -> int:
+    count = 0
+    for one, other in zip(reversed(first), reversed(second), strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def common_folder(paths: Iterable[str]) -> str:
+    """The deepest folder that all files are in; works for URLs too."""
+    folders = [posixpath.dirname(path).split("/") for path in paths]
+    common = []
+    for names in zip(*folders, strict=False):
+        if len(set(names)) > 1:
+            break
+        common.append(names[0])
+    return "/".join(common) or ("/" if folders and folders[0][:1] == [""] else ".")
+
+
+def relative(path: str, folder: str) -> str:
+    """A path as it is named from a folder that contains it."""
+    return path if folder == "." else path.removeprefix(folder.rstrip("/") + "/")

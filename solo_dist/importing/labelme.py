@@ -1,0 +1,167 @@
+"""Reader of LabelMe's json files, versions 3 to 7: one file an image, anywhere below a folder.
+
+What the format leaves open, and what is done: shapes of the same label and group_id are one instance; the label
+`__ignore__` is a crowd of every category, so that evaluation counts no detection there; `_background_` is left out;
+the flag `iscrowd` of a shape, which this project writes, makes a crowd of its category; an image without a json is
+left out, for nobody has looked at it, but one whose json has no shapes is kept, as an image without objects.
+"""
+
+import base64
+import binascii
+import json
+import posixpath
+from typing import Any
+
+from solo_dist.errors import DataError
+from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, union, without_duplicates
+from solo_dist.importing.image_files import ImageFiles, files_under, image_size, relative, stem
+from solo_dist.importing.labelme_shapes import number, shape_rle
+from solo_dist.importing.orientation import ImageSize, size_of, upright
+from solo_dist.importing.report import LeftOut, Report
+from solo_dist.storage import file_io
+
+IGNORE = "__ignore__"
+BACKGROUND = ("_background_", "__background__")
+
+
+def read_labelme(folder: str, images: str, embedded: str) -> Dataset:
+    """Reads every LabelMe json below a folder.
+
+    Args:
+      folder: with the json files.
+      images: with the image files, searched besides `folder`; "": no other.
+      embedded: folder for images that exist only inside a json, as imageData.
+    Raises:
+      DataError: there is no LabelMe json.
+    """
+    found = files_under(folder, "input")
+    files = ImageFiles(found + (files_under(images, "images") if images else []))
+    report = Report()
+    read: dict[str, LabelledImage] = {}
+    ignored: list[tuple[LabelledImage, dict[str, Any]]] = []
+    jsons = [path for path in found if path.lower().endswith(".json")]
+    for path in jsons:
+        try:
+            content = _content(path)
+            without_suffix = relative(path, folder.rstrip("/")).removesuffix(".json")
+            image, turn = _image_of(content, path, files, f"{embedded}/{without_suffix}", report)
+            if image.path in read:
+                raise LeftOut("another json is about the same image", image.path)
+        except LeftOut as error:
+            report.leave_out(path, error)
+            continue
+        read[image.path] = image
+        shapes = _Shapes(path, image, turn, report)
+        image.instances = shapes.instances(content["shapes"])
+        ignored += [(image, rle) for rle in shapes.ignored]
+    if not read:
+        raise DataError(
+            f"--input={folder}: none of {len(jsons)} json files is a LabelMe file with its image"
+            + (f"; {report.lines()[0]}." if jsons else ".")
+        )
+    categories = sorted({instance.category for image in read.values() for instance in image.instances})
+    for image, rle in ignored:
+        image.instances += [Instance(category, rle, crowd=True) for category in categories]
+    for path in files.paths:
+        if path not in read:
+            report.leave_out(path, LeftOut("image has no LabelMe json"))
+    return Dataset(list(read.values()), categories, report)
+
+
+def _content(path: str) -> dict[str, Any]:
+    try:
+        content = json.loads(file_io.read(path).decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise LeftOut("json cannot be read", str(error)[:80]) from error
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise LeftOut("json is not LabelMe's: it has no list of shapes")
+    return content
+
+
+def _image_of(
+    content: dict[str, Any], path: str, files: ImageFiles, target: str, report: Report
+) -> tuple[LabelledImage, int]:
+    """The image of a json without instances, and the EXIF orientation that its coordinates are still to be turned by.
+
+    An image that exists only as imageData is written to `target` with a suffix.
+    LabelMe turns images since version 3.5; a json whose sizes are those of the pixels as stored is from before.
+    """
+    name, folder = content.get("imagePath"), posixpath.dirname(path)
+    file = (files.find(name, folder) if isinstance(name, str) else None) or files.find_stem(stem(path), folder)
+    if file:
+        size = image_size(file)
+    else:
+        file, size = _embedded_image(content, target)
+        report.change(path, "image taken from imageData", file)
+    height, width = (content.get(side) for side in ("imageHeight", "imageWidth"))
+    given = size.upright if height is None or width is None else (int(number(height)), int(number(width)))
+    if given not in (size.upright, size.stored):
+        raise LeftOut(
+            "imageHeight and imageWidth differ from the image file",
+            f"{given[0]} x {given[1]}, file {size.upright[0]} x {size.upright[1]}",
+        )
+    if size.orientation != 1:
+        report.change(path, "image is turned by its EXIF tag", file)
+    turn = size.orientation if given != size.upright else 1
+    return LabelledImage(file, *size.upright, orientation=size.orientation), turn
+
+
+def _embedded_image(content: dict[str, Any], target: str) -> tuple[str, ImageSize]:
+    data = content.get("imageData")
+    if not isinstance(data, str) or not data:
+        raise LeftOut("image file not found", str(content.get("imagePath")))
+    try:
+        image = base64.b64decode(data)
+    except binascii.Error as error:
+        raise LeftOut("imageData does not decode") from error
+    size = size_of(image)
+    suffix = ".jpg" if image.startswith(b"\xff\xd8") else ".png"
+    file = f"{target}{suffix}"
+    file_io.write(file, image)
+    return file, size
+
+
+class _Shapes:
+    """Turns the shapes of one json into instances."""
+
+    def __init__(self, path: str, image: LabelledImage, turn: int, report: Report):
+        self._path, self._image, self._turn, self._report = path, image, turn, report
+        self.ignored: list[dict[str, Any]] = []
+        """Masks of `__ignore__`."""
+
+    def instances(self, shapes: list[Any]) -> list[Instance]:
+        groups: dict[tuple, list[dict[str, Any]]] = {}
+        for index, shape in enumerate(shapes):
+            try:
+                label, rle = self._read(shape)
+            except LeftOut as error:
+                self._report.leave_out(self._path, error)
+                continue
+            if label == IGNORE:
+                self.ignored.append(rle)
+                self._report.change(self._path, f"{IGNORE} became a crowd of every category")
+                continue
+            group = shape.get("group_id")
+            key = ("alone", index) if group is None else ("group", str(group))
+            groups.setdefault((label, _is_crowd(shape), *key), []).append(rle)
+        instances = [Instance(key[0], union(rles), crowd=key[1]) for key, rles in groups.items()]
+        return without_duplicates(instances, self._path, self._report)
+
+    def _read(self, shape: Any) -> tuple[str, dict[str, Any]]:
+        if not isinstance(shape, dict):
+            raise LeftOut("shape is not an object")
+        label = shape.get("label")
+        if not isinstance(label, (str, int)) or isinstance(label, bool) or not str(label).strip():
+            raise LeftOut("shape has no label")
+        label = str(label).strip()
+        if label in BACKGROUND:
+            raise LeftOut(f"label {label}")
+        height, width = self._image.height, self._image.width
+        if self._turn in (5, 6, 7, 8):
+            height, width = width, height
+        return label, upright(shape_rle(shape, height, width), self._turn)
+
+
+def _is_crowd(shape: dict[str, Any]) -> bool:
+    flags = shape.get("flags")
+    return isinstance(flags, dict) and flags.get("iscrowd") is True

@@ -1,0 +1,109 @@
+"""Masks of LabelMe's shapes.
+
+Coordinates are in pixels of the upright image, 0 at the left or upper edge of the first pixel; a pixel is inside if its
+centre is. (LabelMe's own drawing adds the pixels that the outline touches; COCO's polygons do not.)
+"""
+
+import base64
+import binascii
+import io
+import math
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from solo_dist.importing.dataset import checked, encode
+from solo_dist.importing.report import LeftOut
+from solo_dist.masks.rle import segmentation_to_rle
+
+WITHOUT_AREA = ("line", "linestrip", "point", "points")
+"""Shapes that are no masks."""
+
+
+def shape_rle(shape: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """Compressed RLE of one entry of `shapes`, of the upright image's size.
+
+    Raises:
+      LeftOut: the shape has no area, is damaged, or lies outside the image.
+    """
+    kind = shape.get("shape_type") or "polygon"
+    if kind in WITHOUT_AREA:
+        raise LeftOut(f"shape {kind} has no area")
+    points = _points(shape.get("points"))
+    if kind == "mask":
+        rle = _mask(points, shape.get("mask"), height, width)
+    elif kind == "circle":
+        rle = _circle(points, height, width)
+    elif kind in ("polygon", "oriented_rectangle", "rotation"):  # the last one is X-AnyLabeling's
+        rle = polygon_rle(points, height, width)
+    elif kind == "rectangle":
+        rle = polygon_rle(_corners(points), height, width)
+    else:
+        raise LeftOut("unknown shape_type", str(kind))
+    return checked(rle)
+
+
+def polygon_rle(points: np.ndarray, height: int, width: int) -> dict[str, Any]:
+    """Compressed RLE of one polygon, float [n, 2] of x, y. Raises LeftOut."""
+    if len(points) < 3:
+        raise LeftOut("polygon of fewer than 3 points")
+    try:
+        return segmentation_to_rle([points.ravel().tolist()], height, width)
+    except ValueError as error:
+        raise LeftOut(str(error)) from error
+
+
+def number(value: Any) -> float:
+    """A finite number, also one that is written as text. Raises LeftOut."""
+    try:
+        read = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        read = math.nan
+    if not math.isfinite(read):
+        raise LeftOut("value is not a finite number", str(value)[:40])
+    return read
+
+
+def _points(points: Any) -> np.ndarray:
+    if not isinstance(points, list) or not points:
+        raise LeftOut("shape has no points")
+    if not all(isinstance(point, (list, tuple)) and len(point) == 2 for point in points):
+        raise LeftOut("point is not a pair of numbers")
+    return np.array([[number(value) for value in point] for point in points])
+
+
+def _corners(points: np.ndarray) -> np.ndarray:
+    """Two opposite corners in any order -> four; newer tools write all four themselves."""
+    if len(points) == 4:
+        return points
+    if len(points) != 2:
+        raise LeftOut("rectangle has neither 2 nor 4 points")
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+
+
+def _circle(points: np.ndarray, height: int, width: int) -> dict[str, Any]:
+    """From the centre and a point on the circle."""
+    if len(points) != 2:
+        raise LeftOut("circle has not 2 points")
+    (x, y), edge = points[0], points[1]
+    columns, rows = np.arange(width) + 0.5 - x, np.arange(height) + 0.5 - y
+    return encode(columns**2 + rows[:, None] ** 2 <= np.sum((edge - points[0]) ** 2))
+
+
+def _mask(points: np.ndarray, png: Any, height: int, width: int) -> dict[str, Any]:
+    """A PNG in base64 whose first pixel is at the first point."""
+    if not isinstance(png, str) or not png:
+        raise LeftOut("shape mask has no mask")
+    try:
+        with PIL.Image.open(io.BytesIO(base64.b64decode(png))) as image:
+            patch = np.asarray(image if image.mode in ("1", "L", "P") else image.convert("L")) != 0
+    except (binascii.Error, OSError, SyntaxError, ValueError) as error:
+        raise LeftOut("mask does not decode", str(error)[:60]) from error
+    x, y = (round(value) for value in points[0])
+    mask = np.zeros((height, width), bool)
+    top, left = max(y, 0), max(x, 0)
+    part = patch[top - y : max(height - y, 0), left - x : max(width - x, 0)]
+    mask[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return encode(mask)

@@ -1,0 +1,94 @@
+"""Masks in folders: a file for each object, or a file for each image that numbers its objects.
+
+  a file an object   masks/NAME/*.png, NAME/masks/*.png or masks/NAME_*.png; the rest of the name before its number is
+                     the category: masks/NAME/cat_1.png, masks/NAME/cat/1.png, masks/NAME_cat_1.png
+  a file an image    masks/NAME.png: 0 is background, every other value or colour an object
+
+Without a category in the names, all objects are of the category `object`.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from solo_dist.importing.image_files import is_image, stem
+from solo_dist.importing.mask_files import Found, Layout, pixels
+from solo_dist.importing.report import LeftOut, Report
+
+ONLY_CATEGORY = "object"
+_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm")
+_ENDINGS = re.compile(r"[_-](masks?|instances?|instanceids|seg|segmentation|label|labels)$", re.IGNORECASE)
+_FOLDERS = ("masks", "mask", "annotations", "instances")
+
+
+class MaskFolders(Layout):
+    """Index PNGs and object PNGs."""
+
+    def __init__(self, folder: str):
+        self._folder = folder
+        self._category: dict[str, str | None] = {}
+        """Of an object PNG; None: the file is an index PNG."""
+
+    def pairs(self, found: Sequence[str], others: Sequence[str], report: Report) -> Iterator[tuple[str, str]]:
+        """Image file and mask file, for every mask that has an image."""
+        masks = [path for path in found if path.lower().endswith(_SUFFIXES) and self._is_mask(path, others)]
+        photos = [path for path in (*found, *others) if is_image(path) and path not in set(masks)]
+        by_stem: dict[str, list[str]] = {}
+        for path in photos:
+            by_stem.setdefault(stem(path), []).append(path)
+        used = set()
+        for mask in masks:
+            name, self._category[mask] = self._owner(mask, by_stem)
+            candidates = by_stem.get(name, [])
+            if len(candidates) == 1:
+                used.add(candidates[0])
+                yield candidates[0], mask
+            else:
+                reason = "several image files have this name" if candidates else "mask has no image"
+                report.leave_out(mask, LeftOut(reason, name))
+        for path in photos:
+            if path not in used:
+                report.leave_out(path, LeftOut("image has no mask"))
+
+    def _is_mask(self, path: str, others: Sequence[str]) -> bool:
+        """With --images, every file of --input that is not among the images; else what is below a folder `masks`."""
+        if others:
+            return path not in set(others)
+        folders = posixpath.dirname(path).removeprefix(self._folder).lower().split("/")
+        return any(name in _FOLDERS for name in folders)
+
+    def _owner(self, mask: str, photos: dict[str, list[str]]) -> tuple[str, str | None]:
+        """Name of the mask's image, and the category if the mask is of one object (None: it is an index PNG)."""
+        name = stem(mask)
+        whole = _ENDINGS.sub("", name)
+        if name in photos or whole in photos:
+            return (name if name in photos else whole), None
+        folders = posixpath.dirname(mask).split("/")
+        for depth in range(len(folders) - 1, -1, -1):
+            if folders[depth] in photos:
+                inner = [part for part in folders[depth + 1 :] if part.lower() not in ("masks", "mask")]
+                return folders[depth], inner[-1] if inner else _category(name)
+        parts = re.split(r"(?=[_-])", name)
+        for count in range(len(parts) - 1, 0, -1):
+            if "".join(parts[:count]) in photos:
+                return "".join(parts[:count]), _category("".join(parts[count:]))
+        return name, None
+
+    def objects(self, path: str, report: Report) -> Found:
+        """The objects of a mask file. Raises LeftOut."""
+        values = pixels(path)
+        category = self._category[path]
+        if category is None:
+            return [(ONLY_CATEGORY, False, values == number) for number in np.unique(values) if number]
+        levels = np.unique(values)
+        if len(levels) > 2:
+            report.change(path, "mask of one object has grey values: those above the middle count")
+        return [(category, False, values > levels[-1] / 2)] if levels[-1] else [(category, False, values > 0)]
+
+
+def _category(text: str) -> str:
+    """What is left of a name without its number: "cat_01" and "_cat_1" are cat."""
+    name = re.sub(r"(^|[_\-. ])(masks?|objects?|instances?)?[_\-. ]*\d*$", "", text.strip("_-. ")).strip("_-. ")
+    return name if name and not re.fullmatch(r"[0-9a-f]{16,}|\d+", name) else ONLY_CATEGORY
