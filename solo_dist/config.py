@@ -135,8 +135,10 @@ class BackboneConfig:
 
 @dataclasses.dataclass
 class ModelConfig:
-    """The network of SOLOv2."""
+    """The network."""
 
+    head: str = "solov2"
+    """Member of the SOLO family: a name in solo/family.py."""
     num_categories: int = 0
     """C; 0: as many as the training shards have."""
     weights: str = ""

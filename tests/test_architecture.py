@@ -47,7 +47,7 @@ ROOMS: dict[str, set[str]] = {
     "distributed": {"errors"},
     "recipes": {"config", "errors"},
     "viz": set(),
-    "masks": set(),
+    "masks": {"config"},
     "config": {"errors"},
     "errors": set(),
 }

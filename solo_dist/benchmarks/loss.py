@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, report, run_python
-from solo_dist.config import GridConfig
+from solo_dist.config import MASK_STRIDE, GridConfig
 from solo_dist.solo.losses import DICE_EPSILON, mask_dice_sum
+from solo_dist.solo.mask_map import MaskMap
 
 BATCH, SIDE, CHANNELS, POSITIVES, INSTANCES = 2, 128, 256, 64, 20
 GRID = GridConfig(levels=("p2", "p3", "p4", "p5"), sizes=(40, 36, 24, 16), scale_ranges=((1, 2048),) * 4)
@@ -68,7 +69,10 @@ def _sparse_loss(cells: np.ndarray, random: np.random.Generator) -> Callable[[tf
     instances = tf.constant(random.integers(0, INSTANCES, cells.shape), tf.int32)
     masks = tf.constant(random.integers(0, 256, [BATCH, INSTANCES, SIDE, SIDE // 8]), tf.uint8)
     positives = tf.constant(cells)
-    return lambda features, kernels: mask_dice_sum(features, kernels, positives, instances, masks, GRID, 1 / cells.size)
+    weight = 1 / cells.size
+    return lambda features, kernels: mask_dice_sum(
+        MaskMap(0, MASK_STRIDE, (features,), (kernels,)), positives, instances, masks, weight
+    )
 
 
 def _dense_loss(cells: np.ndarray) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.benchmarks.timing import Options, alternate, ratio, report, yardstick
-from solo_dist.solo.postprocess import matrix_nms
+from solo_dist.solo.nms import matrix_nms
 
 MASKS, HEIGHT, WIDTH, CATEGORIES = 500, 200, 304, 3
 

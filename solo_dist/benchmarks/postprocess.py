@@ -4,17 +4,20 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.benchmarks.timing import Options, alternate, ratio, report, yardstick
-from solo_dist.config import GridConfig, PostprocessConfig
-from solo_dist.solo.postprocess import detect, paste_masks, points_nms
+from solo_dist.config import ModelConfig, PostprocessConfig
+from solo_dist.masks.paste import paste_masks
+from solo_dist.solo.nms import points_nms
+from solo_dist.solo.postprocess import detect
 
 CANVAS, CHANNELS, CATEGORIES, PLANTED = (800, 1216), 256, 80, 700
-GRID, CONFIG = GridConfig(), PostprocessConfig()
+MODEL, CONFIG = ModelConfig(), PostprocessConfig()
+GRID = MODEL.grid
 
 
 def run(options: Options) -> dict[str, float]:
     """In units, for masks like objects and for masks of noise all over the image; the official code takes 33."""
     unit = yardstick()
-    compiled = tf.function(lambda outputs: detect(outputs, GRID, CONFIG), autograph=False)
+    compiled = tf.function(lambda outputs: detect(outputs, MODEL, CONFIG), autograph=False)
 
     def process(outputs: dict[str, tf.Tensor]) -> np.ndarray:
         found = compiled(outputs)

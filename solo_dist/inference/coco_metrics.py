@@ -27,8 +27,9 @@ from solo_dist.data import transforms
 from solo_dist.data.schema import Manifest
 from solo_dist.errors import DataError
 from solo_dist.masks import rle as runs
+from solo_dist.masks.bits import unpack_bits
+from solo_dist.masks.paste import paste_masks
 from solo_dist.solo import targets
-from solo_dist.solo.postprocess import paste_masks
 from solo_dist.storage import file_io
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -281,7 +282,7 @@ def _perfect_results(
     geometry = transforms.whole_picture(tf.constant(original), canvas)
     instances = runs.from_numpy([runs.rle_to_runs(_rle_of(entry, original)) for entry in entries])
     moved, _ = transforms.move_instances(instances, tf.zeros([len(entries), 4]), tf.constant(original), geometry)
-    quarter = targets.unpack_bits(targets.quarter_masks(moved, len(entries), canvas)).numpy()
+    quarter = unpack_bits(targets.reduced_masks(moved, len(entries), canvas)).numpy()
     masks = paste_masks(quarter.astype(np.float32), tuple(geometry.size.numpy()), original, mask_threshold)
     return [
         {"image_id": image["id"], "category_id": entry["category_id"], "score": 1.0, "segmentation": rle}

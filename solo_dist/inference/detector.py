@@ -16,15 +16,16 @@ import PIL.Image
 import PIL.ImageOps
 import tensorflow as tf
 
-from solo_dist.config import Config, GridConfig, PostprocessConfig
+from solo_dist.config import Config, ModelConfig, PostprocessConfig
 from solo_dist.data import transforms
 from solo_dist.data.sharding import image_io
 from solo_dist.distributed.precision import set_precision
 from solo_dist.distributed.xla_log import start_xla_quietly
 from solo_dist.errors import ConfigError
+from solo_dist.masks.paste import paste_masks
 from solo_dist.run.checkpoint import CheckpointError, assign_arrays, find_checkpoint, load_arrays
 from solo_dist.solo.network import build_model
-from solo_dist.solo.postprocess import detect, paste_masks
+from solo_dist.solo.postprocess import detect
 
 
 class Found(NamedTuple):
@@ -52,7 +53,7 @@ class Detector:
     """Folder of the checkpoint."""
 
     def __post_init__(self) -> None:
-        self.detect = detection_function(self.model, self.config.model.grid, self.config.postprocess)
+        self.detect = detection_function(self.model, self.config.model, self.config.postprocess)
         canvas = (self.config.data.canvas[0], self.config.data.canvas[1])
         self._letterbox = tf.function(
             lambda image: letterbox(image, canvas), input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
@@ -74,11 +75,11 @@ class Detector:
         )
 
 
-def detection_function(model: Any, grid: GridConfig, postprocess: PostprocessConfig) -> Any:
+def detection_function(model: Any, config: ModelConfig, postprocess: PostprocessConfig) -> Any:
     """tf.function from uint8 images [B,H,W,3] to what `postprocess.detect` returns; traced once a batch size."""
 
     def run(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return detect(model(images, training=False), grid, postprocess)
+        return detect(model(images, training=False), config, postprocess)
 
     return tf.function(tf.autograph.experimental.do_not_convert(run))
 

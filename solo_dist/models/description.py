@@ -18,17 +18,15 @@ class Part(NamedTuple):
 
 
 def describe(model: Any, canvas: tuple[int, int]) -> list[Part]:
-    """The parts of a SOLOv2 at a canvas H, W in the order of the forward pass; the dynamic convolution is not counted.
+    """The parts of a network at a canvas H, W in the order of the forward pass; the dynamic convolution is not counted.
 
     Dynamic convolution and mask loss cost E multiply-adds for each positive and pixel of the mask features.
     """
     images = tf.TensorSpec([1, *canvas, 3], tf.uint8)
     features, backbone = _trace(model.backbone, images)
     pyramid, fpn = _trace(model.fpn, features)
-    _, head = _trace(model.head, pyramid)
-    _, mask_head = _trace(model.mask_head, pyramid)
-    counts = {"backbone": backbone, "fpn": fpn, "head": head, "mask_head": mask_head}
-    return [_part(name, getattr(model, name), count) for name, count in counts.items()]
+    parts = [_part("backbone", model.backbone, backbone), _part("fpn", model.fpn, fpn)]
+    return parts + [_part(name, head, _trace(head, pyramid)[1]) for name, head in model.heads.items()]
 
 
 def _part(name: str, layer: Any, multiply_adds: int) -> Part:

@@ -46,6 +46,14 @@ def resize_bilinear(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     return _resize_columns(_resize_rows(x, size[0]), size[1])
 
 
+def resize_planes(planes: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """`resize_bilinear` of single-channel maps: floating [n, H, W] with static H, W -> [n, size[0], size[1]]."""
+    height, width = planes.shape[1:]
+    rows = tf.constant(_bilinear_matrix(height, size[0]), planes.dtype)
+    columns = tf.constant(_bilinear_matrix(width, size[1]), planes.dtype)
+    return tf.matmul(rows, tf.matmul(planes, columns, transpose_b=True))
+
+
 def _resize_rows(x: tf.Tensor, target: int) -> tf.Tensor:
     """[B, H, W, C] -> [B, target, W, C] as one [target, H] x [H, W*C] product an image."""
     height, width, channels = x.shape[1:]

@@ -66,15 +66,16 @@ class GridHead(keras.layers.Layer):
                 layer.build(shape)
                 shape = layer.compute_output_shape(shape)
 
-    def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-        """P2..P6 -> category logits [B, N, C] and kernels [B, N, E]; levels in order, cells row-major."""
+    def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+        """P2..P6 -> category_logits [B, N, C] and kernels [B, N, E], float32; levels in order, cells row-major."""
         recompute = Recomputation() if training and self.recompute else None
         outputs = [
             self.one_level(feature, size, recompute)
             for feature, size in zip(self.align(pyramid), self.grid.sizes, strict=True)
         ]
         logits, kernels = zip(*outputs, strict=True)
-        return tf.concat(logits, axis=1), tf.concat(kernels, axis=1)
+        named = {"category_logits": logits, "kernels": kernels}
+        return {name: tf.cast(tf.concat(levels, axis=1), tf.float32) for name, levels in named.items()}
 
     def align(self, pyramid: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The levels that carry a grid, P2 at half its size and P6 at P5's size (quirk 8)."""
@@ -149,18 +150,21 @@ class MaskHead(keras.layers.Layer):
     def _has_coordinates(self, level: str) -> bool:
         return self.coordinates and self.doublings(level) == 3  # the coarsest only (quirk 8)
 
-    def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> tf.Tensor:
-        """P2..P6 -> [B, h, w, E], or [B, h, w, L * E] where the levels are separate."""
+    def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+        """P2..P6 -> mask_features [B, h, w, E], or mask_features_p2 and so on if the levels are separate.
+
+        They stay in the type of the computation, since the dynamic convolution consumes them at once.
+        """
         features = dict(zip(PYRAMID_LEVELS, pyramid, strict=True))
         if "p6" in self.levels:
             features["p6"] = resize_bilinear(features["p6"], features["p5"].shape[1:3])
         recompute = Recomputation() if training and self.recompute else None
         if self.unified:
-            return _apply(self.outputs, self._sum_levels(features, recompute), recompute)
-        maps = []
-        for level, output in zip(self.levels, self.outputs, strict=True):
-            maps.append(_apply([output], self._to_stride_4(level, features[level], recompute), recompute))
-        return tf.concat(maps, axis=-1)
+            return {"mask_features": _apply(self.outputs, self._sum_levels(features, recompute), recompute)}
+        return {
+            f"mask_features_{level}": _apply([output], self._to_stride_4(level, features[level], recompute), recompute)
+            for level, output in zip(self.levels, self.outputs, strict=True)
+        }
 
     def _sum_levels(self, features: dict[str, tf.Tensor], recompute: Recomputation | None) -> tf.Tensor:
         """Sum of all levels at stride 4. Doubling is linear, so the sum is taken before the last, costliest one."""

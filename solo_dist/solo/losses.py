@@ -1,28 +1,30 @@
-"""The loss of SOLOv2: focal loss over the category grid, dice loss over the masks of the positives only.
+"""The loss: focal loss over the category grid, dice loss over the masks of the positives only.
 
 Both parts are sums divided by *global* counts (over replicas, workers and accumulated micro-batches) that the caller
 passes in, so that adding the results of all micro-batches gives the loss of the whole batch.
 
 The mask part is written for time and memory. Only positives get a mask: their kernels are gathered and multiplied with
-the mask features, one [K, E] x [E, h*w] product an image, in chunks of K. The dice loss of a chunk and its
+the features of their map, one [K, E] x [E, h*w] product an image, in chunks of K. The dice loss of a chunk and its
 gradient are computed together while the chunk's masks are at hand, so that the backward pass has nothing to recompute
-and nothing of size [K, h*w] is kept; chunks that hold only padding are not computed at all.
+and nothing of size [K, h*w] is kept; chunks without a positive of the map are not computed at all.
 
-Source: SOLOv2 (Wang et al. 2020), sections 3.2 and 3.3, and the official code's behaviour. Shape legend: config.py.
+Source: SOLOv2 (Wang et al. 2020), sections 3.2 and 3.3, and the official code's behaviour. Shape legend: config.py;
+A factors of a mask as in mask_map.py.
 """
 
+import functools
 from collections.abc import Mapping
 
-import numpy as np
 import tensorflow as tf
 
-from solo_dist.config import GridConfig, LossConfig
-from solo_dist.solo.dynamic_conv import select_kernels
-from solo_dist.solo.targets import count_bits
+from solo_dist.config import LossConfig, ModelConfig
+from solo_dist.masks.bits import count_bits, unpack_bits
+from solo_dist.solo.family import find_member
+from solo_dist.solo.mask_map import MaskMap
+from solo_dist.solo.targets import mask_key
 
 POSITIVES_PER_CHUNK = 64
 DICE_EPSILON = 1e-3
-_BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
 
 Batch = Mapping[str, tf.Tensor]
 
@@ -39,34 +41,38 @@ def count_positives(batch: Batch) -> dict[str, tf.Tensor]:
     }
 
 
-def solov2_loss(
+def solo_loss(
     outputs: Mapping[str, tf.Tensor],
     batch: Batch,
     normalizers: Mapping[str, tf.Tensor],
     loss: LossConfig,
-    grid: GridConfig,
+    model: ModelConfig,
 ) -> dict[str, tf.Tensor]:
     """This batch's share of the loss, in float32 whatever the precision of the outputs.
 
     Args:
-      outputs: category_logits [B,N,C], kernels [B,N,E], mask_features [B,h,w,E], or [B,h,w,L*E] if separate a level.
-      batch: category_grid, positive_cell, positive_instance, and masks bit-packed [B,M,h,w/8].
+      outputs: of the network.
+      batch: category_grid, positive_cell, positive_instance, and the bit-packed masks that the member needs.
       normalizers: `count_positives` summed over all batches of the optimizer step.
       loss: weights of the two parts and the focal parameters.
-      grid: the levels, to find each cell's mask features where these are separate.
+      model: names the member of the family, and has its grid.
 
     Returns:
       Scalars category and mask, each with its weight, and total. Without a positive, mask and its gradients are 0.
     """
     focal = focal_loss_sum(outputs["category_logits"], batch["category_grid"], loss.focal_alpha, loss.focal_gamma)
-    mask = mask_dice_sum(
-        outputs["mask_features"],
-        outputs["kernels"],
-        batch["positive_cell"],
-        batch["positive_instance"],
-        batch["masks"],
-        grid,
-        loss.mask_weight / tf.maximum(normalizers["positives"], 1.0),
+    weight = loss.mask_weight / tf.maximum(normalizers["positives"], 1.0)
+    mask = tf.add_n(
+        [
+            mask_dice_sum(
+                mask_map,
+                batch["positive_cell"],
+                batch["positive_instance"],
+                batch[mask_key(mask_map.stride)],
+                weight,
+            )
+            for mask_map in find_member(model).mask_maps(outputs, model.grid)
+        ]
     )
     # Quirk 11: the focal sum is divided by the distinct positive cells + 1, dice is a mean over all positives.
     category = loss.category_weight * focal / (normalizers["positive_cells"] + 1.0)
@@ -95,103 +101,121 @@ def focal_loss(logits: tf.Tensor, category_grid: tf.Tensor, alpha: float, gamma:
 
 
 def mask_dice_sum(
-    mask_features: tf.Tensor,
-    kernels: tf.Tensor,
+    mask_map: MaskMap,
     positive_cell: tf.Tensor,
     positive_instance: tf.Tensor,
     packed_masks: tf.Tensor,
-    grid: GridConfig,
     weight: tf.Tensor | float = 1.0,
 ) -> tf.Tensor:
-    """Weighted sum over all positives of the dice loss between their predicted mask and their instance's mask.
+    """Weighted sum of the dice loss between predicted mask and instance's mask, over the positives that the map serves.
 
     Args:
-      mask_features: [B,h,w,E], or [B,h,w,L*E] where each level has its own.
-      kernels: [B,N,E] dynamic 1x1 kernels.
-      positive_cell: int32 [B,K] in 0..N-1, -1 for padding.
-      positive_instance: int32 [B,K] in 0..M-1; anything where positive_cell is -1.
-      packed_masks: uint8 [B,M,h,w/8], eight pixels a byte, the leftmost in the highest bit.
-      grid: the levels, for separate mask features.
+      mask_map: features and kernels.
+      positive_cell: int32 [B,K] in 0..N-1, -1 for padding. The order is free, but costs least if a map's are together.
+      positive_instance: int32 [B,K] in 0..M-1; anything if positive_cell is -1.
+      packed_masks: uint8 [B,M,h,ceil(w/8)] of bits, at the resolution of the map's features.
       weight: float32 scalar without a gradient; given here it spares a pass over the gradient of the mask features.
     """
-    height, width, channels = mask_features.shape[1:]
-    features = tf.reshape(mask_features, [-1, height * width, channels])
-    packed = tf.reshape(packed_masks, [-1, packed_masks.shape[1], height * width // 8])
-    gathered = select_kernels(kernels, positive_cell, grid, channels)
     padding = -positive_cell.shape[1] % POSITIVES_PER_CHUNK
-    gathered = tf.pad(gathered, [[0, 0], [0, padding], [0, 0]])
-    positive_cell = tf.pad(positive_cell, [[0, 0], [0, padding]], constant_values=-1)
+    positive_cell = tf.pad(mask_map.own(positive_cell), [[0, 0], [0, padding]], constant_values=-1)
     positive_instance = tf.pad(positive_instance, [[0, 0], [0, padding]])
     weights = tf.where(positive_cell >= 0, weight, 0.0)
-    return _dice_sum(features, gathered, weights, tf.maximum(positive_instance, 0), packed)
+    return _dice_sum(
+        weights,
+        tf.maximum(positive_instance, 0),
+        packed_masks,
+        *mask_map.features,
+        *mask_map.kernels_of(positive_cell),
+    )
 
 
 @tf.custom_gradient
-def _dice_sum(features, kernels, weights, instance, packed):
-    """Of features [B,P,E], kernels [B,K,E], weights [B,K], instance [B,K], packed [B,M,P/8] -> float32 scalar."""
-    loss, d_features, d_kernels = _dice_and_gradients(tf.cast(features, tf.float32), kernels, weights, instance, packed)
-    if features.dtype == tf.bfloat16:  # halves what is kept; float16 could not hold it before the loss scale is applied
-        d_features = tf.cast(d_features, tf.bfloat16)
+def _dice_sum(weights, instance, packed, *factors):
+    """Of weights, instance [B,K], packed [B,M,h,w/8], A features [B,h,w,E], A kernels [B,K,E] -> float32 scalar."""
+    features, kernels = factors[: len(factors) // 2], factors[len(factors) // 2 :]
+    height, width = features[0].shape[1:3]
+    pixels = [tf.cast(tf.reshape(x, [-1, height * width, x.shape[3]]), tf.float32) for x in features]
+    loss, d_features, d_kernels = _dice_and_gradients(pixels, kernels, weights, instance, packed, width)
+    # bfloat16 halves what is kept; float16 could not hold it before the loss scale is applied.
+    d_features = [
+        tf.cast(gradient, tf.bfloat16) if x.dtype == tf.bfloat16 else gradient
+        for gradient, x in zip(d_features, features, strict=True)
+    ]
 
     def gradient(upstream):
-        scaled = tf.cast(upstream * tf.cast(d_features, tf.float32), features.dtype)
-        return scaled, tf.cast(upstream * d_kernels, kernels.dtype), None, None, None
+        for_features = [
+            tf.reshape(tf.cast(upstream * tf.cast(gradient, tf.float32), x.dtype), [-1, *x.shape[1:]])
+            for gradient, x in zip(d_features, features, strict=True)
+        ]
+        for_kernels = [tf.cast(upstream * d, k.dtype) for d, k in zip(d_kernels, kernels, strict=True)]
+        return None, None, None, *for_features, *for_kernels
 
     return loss, gradient
 
 
-def _dice_and_gradients(features, kernels, weights, instance, packed):
-    """As `_dice_sum` -> loss [], d features [B,P,E], d kernels [B,K,E], all float32."""
-    size = POSITIVES_PER_CHUNK
-    chunks = kernels.shape[1] // size
-    last_positive = tf.reduce_max(tf.where(weights > 0, tf.range(1, kernels.shape[1] + 1), 0))
+def _dice_and_gradients(features, kernels, weights, instance, packed, width):
+    """As `_dice_sum`, of features [B,P,E] with rows of `width` pixels.
+
+    Returns:
+      loss [], A gradients of features [B,P,E] and A of kernels [B,K,E], all float32.
+    """
+    size, count = POSITIVES_PER_CHUNK, weights.shape[1]
+    used = tf.reduce_any(weights > 0, axis=0)
+    first = tf.reduce_min(tf.where(used, tf.range(count), count - 1)) // size
+    end = tf.reduce_max(tf.where(used, tf.range(1, count + 1), 0))
 
     def chunk_terms(chunk):
         columns = chunk * size + tf.range(size)
-        chosen, factors, whose = (tf.gather(value, columns, axis=1) for value in (kernels, weights, instance))
-        return _chunk_dice_and_gradients(features, chosen, factors, whose, packed)
+        *chosen, factors, whose = (tf.gather(value, columns, axis=1) for value in (*kernels, weights, instance))
+        return _chunk_dice_and_gradients(features, chosen, factors, whose, packed, width)
 
     def body(chunk, loss, d_features, d_kernels):
-        chunk_loss, more_d_features, chunk_d_kernels = chunk_terms(chunk)
-        return chunk + 1, loss + chunk_loss, d_features + more_d_features, d_kernels.write(chunk, chunk_d_kernels)
+        more = chunk_terms(chunk)
+        d_features = [old + new for old, new in zip(d_features, more[1], strict=True)]
+        d_kernels = [array.write(chunk, new) for array, new in zip(d_kernels, more[2], strict=True)]
+        return chunk + 1, loss + more[0], d_features, d_kernels
 
-    loss, d_features, chunk_d_kernels = chunk_terms(0)
-    d_kernels = tf.TensorArray(tf.float32, chunks, element_shape=chunk_d_kernels.shape).write(0, chunk_d_kernels)
+    loss, d_features, d_kernels = chunk_terms(first)
+    d_kernels = [
+        tf.TensorArray(tf.float32, count // size, element_shape=value.shape).write(first, value) for value in d_kernels
+    ]
     _, loss, d_features, d_kernels = tf.while_loop(
-        lambda chunk, *_: chunk * size < last_positive,  # what follows is padding
+        lambda chunk, *_: chunk * size < end,  # what follows is padding, or served by other maps
         body,
-        (1, loss, d_features, d_kernels),
+        (first + 1, loss, d_features, d_kernels),
         parallel_iterations=1,
     )
-    d_kernels = tf.transpose(d_kernels.stack(), [1, 0, 2, 3])
-    return loss, d_features, tf.reshape(d_kernels, [-1, *kernels.shape[1:]])
+    d_kernels = [tf.transpose(array.stack(), [1, 0, 2, 3]) for array in d_kernels]
+    return loss, d_features, [tf.reshape(d, [-1, *k.shape[1:]]) for d, k in zip(d_kernels, kernels, strict=True)]
 
 
-def _chunk_dice_and_gradients(features, kernels, weights, instance, packed):
-    """As `_dice_sum` for c of the K positives -> loss [], d features [B,P,E], d kernels [B,c,E], all float32."""
-    kernels, weights = tf.cast(kernels, tf.float32), weights[..., None]
-    packed = tf.gather(packed, instance, batch_dims=1)
-    probability = tf.sigmoid(tf.matmul(kernels, features, transpose_b=True))
-    error = probability - _unpack(packed)
-    area = count_bits(packed)[..., None]
+def _chunk_dice_and_gradients(features, kernels, weights, instance, packed, width):
+    """`_dice_and_gradients` for c of the K positives."""
+    kernels, weights = [tf.cast(kernel, tf.float32) for kernel in kernels], weights[..., None]
+    packed = tf.gather(packed, instance, batch_dims=1)  # [B,c,h,w/8]
+    logits = [tf.matmul(kernel, feature, transpose_b=True) for kernel, feature in zip(kernels, features, strict=True)]
+    factors = [tf.sigmoid(value) for value in logits]
+    probability = functools.reduce(tf.multiply, factors)
+    error = probability - tf.reshape(unpack_bits(packed, tf.float32, width), [-1, *probability.shape[1:]])
+    area = count_bits(tf.reshape(packed, [-1, packed.shape[1], packed.shape[2] * packed.shape[3]]))[..., None]
     # Quirk 11: 0.001 is added to each of the two squared sums.
     squares = _sum_of_squares(probability) + area + 2 * DICE_EPSILON
     # 1 - 2 sum(p t) / squares, written without the cancellation that would spoil it for nearly perfect masks.
     dice = (_sum_of_squares(error) + 2 * DICE_EPSILON) / squares
     # d dice / d p = -2 t / squares + 4 sum(p t) p / squares^2, where 2 sum(p t) / squares = 1 - dice: so it is
-    # 2 / squares times p - t - dice p. The factors, one a mask, are left to the small operands of the products.
-    d_logits = tf.raw_ops.SigmoidGrad(y=probability, dy=error - dice * probability)
-    factors = 2.0 * weights / squares
-    d_features = tf.matmul(d_logits, factors * kernels, transpose_a=True)
-    return tf.reduce_sum(weights * dice), d_features, factors * tf.matmul(d_logits, features)
+    # 2 / squares times p - t - dice p. The scales, one a mask, are left to the small operands of the products.
+    scales = 2.0 * weights / squares
+    d_probability = error - dice * probability
+    d_features, d_kernels = [], []
+    for index, (kernel, feature) in enumerate(zip(kernels, features, strict=True)):
+        others = factors[:index] + factors[index + 1 :]
+        d_factor = functools.reduce(tf.multiply, others, d_probability)
+        d_logits = tf.raw_ops.SigmoidGrad(y=factors[index], dy=d_factor)
+        d_features.append(tf.matmul(d_logits, scales * kernel, transpose_a=True))
+        d_kernels.append(scales * tf.matmul(d_logits, feature))
+    return tf.reduce_sum(weights * dice), d_features, d_kernels
 
 
 def _sum_of_squares(values: tf.Tensor) -> tf.Tensor:
     """[B,c,P] -> [B,c,1]."""
     return tf.reduce_sum(tf.square(values), axis=2, keepdims=True)
-
-
-def _unpack(packed: tf.Tensor) -> tf.Tensor:
-    """uint8 [B,c,n] of bits -> float32 [B,c,8n]; by table, half the time of shifting."""
-    bits = tf.gather(_BITS_OF_BYTE, tf.cast(packed, tf.int32))
-    return tf.reshape(bits, [-1, packed.shape[1], 8 * packed.shape[2]])

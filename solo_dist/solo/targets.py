@@ -1,25 +1,40 @@
-"""Training targets of SOLOv2 from boxes and row runs: the one place, used by the shard tool and by the input pipeline.
+"""Training targets from boxes and row runs: one implementation for the shard tool and for the input pipeline.
 
-Source: the official solov2_head.solov2_target_single. Its quirks are part of the published numbers and are marked
-where they are reproduced. Pure functions; shapes as in `solo_dist.config`, m instances, r runs, P positives.
+Source: the official solov2_head.solov2_target_single. Its quirks are part of the published numbers, and comments mark
+the lines that reproduce them. Pure functions; shapes as in `solo_dist.config`, m instances, r runs, P positives.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, GridConfig
+from solo_dist.masks.bits import pack_lowest_bits
 from solo_dist.masks.rle import Runs
 
 _NEIGHBOURS = np.arange(-1, 2)
 
 
+class TargetSpec(NamedTuple):
+    """The targets that a member of the family learns from; the default is what SOLOv2 needs."""
+
+    mask_strides: tuple[int, ...] = (MASK_STRIDE,)
+    """Strides of the instance masks, MASK_STRIDE first; the others are multiples of it and divide the canvas."""
+    one_owner: bool = False
+    """If instances collide in a cell, only the last one keeps it (quirk 23); otherwise all do (quirk 6)."""
+
+
+STORED_TARGETS = TargetSpec()
+"""What the records of shards hold; for another spec the pipeline makes the targets anew from the stored row runs."""
+
+
 class Positives(NamedTuple):
-    """Which cells predict which instance. In the official order: by level, then instance, then row-major cells."""
+    """Which cells predict which instance."""
 
     cell: tf.Tensor
-    """int32 [P], flat index in the N cells; a cell can repeat where instances collide."""
+    """int32 [P], flat index in the N cells, levels in order. A cell repeats if several instances own it."""
     instance: tf.Tensor
     """int32 [P], index of the instance."""
     category_grid: tf.Tensor
@@ -27,15 +42,27 @@ class Positives(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """All targets of one picture on one canvas."""
+    """All targets of one image on one canvas."""
 
     positives: Positives
     masks: tf.Tensor
     """uint8 [m, h, w / 8], masks at 1/4 resolution, eight pixels a byte, first pixel in the highest bit."""
+    coarser_masks: Mapping[int, tf.Tensor] = {}
+    """By stride s above MASK_STRIDE: uint8 [m, H / s, ceil(W / s / 8)]; the bits beyond the last pixel are 0."""
+
+
+def mask_key(stride: int) -> str:
+    """The key of a batch that holds the masks of a stride."""
+    return "masks" if stride == MASK_STRIDE else f"masks_{stride}"
 
 
 def make_targets(
-    runs: Runs, boxes: tf.Tensor, categories: tf.Tensor, canvas: tuple[int, int], grid: GridConfig
+    runs: Runs,
+    boxes: tf.Tensor,
+    categories: tf.Tensor,
+    canvas: tuple[int, int],
+    grid: GridConfig,
+    spec: TargetSpec = STORED_TARGETS,
 ) -> Targets:
     """Targets from instances in canvas pixels.
 
@@ -45,11 +72,15 @@ def make_targets(
       categories: int32 [m], class 0..C-1.
       canvas: H, W, multiples of 32.
       grid: the levels.
+      spec: which targets the member of the family needs.
     """
     num_instances = tf.size(categories)
     centers, areas = mass_centers(runs, num_instances)
     positives = assign_positives(boxes, categories, centers, areas > 0, canvas, grid)
-    return Targets(positives, quarter_masks(runs, num_instances, canvas))
+    if spec.one_owner:
+        positives = keep_last_owner(positives)
+    masks, *coarser = (reduced_masks(runs, num_instances, canvas, stride) for stride in spec.mask_strides)
+    return Targets(positives, masks, dict(zip(spec.mask_strides[1:], coarser, strict=True)))
 
 
 def scale_boxes(boxes: tf.Tensor, size: tf.Tensor, new_size: tf.Tensor) -> tf.Tensor:
@@ -92,7 +123,9 @@ def assign_positives(
     canvas: tuple[int, int],
     grid: GridConfig,
 ) -> Positives:
-    """The cells around each instance's mass centre, on each level whose scale range holds its size.
+    """The cells around each instance's mass centre, on each level whose scale range holds its size (official order).
+
+    The order is by level, then instance, then row-major cells.
 
     Args:
       boxes: float32 [m, 4] x1, y1, x2, y2 in canvas pixels.
@@ -134,34 +167,48 @@ def assign_positives(
 
 
 def category_grid(cell: tf.Tensor, instance: tf.Tensor, categories: tf.Tensor, num_cells: int) -> tf.Tensor:
-    """Category of each cell, int32 [N], -1 where none.
+    """Category of each cell, int32 [N], -1 if it has none.
 
-    Quirk 6: where instances collide, the later one in annotation order has the cell's category.
+    Quirk 6: if instances collide, the last one in annotation order gives the cell its category.
     """
-    owner = tf.tensor_scatter_nd_max(tf.fill([num_cells], -1), cell[:, None], instance)
-    return tf.gather(tf.concat([[-1], categories], axis=0), owner + 1)
+    return tf.gather(tf.concat([[-1], categories], axis=0), _last_owner(cell, instance, num_cells) + 1)
 
 
-def quarter_masks(runs: Runs, num_instances: tf.Tensor | int, canvas: tuple[int, int]) -> tf.Tensor:
-    """Masks at mask-feature resolution, uint8 [m, h, w / 8]: eight pixels a byte, first pixel in the highest bit.
+def keep_last_owner(positives: Positives) -> Positives:
+    """The same positives with each cell left to the last of its instances (quirk 23); cells in ascending order."""
+    owner = _last_owner(positives.cell, positives.instance, positives.category_grid.shape[0])
+    cell = tf.where(owner >= 0)[:, 0]
+    return Positives(tf.cast(cell, tf.int32), tf.gather(owner, cell), positives.category_grid)
 
-    Quirk 2: the official bilinear resize by 1/4 averages the 2x2 pixels at rows and columns 4k+1, 4k+2 and rounds a
-    half up: 1 where at least two of the four are set.
 
-    The pixels of {4k+1, 4k+2} left of x are 2 for k < x // 4, x % 4 - 1 (not below 0) at k = x // 4, and 0 beyond. A
-    run is the difference of two such step functions; their changes along k are scattered, then summed up along the
+def _last_owner(cell: tf.Tensor, instance: tf.Tensor, num_cells: int) -> tf.Tensor:
+    """The largest index of the instances of each cell, int32 [N], -1 if it has none."""
+    return tf.tensor_scatter_nd_max(tf.fill([num_cells], -1), cell[:, None], instance)
+
+
+def reduced_masks(
+    runs: Runs, num_instances: tf.Tensor | int, canvas: tuple[int, int], stride: int = MASK_STRIDE
+) -> tf.Tensor:
+    """Masks at a lower resolution, uint8 [m, H / stride, ceil(W / stride / 8)] of bits as `masks.bits` packs them.
+
+    Quirks 2 and 23: the official bilinear resize by 1/r, r = 4, 8 or 16, averages the 2x2 pixels in the middle of each
+    block, rows and columns rk + r/2 - 1 and rk + r/2, and rounds a half up: 1 if at least two of the four are set.
+
+    The middle columns left of x count 2 for k < x // r, x % r - (r/2 - 1) bounded to 0..2 at k = x // r, and 0 beyond.
+    A run is the difference of two such step functions; their changes along k are scattered, then summed up along the
     row. Eight columns share an int64, a byte each: sums stay within 0..4, so that no byte carries into the next.
     """
-    height, words = canvas[0] // MASK_STRIDE, canvas[1] // MASK_STRIDE // 8
-    used = tf.where((runs.row % MASK_STRIDE == 1) | (runs.row % MASK_STRIDE == 2))[:, 0]
+    height, words = canvas[0] // stride, -(-canvas[1] // stride // 8)
+    first_middle = stride // 2 - 1
+    used = tf.where((runs.row % stride == first_middle) | (runs.row % stride == first_middle + 1))[:, 0]
     row, start, end, instance = (tf.gather(values, used) for values in runs)
-    line = (instance * height + row // MASK_STRIDE) * (words + 1)
+    line = (instance * height + row // stride) * (words + 1)
 
     def change(x: tf.Tensor, column_shift: int, value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        column = x // MASK_STRIDE + column_shift
+        column = x // stride + column_shift
         return line + column // 8, tf.bitwise.left_shift(tf.cast(value, tf.int64), tf.cast(column % 8 * 8, tf.int64))
 
-    end_part, start_part = (tf.clip_by_value(x % MASK_STRIDE - 1, 0, 2) for x in (end, start))
+    end_part, start_part = (tf.clip_by_value(x % stride - first_middle, 0, 2) for x in (end, start))
     changes = [change(end, 0, end_part - 2), change(end, 1, -end_part)]
     changes += [change(start, 0, 2 - start_part), change(start, 1, start_part)]
     index, value = (tf.concat(parts, axis=0) for parts in zip(*changes, strict=True))
@@ -179,22 +226,4 @@ def _running_sum_at_least_two(steps: tf.Tensor) -> tf.Tensor:
     totals = tf.bitwise.right_shift(within + 4 * every_byte, 56) - 4
     before = tf.cumsum(totals, axis=2, exclusive=True)
     sums = within + before * every_byte
-    at_least_two = tf.bitwise.bitwise_and(tf.bitwise.right_shift(sums + 126 * every_byte, 7), every_byte)
-    # Moves the lowest bit of byte i to bit 7 - i of the highest byte.
-    gathered = at_least_two * (0x8040201008040201 - 2**64)
-    return tf.cast(tf.bitwise.bitwise_and(tf.bitwise.right_shift(gathered, 56), 255), tf.uint8)
-
-
-def unpack_bits(packed: tf.Tensor) -> tf.Tensor:
-    """uint8 [..., w / 8], first pixel in the highest bit -> bool [..., w]."""
-    shape = tf.shape(packed)
-    bits = tf.bitwise.bitwise_and(packed[..., None], tf.constant([128, 64, 32, 16, 8, 4, 2, 1], tf.uint8)) > 0
-    return tf.reshape(bits, tf.concat([shape[:-1], [shape[-1] * 8]], axis=0))
-
-
-def count_bits(packed: tf.Tensor) -> tf.Tensor:
-    """uint8 [..., n] of bits -> float32 [...], how many are set; in words of 64, which takes an eighth of the time."""
-    *shape, size = packed.shape
-    padded = tf.pad(packed, [[0, 0]] * len(shape) + [[0, -size % 8]])
-    words = tf.bitcast(tf.reshape(padded, [*(side or -1 for side in shape), padded.shape[-1] // 8, 8]), tf.int64)
-    return tf.reduce_sum(tf.cast(tf.raw_ops.PopulationCount(x=words), tf.float32), axis=-1)
+    return pack_lowest_bits(tf.bitwise.bitwise_and(tf.bitwise.right_shift(sums + 126 * every_byte, 7), every_byte))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from solo_dist.config import Config, RuntimeConfig
-from solo_dist.solo.losses import count_positives, solov2_loss
+from solo_dist.solo.losses import count_positives, solo_loss
 from solo_dist.training.optim import Optimizer
 
 _LOSS_PARTS = ("total", "category", "mask")
@@ -196,7 +196,7 @@ class TrainStep:
 
     def _loss_of_outputs(self, outputs: Any, batch: Any, positives: tf.Tensor, cells: tf.Tensor) -> tf.Tensor:
         normalizers = {"positives": positives, "positive_cells": cells}
-        losses = solov2_loss(outputs, batch, normalizers, self._config.loss, self._config.model.grid)
+        losses = solo_loss(outputs, batch, normalizers, self._config.loss, self._config.model)
         return tf.stack([losses[part] for part in _LOSS_PARTS])
 
     def _sum_over_replicas(self, gradients: list[Any], losses: Any) -> tuple[list[Any], tf.Tensor]:

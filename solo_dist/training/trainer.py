@@ -89,7 +89,7 @@ class Trainer:
         self.plan = self.build_plan()
         self.optimizer = self.build_optimizer()
         self.train_step = self.build_step()
-        self.detect = detection_function(self.model, config.model.grid, config.postprocess)
+        self.detect = detection_function(self.model, config.model, config.postprocess)
         self.validation = self.build_validation()
         self._initialise(resumed)
         before = resumed.metadata.get("resumed_from", "") if resumed else ""

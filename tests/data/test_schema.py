@@ -12,7 +12,7 @@ from solo_dist.config import GridConfig
 from solo_dist.data import schema
 from solo_dist.errors import ConfigError
 from solo_dist.masks import rle
-from solo_dist.solo.targets import unpack_bits
+from solo_dist.masks.bits import unpack_bits
 
 CANVAS = (64, 96)
 GRID = GridConfig(levels=("p2", "p3"), sizes=(4, 2), scale_ranges=((1, 30), (20, 500)))

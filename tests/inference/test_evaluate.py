@@ -14,9 +14,9 @@ from solo_dist.config import BackboneConfig, Config, DataConfig, GridConfig, Mod
 from solo_dist.data.input.pipeline import build_dataset, load_split
 from solo_dist.data.sharding import job, records, shapes
 from solo_dist.inference import coco_metrics
+from solo_dist.masks.bits import unpack_bits
 from solo_dist.run import checkpoint
 from solo_dist.solo.network import build_model
-from solo_dist.solo.targets import unpack_bits
 
 ROOT = Path(__file__).resolve().parents[2]
 GRID = GridConfig(levels=("p3", "p4"), sizes=(12, 8), scale_ranges=((1, 48), (32, 2048)))

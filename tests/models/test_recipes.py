@@ -8,7 +8,7 @@ import tensorflow as tf
 from solo_dist import recipes
 from solo_dist.config import Config
 from solo_dist.run.checkpoint import load_arrays, save_arrays
-from solo_dist.solo.losses import count_positives, solov2_loss
+from solo_dist.solo.losses import count_positives, solo_loss
 from solo_dist.solo.network import build_model
 from solo_dist.weights.load import load_model_weights
 
@@ -57,7 +57,7 @@ def test_recipe_builds_steps_saves_and_restores(name, tmp_path):
     def losses() -> tuple[tf.Tensor, list[tf.Tensor]]:
         with tf.GradientTape() as tape:
             outputs = model(batch["image"], training=True)
-            loss = solov2_loss(outputs, batch, count_positives(batch), config.loss, config.model.grid)["total"]
+            loss = solo_loss(outputs, batch, count_positives(batch), config.loss, config.model)["total"]
         return loss, tape.gradient(loss, [variable.value for variable in model.trainable_variables])
 
     before, gradients = losses()
@@ -66,7 +66,7 @@ def test_recipe_builds_steps_saves_and_restores(name, tmp_path):
     assert all(gradient is not None for gradient in gradients)
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
         variable.assign(variable - 1e-2 / norm * gradient)
-    after = solov2_loss(model(batch["image"]), batch, count_positives(batch), config.loss, config.model.grid)["total"]
+    after = solo_loss(model(batch["image"]), batch, count_positives(batch), config.loss, config.model)["total"]
     assert after < before
 
     arrays = {f"model/{variable.path}": variable.numpy() for variable in model.variables}

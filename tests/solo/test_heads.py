@@ -59,7 +59,8 @@ def assert_close(actual, expected) -> None:
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_grid_head_gives_the_official_outputs(head_small, heads, compiled):
-    logits, kernels = tf.function(heads[0], jit_compile=compiled)(pyramid_of(head_small))
+    outputs = tf.function(heads[0], jit_compile=compiled)(pyramid_of(head_small))
+    logits, kernels = outputs["category_logits"], outputs["kernels"]
     start = 0
     for level, size in enumerate((40, 36, 24, 16, 12)):
         cells = slice(start, start + size * size)
@@ -73,7 +74,7 @@ def test_grid_head_gives_the_official_outputs(head_small, heads, compiled):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_mask_head_gives_the_official_output(head_small, heads, compiled):
     actual = tf.function(heads[1], jit_compile=compiled)(pyramid_of(head_small))
-    assert_close(actual.numpy(), nhwc(head_small["mask_feat"]))
+    assert_close(actual["mask_features"].numpy(), nhwc(head_small["mask_feat"]))
 
 
 def flat_levels(vector, key) -> tf.Tensor:
@@ -86,15 +87,18 @@ def flat_levels(vector, key) -> tf.Tensor:
 def test_gradients_of_features_and_parameters_are_the_official_ones(golden, head_small, heads, compiled):
     """From the official gradients of the predictions back through both heads."""
     vector = golden("loss_head_two")
-    output_gradients = [flat_levels(vector, "grad_cate_pred"), flat_levels(vector, "grad_kernel_pred")]
-    output_gradients.append(tf.constant(nhwc(vector["grad_mask_feat"])))
+    output_gradients = {
+        "category_logits": flat_levels(vector, "grad_cate_pred"),
+        "kernels": flat_levels(vector, "grad_kernel_pred"),
+        "mask_features": tf.constant(nhwc(vector["grad_mask_feat"])),
+    }
     variables = {variable.path: variable.value for part in heads for variable in part.variables}
 
     @tf.function(jit_compile=compiled)
     def backward(pyramid):
         with tf.GradientTape() as tape:
             tape.watch(pyramid)
-            outputs = [*heads[0](pyramid, training=True), heads[1](pyramid, training=True)]
+            outputs = heads[0](pyramid, training=True) | heads[1](pyramid, training=True)
         return tape.gradient(outputs, [pyramid, variables], output_gradients)
 
     features, parameters = backward(pyramid_of(head_small))
@@ -141,11 +145,12 @@ def test_options_give_the_promised_shapes(changes):
     pyramid = [tf.random.stateless_normal([2, *shape[1:]], (0, 1)) for shape in PYRAMID_SHAPES]
     head.build(PYRAMID_SHAPES)
     mask_head.build(PYRAMID_SHAPES)
-    logits, kernels = head(pyramid)
-    assert logits.shape == (2, config.grid.num_cells, 3)
-    assert kernels.shape == (2, config.grid.num_cells, 8)
-    maps = len(config.grid.levels) if config.mask_features == "separate" else 1
-    assert mask_head(pyramid).shape == (2, 16, 24, 8 * maps)
+    shapes = {name: value.shape for name, value in (head(pyramid) | mask_head(pyramid)).items()}
+    assert shapes.pop("category_logits") == (2, config.grid.num_cells, 3)
+    assert shapes.pop("kernels") == (2, config.grid.num_cells, 8)
+    separate = [f"mask_features_{level}" for level in config.grid.levels]
+    assert list(shapes) == (separate if config.mask_features == "separate" else ["mask_features"])
+    assert set(shapes.values()) == {(2, 16, 24, 8)}
     names = [variable.path for variable in head.variables + mask_head.variables]
     assert len(set(names)) == len(names)
     assert sum("category_conv" in name and name.endswith("kernel") for name in names) == config.head_convs
@@ -154,7 +159,7 @@ def test_options_give_the_promised_shapes(changes):
 def test_prior_probability_of_a_category_is_one_percent():
     head = GridHead(SMALL, name="head")
     head.build(PYRAMID_SHAPES)
-    logits, _ = head([tf.zeros([1, *shape[1:]]) for shape in PYRAMID_SHAPES])
+    logits = head([tf.zeros([1, *shape[1:]]) for shape in PYRAMID_SHAPES])["category_logits"]
     np.testing.assert_allclose(tf.sigmoid(logits), 0.01, atol=1e-3)
 
 
@@ -162,8 +167,8 @@ def test_only_the_kernel_branch_sees_coordinates():
     """Identical features everywhere: categories differ only near the border, kernels everywhere."""
     head = GridHead(dataclasses.replace(SMALL, grid=dataclasses.replace(SMALL.grid, sizes=(12,))), name="head")
     head.build(PYRAMID_SHAPES)
-    logits, kernels = head([tf.ones([1, *shape[1:]]) for shape in PYRAMID_SHAPES])
-    inner_logits = logits.numpy().reshape(12, 12, -1)[4:8, 4:8]
-    inner_kernels = kernels.numpy().reshape(12, 12, -1)[4:8, 4:8]
+    outputs = head([tf.ones([1, *shape[1:]]) for shape in PYRAMID_SHAPES])
+    inner_logits = outputs["category_logits"].numpy().reshape(12, 12, -1)[4:8, 4:8]
+    inner_kernels = outputs["kernels"].numpy().reshape(12, 12, -1)[4:8, 4:8]
     assert np.ptp(inner_logits, axis=(0, 1)).max() < 1e-6
     assert np.ptp(inner_kernels, axis=(0, 1)).max() > 1e-4

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from solo_dist.config import GridConfig, LossConfig
+from solo_dist.config import GridConfig, LossConfig, ModelConfig
 from solo_dist.solo import losses
+from solo_dist.solo.mask_map import MaskMap
 
 GRID = GridConfig()
 STRIDES = (8, 8, 16, 32, 32)
@@ -26,6 +27,11 @@ def pack(masks):
     return np.packbits(np.asarray(masks, np.uint8), axis=-1)
 
 
+def one_map(*factors, first_cell=0, stride=4):
+    """A map of A features [B,h,w,E] and then A kernels [B,n,E]."""
+    return MaskMap(first_cell, stride, factors[: len(factors) // 2], factors[len(factors) // 2 :])
+
+
 def single_image_dice(logits, target, **kwargs):
     """Dice sum where every mask has its own feature channel, so that the mask logits are exactly the given ones."""
     count, height, width = logits.shape
@@ -35,7 +41,7 @@ def single_image_dice(logits, target, **kwargs):
     cells = tf.range(count)[None]
     with tf.GradientTape() as tape:
         tape.watch(features)
-        loss = losses.mask_dice_sum(features, kernels, cells, cells, tf.constant(pack(target)[None]), GRID)
+        loss = losses.mask_dice_sum(one_map(features, kernels), cells, cells, tf.constant(pack(target)[None]))
     gradient = tape.gradient(loss, features)
     return float(loss), gradient.numpy()[0].transpose(2, 0, 1)
 
@@ -148,7 +154,7 @@ def test_whole_loss_is_the_official_one(golden, jit):
     def step(outputs):
         with tf.GradientTape() as tape:
             tape.watch(outputs)
-            loss = losses.solov2_loss(outputs, batch, counts, LossConfig(), GRID)
+            loss = losses.solo_loss(outputs, batch, counts, LossConfig(), ModelConfig())
         return loss, tape.gradient(loss["total"], outputs)
 
     loss, gradients = step(outputs)
@@ -161,9 +167,10 @@ def test_whole_loss_is_the_official_one(golden, jit):
 
 
 SMALL = GridConfig(levels=("p3", "p4"), sizes=(8, 4), scale_ranges=((1, 64), (32, 512)))
+SMALL_MODEL = ModelConfig(grid=SMALL)
 
 
-def random_case(seed, batch=2, positives=100, instances=5, levels=1, channels=6, dtype=tf.float32):
+def random_case(seed, batch=2, positives=100, instances=5, channels=6, dtype=tf.float32):
     """Random outputs and a batch whose images have different numbers of positives, padding in between."""
     rng = np.random.default_rng(seed)
     cells = np.full([batch, positives], -1)
@@ -173,7 +180,7 @@ def random_case(seed, batch=2, positives=100, instances=5, levels=1, channels=6,
     outputs = {
         "category_logits": tf.constant(rng.normal(size=[batch, SMALL.num_cells, 3]), tf.float32),
         "kernels": tf.constant(rng.normal(size=[batch, SMALL.num_cells, channels]), dtype),
-        "mask_features": tf.constant(rng.normal(size=[batch, 8, 16, levels * channels]), dtype),
+        "mask_features": tf.constant(rng.normal(size=[batch, 8, 16, channels]), dtype),
     }
     batch = {
         "category_grid": tf.constant(rng.integers(-1, 3, [batch, SMALL.num_cells]), tf.int32),
@@ -184,43 +191,80 @@ def random_case(seed, batch=2, positives=100, instances=5, levels=1, channels=6,
     return outputs, batch
 
 
-def dense_dice_sum(features, kernels, batch, level_of_cell=None):
-    """A mask for every positive, in float32, one after the other."""
+def dense_dice_sum(mask_map, batch, key="masks"):
+    """A mask for every positive of a map, in float32, one after the other."""
     total = 0.0
-    for image in range(features.shape[0]):
-        masks = np.unpackbits(batch["masks"][image].numpy(), axis=-1).astype(np.float32)
+    width = mask_map.features[0].shape[2]
+    for image in range(mask_map.features[0].shape[0]):
+        masks = np.unpackbits(batch[key][image].numpy(), axis=-1)[..., :width].astype(np.float32)
         cells, instances = batch["positive_cell"][image].numpy(), batch["positive_instance"][image].numpy()
-        for cell, instance in zip(cells, instances, strict=True):
-            if cell < 0:
+        for cell, instance in zip(cells - mask_map.first_cell, instances, strict=True):
+            if not 0 <= cell < mask_map.num_cells:
                 continue
-            own = features[image]
-            if level_of_cell is not None:
-                channels = kernels.shape[-1]
-                own = own[..., level_of_cell[cell] * channels : (level_of_cell[cell] + 1) * channels]
-            probability = tf.sigmoid(
-                tf.linalg.matvec(tf.cast(own, tf.float32), tf.cast(kernels[image, cell], tf.float32))
-            )
+            probability = 1.0
+            for features, kernels in zip(mask_map.features, mask_map.kernels, strict=True):
+                own, kernel = (tf.cast(x, tf.float32) for x in (features[image], kernels[image, cell]))
+                probability *= tf.sigmoid(tf.linalg.matvec(own, kernel))
             squares = tf.reduce_sum(probability**2) + 1e-3 + masks[instance].sum() + 1e-3
             total += 1 - 2 * tf.reduce_sum(probability * masks[instance]) / squares
     return total
 
 
-@pytest.mark.parametrize("separate", [False, True])
-def test_mask_loss_and_gradients_equal_one_mask_at_a_time(separate):
-    outputs, batch = random_case(seed=1, levels=2 if separate else 1)
-    features, kernels = outputs["mask_features"], outputs["kernels"]
-    levels = [0] * 64 + [1] * 16 if separate else None
+def random_map(seed, stride, width, first_cell, num_cells, channels):
+    """A map of as many factors as there are numbers of channels."""
+    rng = np.random.default_rng(seed)
+    features = [tf.constant(rng.normal(size=[2, 32 // stride, width, e]), tf.float32) for e in channels]
+    kernels = [tf.constant(rng.normal(size=[2, num_cells, e]), tf.float32) for e in channels]
+    return one_map(*features, *kernels, first_cell=first_cell, stride=stride)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(
+    "case",
+    [
+        (1, 4, 16, 0, 80, [6]),
+        (2, 4, 16, 0, 64, [5, 3]),
+        (3, 8, 9, 64, 16, [6]),  # rows that do not fill a byte, and positives in the last chunks only
+        (4, 8, 9, 64, 10, [2, 4, 3]),
+    ],
+)
+def test_mask_loss_and_gradients_equal_one_mask_at_a_time(case, jit):
+    mask_map = random_map(*case)
+    _, batch = random_case(seed=1, positives=200)
+    # As from the pipeline, by level.
+    batch["positive_cell"] = tf.sort(batch["positive_cell"], axis=1)
+    height, width = mask_map.features[0].shape[1:3]
+    packed = pack(np.random.default_rng(0).integers(0, 2, [2, 5, height, width]))
+    batch["masks"] = tf.constant(packed)
+    factors = [*mask_map.features, *mask_map.kernels]
     with tf.GradientTape() as tape:
-        tape.watch([features, kernels])
-        expected = 0.25 * dense_dice_sum(features, kernels, batch, levels)
-    expected_gradients = tape.gradient(expected, [features, kernels])
-    with tf.GradientTape() as tape:
-        tape.watch([features, kernels])
-        arguments = batch["positive_cell"], batch["positive_instance"], batch["masks"], SMALL
-        loss = 0.25 * losses.mask_dice_sum(features, kernels, *arguments)
+        tape.watch(factors)
+        expected = 0.25 * dense_dice_sum(mask_map, batch)
+    expected_gradients = tape.gradient(expected, factors)
+
+    @tf.function(jit_compile=jit, autograph=False)
+    def loss_and_gradients(*factors):
+        with tf.GradientTape() as tape:
+            tape.watch(factors)
+            mine = one_map(*factors, first_cell=mask_map.first_cell, stride=mask_map.stride)
+            loss = losses.mask_dice_sum(mine, batch["positive_cell"], batch["positive_instance"], packed, 0.25)
+        return loss, tape.gradient(loss, factors)
+
+    loss, gradients = loss_and_gradients(*factors)
     assert relative(loss, expected) <= 1e-5
-    for value, wanted in zip(tape.gradient(loss, [features, kernels]), expected_gradients, strict=True):
+    for value, wanted in zip(gradients, expected_gradients, strict=True):
         assert relative(value, tf.convert_to_tensor(wanted).numpy()) <= 1e-5
+
+
+def test_the_loss_is_that_of_each_level_on_its_own_map_if_these_are_separate():
+    """The same features under every name: the same loss as of one map for all."""
+    outputs, batch = random_case(seed=1)
+    counts = losses.count_positives(batch)
+    one = losses.solo_loss(outputs, batch, counts, LossConfig(), SMALL_MODEL)
+    features = outputs.pop("mask_features")
+    separate = outputs | {f"mask_features_{level}": features for level in SMALL.levels}
+    each = losses.solo_loss(separate, batch, counts, LossConfig(), SMALL_MODEL)
+    assert relative(each["mask"], one["mask"]) <= 1e-6
 
 
 @pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
@@ -230,16 +274,16 @@ def test_reduced_precision_outputs_give_a_float32_loss(dtype):
     scale = 2.0**15  # as a float16 loss scale: the gradients must not have passed through float16 before it
     with tf.GradientTape() as tape:
         tape.watch([features, kernels])
-        arguments = batch["positive_cell"], batch["positive_instance"], batch["masks"], SMALL
-        loss = losses.mask_dice_sum(features, kernels, *arguments) / 1e6
+        arguments = batch["positive_cell"], batch["positive_instance"], batch["masks"]
+        loss = losses.mask_dice_sum(one_map(features, kernels), *arguments) / 1e6
         scaled = loss * scale
     assert loss.dtype == tf.float32
-    assert relative(loss, dense_dice_sum(features, kernels, batch) / 1e6) <= 1e-5
+    assert relative(loss, dense_dice_sum(one_map(features, kernels), batch) / 1e6) <= 1e-5
     wide = [tf.cast(features, tf.float32), tf.cast(kernels, tf.float32)]
     gradients = tape.gradient(scaled, [features, kernels])
     with tf.GradientTape() as tape:
         tape.watch(wide)
-        loss = losses.mask_dice_sum(*wide, *arguments) / 1e6 * scale
+        loss = losses.mask_dice_sum(one_map(*wide), *arguments) / 1e6 * scale
     for value, wanted in zip(gradients, tape.gradient(loss, wide), strict=True):
         assert value.dtype == dtype
         assert relative(tf.cast(value, tf.float32), tf.convert_to_tensor(wanted).numpy()) <= 1e-2
@@ -251,7 +295,7 @@ def test_no_positives_give_zero_mask_loss_and_keep_every_output_in_the_graph():
     batch["category_grid"] = -tf.ones_like(batch["category_grid"])
     with tf.GradientTape() as tape:
         tape.watch(outputs)
-        loss = losses.solov2_loss(outputs, batch, losses.count_positives(batch), LossConfig(), SMALL)
+        loss = losses.solo_loss(outputs, batch, losses.count_positives(batch), LossConfig(), SMALL_MODEL)
     gradients = tape.gradient(loss["total"], outputs)
     assert float(loss["mask"]) == 0 and np.isfinite(loss["category"]) and float(loss["category"]) > 0
     for name, gradient in gradients.items():
@@ -263,14 +307,14 @@ def test_no_positives_give_zero_mask_loss_and_keep_every_output_in_the_graph():
 def test_parts_of_a_batch_add_up_to_the_whole():
     outputs, batch = random_case(seed=4, batch=4)
     counts = losses.count_positives(batch)
-    whole = losses.solov2_loss(outputs, batch, counts, LossConfig(), SMALL)
+    whole = losses.solo_loss(outputs, batch, counts, LossConfig(), SMALL_MODEL)
     parts = [
-        losses.solov2_loss(
+        losses.solo_loss(
             {k: v[part] for k, v in outputs.items()},
             {k: v[part] for k, v in batch.items()},
             counts,
             LossConfig(),
-            SMALL,
+            SMALL_MODEL,
         )
         for part in (slice(0, 1), slice(1, 4))
     ]
@@ -284,12 +328,12 @@ import numpy as np
 import tensorflow as tf
 from solo_dist.solo import losses
 from solo_dist.config import LossConfig
-from tests.solo.test_losses import SMALL, random_case
+from tests.solo.test_losses import SMALL_MODEL, random_case
 
 @tf.function(jit_compile=True)
 def step(outputs, batch):
     counts = losses.count_positives(batch)
-    return losses.solov2_loss(outputs, batch, counts, LossConfig(), SMALL)["total"]
+    return losses.solo_loss(outputs, batch, counts, LossConfig(), SMALL_MODEL)["total"]
 
 for seed in range(200):
     assert np.isfinite(step(*random_case(seed=seed)))

@@ -41,7 +41,7 @@ def test_parameters_equal_the_official_models(changes, total, trainable, parts):
     assert count(model.variables) - count(learned) == 53_120
     assert count(model.trainable_variables) == trainable
     for name, expected in parts.items():
-        assert count(getattr(model, name).variables) == expected
+        assert count(dict(fpn=model.fpn, **model.heads)[name].variables) == expected
     assert len({variable.path for variable in model.variables}) == len(model.variables)
 
 
@@ -108,3 +108,8 @@ def test_missing_number_of_categories_is_named():
 def test_unknown_backbone_is_named():
     with pytest.raises(ConfigError, match="model.backbone.name='vgg'"):
         build_model(ModelConfig(num_categories=1, backbone=BackboneConfig(name="vgg")), (64, 64))
+
+
+def test_unknown_head_is_named():
+    with pytest.raises(ConfigError, match="model.head='mask_rcnn' is not one of solov2"):
+        build_model(ModelConfig(num_categories=1, head="mask_rcnn"), (64, 64))

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from solo_dist.config import GridConfig, PostprocessConfig
-from solo_dist.solo import postprocess
-
-GRID = GridConfig()
+from solo_dist.config import GridConfig, ModelConfig, PostprocessConfig
+from solo_dist.masks.paste import paste_masks
+from solo_dist.solo import candidates, postprocess
+from solo_dist.solo.mask_map import MaskMap
+from solo_dist.solo.nms import points_nms
+from tests.masks.test_paste import slow_soft_masks
 
 
 def unpack(packed, shape):
@@ -26,21 +28,6 @@ def flatten_levels(arrays, name):
 def logit(probability):
     probability = probability.astype(np.float64)
     return np.log(probability / (1 - probability))
-
-
-def test_points_nms_is_the_official_one(golden):
-    vector = golden("resize_pointsnms")
-    heat, expected = (vector[name].transpose(0, 2, 3, 1) for name in ("heat", "heat_points_nms"))
-    grid = GridConfig(levels=("p2",), sizes=(9,), scale_ranges=((1, 2048),))
-    found = postprocess.points_nms(tf.constant(heat.reshape(2, 81, 3)), grid)
-    assert np.abs(found.numpy().reshape(2, 9, 9, 3) - expected).max() <= 1e-6
-
-
-def test_points_nms_of_the_official_head(golden):
-    head = golden("head_small")
-    scores = postprocess.points_nms(tf.sigmoid(tf.constant(flatten_levels(head, "cate_pred"))), GRID).numpy()
-    expected = np.concatenate([head[f"cate_eval_{i}"].reshape(2, -1, scores.shape[2]) for i in range(5)], axis=1)
-    assert np.abs(scores - expected).max() <= 1e-6
 
 
 def infer_outputs(golden, name):
@@ -72,7 +59,7 @@ def config_of(vector):
 def test_whole_postprocessing_is_the_official_one(golden, name, jit):
     vector = golden(name)
     config = config_of(vector)
-    detect = tf.function(lambda outputs: postprocess.detect(outputs, GRID, config), jit_compile=jit)
+    detect = tf.function(lambda outputs: postprocess.detect(outputs, ModelConfig(), config), jit_compile=jit)
     found = {key: value.numpy() for key, value in detect(infer_outputs(golden, name)).items()}
     image_size, original = tuple(vector["img_shape"]), tuple(vector["ori_shape"])
     for i in range(2):
@@ -81,7 +68,7 @@ def test_whole_postprocessing_is_the_official_one(golden, name, jit):
         scores, labels = vector[f"scores_{i}"], vector[f"labels_{i}"]
         masks = unpack(vector[f"masks_{i}"], original)
         assert np.abs(found["scores"][i, :count] - scores).max() <= 1e-4
-        pasted = postprocess.paste_masks(found["mask_probabilities"][i, :count], image_size, original, 0.5)
+        pasted = paste_masks(found["mask_probabilities"][i, :count], image_size, original, 0.5)
         same_as = match(found["scores"][i], found["categories"][i], pasted, scores, labels, masks)
         near = slow_soft_masks(found["mask_probabilities"][i, :count], image_size, original)
         differs = pasted != masks[same_as]
@@ -102,66 +89,8 @@ def match(scores, categories, masks, official_scores, official_labels, official_
     return pairs
 
 
-def slow_soft_masks(probabilities, image_size, original_size):
-    """The official two resizes, one after the other, by another implementation of bilinear interpolation."""
-    maps = tf.constant(probabilities.transpose(1, 2, 0)[None])
-    height, width = maps.shape[1:3]
-    large = tf.image.resize(maps, [4 * height, 4 * width])[:, : image_size[0], : image_size[1]]
-    return tf.image.resize(large, original_size).numpy()[0].transpose(2, 0, 1)
-
-
-@pytest.mark.parametrize("name", ["nms_1", "nms_50"])
-@pytest.mark.parametrize("kernel, sigma", [("gaussian", 2.0), ("gaussian", 0.5), ("linear", 2.0)])
-def test_matrix_nms_is_the_official_one(golden, name, kernel, sigma):
-    vector = golden(name)
-    masks = unpack(vector["masks"], vector["mask_shape"][1:])
-    packed = tf.constant(np.packbits(masks.reshape(len(masks), -1), axis=1))
-    labels, scores = tf.constant(vector["labels"], tf.int32), tf.constant(vector["scores"])
-    found = postprocess.matrix_nms(packed, labels, scores, kernel, sigma).numpy()
-    expected = vector["out_linear" if kernel == "linear" else "out_gaussian" + ("_sigma05" if sigma == 0.5 else "")]
-    assert np.isfinite(found).all()
-    assert np.abs(found - expected)[np.isfinite(expected)].max() <= 1e-5
-
-
-def test_linear_matrix_nms_of_identical_masks_is_finite():
-    masks = np.zeros([4, 4, 16], np.uint8)
-    masks[:3, :2] = 1  # three times the same
-    masks[3, 1:3] = 1  # a third of their union in common
-    packed = tf.constant(np.packbits(masks.reshape(4, -1), axis=1))
-    found = postprocess.matrix_nms(packed, tf.zeros([4], tf.int32), tf.constant([0.9, 0.8, 0.7, 0.6]), "linear", 2.0)
-    np.testing.assert_allclose(found, [0.9, 0, 0, 0.6 * 2 / 3], atol=1e-6)
-
-
-@pytest.mark.parametrize("count, pixels", [(1, 8), (13, 4000), (70, 16 * 64 * 3 + 8)])
-def test_intersections_are_exact(count, pixels):
-    masks = np.random.default_rng(0).integers(0, 2, [count, pixels]).astype(np.uint8)
-    masks[: count // 2] |= 1  # full masks: the largest sums
-    found = postprocess.mask_intersections(tf.constant(np.packbits(masks, axis=1))).numpy()
-    wide = masks.astype(np.int64)
-    assert np.array_equal(found, wide @ wide.T)
-
-
-def test_bits_are_packed_as_numpy_does():
-    bits = np.random.default_rng(0).integers(0, 2, [3, 4000]).astype(bool)
-    assert np.array_equal(postprocess.pack_bits(tf.constant(bits)), np.packbits(bits, axis=1))
-
-
-def test_pasted_masks_equal_the_two_resizes():
-    rng = np.random.default_rng(0)
-    blocks = rng.uniform(size=[6, 5, 7]).astype(np.float32)
-    probabilities = tf.image.resize(blocks[..., None], [16, 24]).numpy()[..., 0]
-    probabilities[0] = 0.1  # nothing above the threshold
-    probabilities[1, :, :5] = 0  # not in the corner
-    for image_size, original in (((64, 96), (64, 96)), ((50, 96), (201, 333)), ((64, 61), (17, 20)), ((3, 3), (9, 5))):
-        soft = slow_soft_masks(probabilities, image_size, original)
-        found = postprocess.paste_masks(probabilities, image_size, original, 0.5)
-        sure = np.abs(soft - 0.5) > 1e-4
-        assert np.array_equal(found[sure], (soft > 0.5)[sure])
-        assert sure.mean() > 0.98
-    assert not found[0].any()
-
-
 SMALL = GridConfig(levels=("p3", "p4"), sizes=(20, 10), scale_ranges=((1, 64), (32, 512)))
+SMALL_MODEL = ModelConfig(grid=SMALL)
 
 
 def random_outputs(seed, batch=1, categories=4, shift=-1.0):
@@ -175,7 +104,7 @@ def random_outputs(seed, batch=1, categories=4, shift=-1.0):
 
 def slow_detect(outputs, config):
     """The official order of operations for one image, all masks at once. -> scores, categories, probabilities."""
-    scores = postprocess.points_nms(tf.sigmoid(outputs["category_logits"]), SMALL)[0].numpy()
+    scores = points_nms(tf.sigmoid(outputs["category_logits"]), SMALL)[0].numpy()
     cells, categories = np.nonzero(scores > config.score_threshold)
     kernels = outputs["kernels"][0].numpy()[cells]
     features = outputs["mask_features"][0].numpy()
@@ -201,7 +130,7 @@ def slow_detect(outputs, config):
 def test_detections_equal_the_plain_order_of_operations(limit):
     config = PostprocessConfig(max_candidates=limit, max_detections=40)
     outputs = random_outputs(seed=limit)
-    found = postprocess.detect(outputs, SMALL, config)
+    found = postprocess.detect(outputs, SMALL_MODEL, config)
     scores, categories, probabilities = slow_detect(outputs, config)
     count = int(found["count"][0])
     assert count == len(scores) > 10
@@ -211,7 +140,7 @@ def test_detections_equal_the_plain_order_of_operations(limit):
 
 
 def test_no_candidate_gives_no_detection():
-    found = postprocess.detect(random_outputs(seed=0, batch=2, shift=-30.0), SMALL, PostprocessConfig())
+    found = postprocess.detect(random_outputs(seed=0, batch=2, shift=-30.0), SMALL_MODEL, PostprocessConfig())
     assert found["count"].numpy().tolist() == [0, 0]
     assert not found["scores"].numpy().any()
 
@@ -219,19 +148,22 @@ def test_no_candidate_gives_no_detection():
 def test_masks_are_made_only_until_no_better_candidate_can_come(monkeypatch):
     """Cells below the threshold get no mask, nor those that cannot enter the best candidates."""
     made = []
-    original = postprocess.mask_logits
+    original = MaskMap.probabilities
 
-    def counting(features, kernels, cells, grid):
-        made.append(cells.shape[1])
-        return original(features, kernels, cells, grid)
+    def counting(mask_map, own):
+        made.append(own.shape[1])
+        return original(mask_map, own)
 
-    monkeypatch.setattr(postprocess, "mask_logits", counting)
+    monkeypatch.setattr(MaskMap, "probabilities", counting)
     outputs = random_outputs(seed=1)
+    many = outputs["category_logits"]
     few = np.full([1, SMALL.num_cells, 4], -9.0, np.float32)
     few[0, [3, 77, 450], [0, 1, 2]] = 2.0
-    postprocess.detect(outputs | {"category_logits": tf.constant(few)}, SMALL, PostprocessConfig(max_detections=10))
-    assert made == [postprocess.CELLS_PER_CHUNK, 10]
+    postprocess.detect(
+        outputs | {"category_logits": tf.constant(few)}, SMALL_MODEL, PostprocessConfig(max_detections=10)
+    )
+    assert made == [candidates.CELLS_PER_CHUNK, 10]
     made.clear()
     config = PostprocessConfig(score_threshold=0.01, max_candidates=5, max_detections=5)
-    postprocess.detect(outputs, SMALL, config)
+    postprocess.detect(outputs | {"category_logits": many}, SMALL_MODEL, config)
     assert sum(made) < SMALL.num_cells / 2

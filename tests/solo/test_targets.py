@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from solo_dist.config import GridConfig
 from solo_dist.masks import rle
+from solo_dist.masks.bits import unpack_bits
 from solo_dist.solo import targets
 
 GOLDEN = (
@@ -60,7 +61,7 @@ def test_targets_are_the_official_ones(golden, name, make):
     np.testing.assert_array_equal(made.positives.cell, cells)
     np.testing.assert_array_equal(made.positives.instance, instances)
     np.testing.assert_array_equal(made.positives.category_grid, categories.astype(int) - 1)
-    quarter = targets.unpack_bits(made.masks).numpy()
+    quarter = unpack_bits(made.masks).numpy()
     assert quarter.shape == (count, h, w)
     for level in levels:
         wanted = np.unpackbits(g[f"ins_label_{level}"], axis=1)[:, : h * w].reshape(-1, h, w)
@@ -109,13 +110,14 @@ def slow_targets(masks, boxes, categories, canvas, grid):
     return cells, instances, category_grid
 
 
-def slow_quarter(mask):
-    height, width = (side // 4 for side in mask.shape)
-    quarter = np.zeros((height, width), bool)
+def slow_reduced(mask, stride):
+    height, width = (side // stride for side in mask.shape)
+    reduced = np.zeros((height, width), bool)
     for y in range(height):
         for x in range(width):
-            quarter[y, x] = mask[4 * y + 1 : 4 * y + 3, 4 * x + 1 : 4 * x + 3].sum() >= 2
-    return quarter
+            top, left = (stride * k + stride // 2 - 1 for k in (y, x))
+            reduced[y, x] = mask[top : top + 2, left : left + 2].sum() >= 2
+    return reduced
 
 
 def random_instances(rng, count):
@@ -144,8 +146,29 @@ def test_targets_equal_the_slow_version(seed):
     np.testing.assert_array_equal(made.positives.cell, cells)
     np.testing.assert_array_equal(made.positives.instance, instances)
     np.testing.assert_array_equal(made.positives.category_grid, category_grid)
-    packed = [np.packbits(slow_quarter(mask), axis=1) for mask in masks]
+    packed = [np.packbits(slow_reduced(mask, 4), axis=1) for mask in masks]
     np.testing.assert_array_equal(made.masks, np.reshape(packed, (len(masks), CANVAS[0] // 4, CANVAS[1] // 32)))
+    assert made.coarser_masks == {}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_targets_of_other_members_equal_the_slow_version(seed):
+    """Masks of several strides, and one owner for each cell: the last instance (quirk 23)."""
+    rng = np.random.default_rng(seed)
+    masks, boxes, categories = random_instances(rng, int(rng.integers(0, 12)))
+    runs = rle.from_numpy([rle.dense_to_runs(mask) for mask in masks])
+    spec = targets.TargetSpec(mask_strides=(4, 8, 16), one_owner=True)
+    made = targets.make_targets(runs, tf.constant(boxes), tf.constant(categories, tf.int32), CANVAS, GRID, spec)
+    cells, instances, category_grid = slow_targets(masks, boxes, categories, CANVAS, GRID)
+    owners = dict(sorted(zip(cells, instances, strict=True), key=lambda pair: pair[1]))
+    np.testing.assert_array_equal(made.positives.cell, sorted(owners))
+    np.testing.assert_array_equal(made.positives.instance, [owners[cell] for cell in sorted(owners)])
+    np.testing.assert_array_equal(made.positives.category_grid, category_grid)
+    for stride, found in ((4, made.masks), *made.coarser_masks.items()):
+        packed = [np.packbits(slow_reduced(mask, stride), axis=1) for mask in masks]
+        shape = (len(masks), CANVAS[0] // stride, -(-CANVAS[1] // stride // 8))
+        np.testing.assert_array_equal(found, np.reshape(packed, shape))
+    assert list(made.coarser_masks) == [8, 16]
 
 
 def test_eager_and_graph_give_the_same_bits():

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from solo_dist.config import Config, GridConfig, ModelConfig, OptimizerConfig
-from solo_dist.solo.losses import count_positives, solov2_loss
+from solo_dist.solo.losses import count_positives, solo_loss
 from solo_dist.training.optim import Optimizer
 from solo_dist.training.step import TrainStep
 
@@ -157,7 +157,7 @@ def test_the_loss_is_divided_by_the_positives_of_the_global_batch(one_device, wh
     for i in range(IMAGES):
         image = {key: tf.constant(value[i : i + 1]) for key, value in batch.items()}
         part = {key: value[i : i + 1] for key, value in outputs.items()}
-        losses = solov2_loss(part, image, unit, run.config.loss, GRID)
+        losses = solo_loss(part, image, unit, run.config.loss, run.config.model)
         mask, category = mask + float(losses["mask"]), category + float(losses["category"])
     positives = int((batch["positive_cell"] >= 0).sum())
     assert int(count_positives(batch)["positives"]) == positives == 21

@@ -20,6 +20,8 @@ from solo_dist.data.input.service import through_service
 from solo_dist.data.schema import Manifest, Record, load_manifest, parse_record, precomputed_targets
 from solo_dist.errors import ConfigError
 from solo_dist.solo import targets
+from solo_dist.solo.family import find_member
+from solo_dist.solo.targets import STORED_TARGETS, mask_key
 from solo_dist.storage import file_io
 
 Element = dict[str, tf.Tensor]
@@ -57,7 +59,8 @@ def build_dataset(
         not change what comes out.
     Returns:
       Batches: image uint8 [B, H, W, 3], image_size int32 [B, 2], category_grid int32 [B, N], positive_cell and
-      positive_instance int32 [B, K], masks uint8 [B, M, h, w / 8] (first pixel in the highest bit); for bookkeeping
+      positive_instance int32 [B, K], masks uint8 [B, M, h, w / 8] (first pixel in the highest bit), and masks_8 and so
+      on if the member of the family needs masks of other strides; for bookkeeping
       image_id int64 [B], original_size int32 [B, 2], position int64 [B], dropped_positives int32 [B] (positives that
       K and M left no room for) and bad_records int32 [B] (broken records that were passed over for this one).
     Raises:
@@ -202,10 +205,11 @@ def element_builder(
     case, the function that the shard tool uses makes them here.
     """
     canvas, grid, augment = _canvas(config), config.model.grid, config.data.augment
+    spec = find_member(config.model).target_spec(grid)
     fits = manifest.canvas == canvas and manifest.grid == _as_stored(config)
     # Views are random crops and scales already: they are taken as they are.
     draw = training and augment.changes_geometry and manifest.views == 1
-    recompute = recompute or not fits or draw
+    recompute = recompute or not fits or draw or spec != STORED_TARGETS
     reduce = reduction(config, manifest, training)
 
     def paint(record: Record, image: tf.Tensor, position: tf.Tensor) -> Element:
@@ -218,7 +222,7 @@ def element_builder(
             geometry = transforms.Geometry(tf.concat([[0, 0], record.size], axis=0), size, flip)
         if recompute:
             runs, boxes = transforms.move_instances(record.runs, record.boxes, record.size, geometry)
-            made = targets.make_targets(runs, boxes, record.categories, canvas, grid)
+            made = targets.make_targets(runs, boxes, record.categories, canvas, grid, spec)
         else:
             made = precomputed_targets(record, geometry.flip, canvas, grid.num_cells)
         if recompute or manifest.keep_original:
@@ -251,12 +255,13 @@ def _as_stored(config: Config) -> Any:
 
 def _fixed_size_targets(made: targets.Targets, config: Config, position: tf.Tensor) -> Element:
     """Pads instances to M and positives to K; where there are more, keeps a random subset and counts what is lost."""
-    cell, instance, masks = made.positives.cell, made.positives.instance, made.masks
+    cell, instance = made.positives.cell, made.positives.instance
+    masks = {mask_key(stride): value for stride, value in ((MASK_STRIDE, made.masks), *made.coarser_masks.items())}
     max_instances, max_positives = config.data.max_instances, config.data.max_positives
     seed = tf.stack([tf.constant(config.seed, tf.int64), position + _SUBSET])
     found = tf.size(cell)
     cell, instance, masks = tf.cond(
-        tf.shape(masks)[0] > max_instances,
+        tf.shape(made.masks)[0] > max_instances,
         lambda: _subset_of_instances(cell, instance, masks, max_instances, seed),
         lambda: (cell, instance, masks),
     )
@@ -266,28 +271,37 @@ def _fixed_size_targets(made: targets.Targets, config: Config, position: tf.Tens
         lambda: (cell, instance),
     )
     room = max_positives - tf.size(cell)
-    masks = tf.pad(masks, [[0, max_instances - tf.shape(masks)[0]], [0, 0], [0, 0]])
-    height, width = (side // MASK_STRIDE for side in config.data.canvas)
+    missing = max_instances - tf.shape(masks["masks"])[0]
+    masks = {key: tf.pad(value, [[0, missing], [0, 0], [0, 0]]) for key, value in masks.items()}
+    shapes = _mask_shapes(config)
     return {
         "category_grid": tf.ensure_shape(made.positives.category_grid, [config.model.grid.num_cells]),
         "positive_cell": tf.ensure_shape(tf.pad(cell, [[0, room]], constant_values=-1), [max_positives]),
         "positive_instance": tf.ensure_shape(tf.pad(instance, [[0, room]]), [max_positives]),
-        "masks": tf.ensure_shape(masks, [max_instances, height, width // 8]),
+        **{key: tf.ensure_shape(value, shapes[key]) for key, value in masks.items()},
         "dropped_positives": found - tf.size(cell),
     }
 
 
+def _mask_shapes(config: Config) -> dict[str, list[int]]:
+    """Shapes of the bit-packed masks of an element, by key of the batch."""
+    strides = find_member(config.model).target_spec(config.model.grid).mask_strides
+    height, width = config.data.canvas
+    return {mask_key(s): [config.data.max_instances, height // s, -(-width // s // 8)] for s in strides}
+
+
 def _subset_of_instances(
-    cell: tf.Tensor, instance: tf.Tensor, masks: tf.Tensor, count: int, seed: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    cell: tf.Tensor, instance: tf.Tensor, masks: dict[str, tf.Tensor], count: int, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
     """`count` random instances with their positives, those that have positives before those without."""
-    total = tf.shape(masks)[0]
+    total = tf.shape(masks["masks"])[0]
     has_positives = tf.math.unsorted_segment_sum(tf.ones_like(instance, tf.float32), instance, total) > 0
     priority = tf.random.stateless_uniform([total], seed, alg="philox") + tf.cast(has_positives, tf.float32)
     kept = tf.sort(tf.math.top_k(priority, count).indices)
     new_index = tf.tensor_scatter_nd_update(tf.fill([total], -1), kept[:, None], tf.range(count))
     instance = tf.gather(new_index, instance)
-    return cell[instance >= 0], instance[instance >= 0], tf.gather(masks, kept)
+    masks = {key: tf.gather(value, kept) for key, value in masks.items()}
+    return cell[instance >= 0], instance[instance >= 0], masks
 
 
 def _subset_of_positives(
@@ -301,7 +315,6 @@ def _subset_of_positives(
 def _padding_element(config: Config) -> Element:
     """An element without a picture, image_id -1, which fills up the last batch of a validation."""
     height, width = config.data.canvas
-    masks = (config.data.max_instances, height // MASK_STRIDE, width // MASK_STRIDE // 8)
     return {
         "image": tf.tile(tf.constant(transforms.PADDING, tf.uint8)[None, None], [height, width, 1]),
         "image_size": tf.constant([height, width]),
@@ -310,7 +323,7 @@ def _padding_element(config: Config) -> Element:
         "category_grid": tf.fill([config.model.grid.num_cells], -1),
         "positive_cell": tf.fill([config.data.max_positives], -1),
         "positive_instance": tf.zeros([config.data.max_positives], tf.int32),
-        "masks": tf.zeros(masks, tf.uint8),
+        **{key: tf.zeros(shape, tf.uint8) for key, shape in _mask_shapes(config).items()},
         "dropped_positives": tf.constant(0),
         "bad_records": tf.constant(0),
     }

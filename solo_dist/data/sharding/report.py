@@ -11,7 +11,8 @@ import tensorflow as tf
 from solo_dist.config import MASK_STRIDE
 from solo_dist.data import transforms
 from solo_dist.data.schema import Manifest, Record, ShardError, parse_record, precomputed_targets
-from solo_dist.solo.targets import Targets, unpack_bits
+from solo_dist.masks.bits import unpack_bits
+from solo_dist.solo.targets import Targets
 from solo_dist.storage import file_io
 from solo_dist.viz.overlay import colour_of, overlay
 

@@ -1,0 +1,107 @@
+"""Masks at the size of the original image, from probabilities at a quarter of the canvas."""
+
+import concurrent.futures
+import functools
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from solo_dist.config import MASK_STRIDE
+
+# Small enough that the linear algebra library uses one thread for a block: there is one a mask already.
+_PASTE_ROWS, _PASTE_COLUMNS, _PASTE_WIDTH = 16, 32, 1024
+_PASTE_THREADS = 8
+
+
+def paste_masks(
+    mask_probabilities: np.ndarray, image_size: tuple[int, int], original_size: tuple[int, int], threshold: float
+) -> np.ndarray:
+    """Binary masks at the size of the original picture.
+
+    Quirk 14: probabilities are enlarged four times, cut to the picture without its padding, resized to the original
+    size, both bilinearly with half-pixel centres, and only then compared. Along an axis the steps are linear, together
+    a matrix with a few neighbours a row. It is applied block by block to the part of a mask that can exceed the
+    threshold.
+
+    Args:
+      mask_probabilities: float32 [n,h,w], at a quarter of the canvas.
+      image_size: height and width of the picture inside the canvas.
+      original_size: height and width of the result.
+      threshold: of the probability, exclusive.
+
+    Returns:
+      Bool [n, original height, original width].
+    """
+    masks = np.zeros([len(mask_probabilities), *original_size], bool)
+    rows = _axis(mask_probabilities.shape[1], int(image_size[0]), int(original_size[0]))
+    columns = _axis(mask_probabilities.shape[2], int(image_size[1]), int(original_size[1]))
+    with concurrent.futures.ThreadPoolExecutor(min(_PASTE_THREADS, os.cpu_count() or 1)) as pool:
+        paste = functools.partial(_paste, rows=rows, columns=columns, threshold=threshold)
+        list(pool.map(paste, masks, mask_probabilities))  # NumPy lets other threads work meanwhile
+    return masks
+
+
+class _Axis(NamedTuple):
+    """Interpolation along one axis, from the mask features to the original picture."""
+
+    weights: np.ndarray
+    """float32 [original, source]; a few neighbours in each row are not 0."""
+    first: np.ndarray
+    """int [original], the first source that counts for each pixel; does not fall."""
+    end: np.ndarray
+    """int [original], one past the last."""
+
+
+@functools.lru_cache(maxsize=64)
+def _axis(source: int, image: int, original: int) -> _Axis:
+    """x4, then the first `image` values, then resized to `original`."""
+    weights = _bilinear(image, original) @ _bilinear(source, MASK_STRIDE * source)[:image]
+    counts = weights > 0
+    return _Axis(weights.astype(np.float32), counts.argmax(axis=1), source - counts[:, ::-1].argmax(axis=1))
+
+
+def _bilinear(source: int, target: int) -> np.ndarray:
+    """Float64 [target, source]: weights of linear interpolation with half-pixel centres, clamped at the ends."""
+    position = ((np.arange(target) + 0.5) * (source / target) - 0.5).clip(0, source - 1)
+    low = np.floor(position).astype(int)
+    high = np.minimum(low + 1, source - 1)
+    matrix = np.zeros([target, source])
+    np.add.at(matrix, (np.arange(target), low), 1 - (position - low))
+    np.add.at(matrix, (np.arange(target), high), position - low)
+    return matrix
+
+
+def _paste(mask: np.ndarray, probability: np.ndarray, rows: _Axis, columns: _Axis, threshold: float) -> None:
+    """Sets the pixels of a mask, bool [H0,W0], whose interpolated probability, from [h,w], exceeds the threshold."""
+    inside = probability > threshold
+    if not inside.any():
+        return
+    # An interpolated value exceeds the threshold only where one of its sources does.
+    y0, y1 = _reach(rows, np.flatnonzero(inside.any(axis=1)))
+    x0, x1 = _reach(columns, np.flatnonzero(inside.any(axis=0)))
+    if y0 == y1 or x0 == x1:
+        return
+    top, bottom = rows.first[y0], rows.end[y1 - 1]
+    wide = np.empty([bottom - top, x1 - x0], np.float32)
+    for x, stop in _blocks(x0, x1, _PASTE_COLUMNS):
+        sources = slice(columns.first[x], columns.end[stop - 1])
+        wide[:, x - x0 : stop - x0] = probability[top:bottom, sources] @ columns.weights[x:stop, sources].T
+    for y, stop in _blocks(y0, y1, _PASTE_ROWS):
+        sources = slice(rows.first[y], rows.end[stop - 1])
+        part = wide[sources.start - top : sources.stop - top]
+        for x, x_stop in _blocks(0, x1 - x0, _PASTE_WIDTH):
+            values = rows.weights[y:stop, sources] @ part[:, x:x_stop]
+            np.greater(values, threshold, out=mask[y:stop, x0 + x : x0 + x_stop])
+
+
+def _blocks(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
+    for first in range(start, stop, size):
+        yield first, min(first + size, stop)
+
+
+def _reach(axis: _Axis, inside: np.ndarray) -> tuple[int, int]:
+    """First and one past the last pixel that the sources from inside[0] to inside[-1] count for."""
+    start = int(np.searchsorted(axis.end, inside[0], side="right"))
+    return start, max(start, int(np.searchsorted(axis.first, inside[-1], side="right")))

@@ -1,0 +1,52 @@
+"""The members of the SOLO family, and what distinguishes one from another.
+
+A member is chosen by `model.head`. Network, losses, targets, post-processing, training and export work with any member,
+through the interface below; they hold no condition on its name. To add one: write a class with these methods in a
+module of its own, enter it in MEMBERS, and add the names of its tensors in others' checkpoints to weights/names.py.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import keras
+import tensorflow as tf
+
+from solo_dist.config import GridConfig, ModelConfig
+from solo_dist.errors import ConfigError
+from solo_dist.solo.mask_map import MaskMap
+from solo_dist.solo.solov2 import SOLOv2
+from solo_dist.solo.targets import TargetSpec
+
+
+class Member(Protocol):
+    """What a member of the family adds to backbone and pyramid.
+
+    Its outputs are named tensors. One is `category_logits`, float32 [B,N,C], made by a layer with the path
+    `head/category`; the others are its own, and only `mask_maps` knows what they mean.
+    """
+
+    def heads(self, config: ModelConfig, recompute: bool) -> dict[str, keras.layers.Layer]:
+        """The layers that follow the pyramid, by name; the names are the first part of the paths of their variables.
+
+        Each is called with P2..P6, [B,H/4,W/4,channels] to [B,H/64,W/64,channels], and returns some of the outputs.
+
+        Args:
+          config: the network.
+          recompute: keep few activations for the backward pass and compute the others again.
+        """
+
+    def mask_maps(self, outputs: Mapping[str, tf.Tensor], grid: GridConfig) -> list[MaskMap]:
+        """How the mask of a cell follows from the outputs: the maps in the order of their cells, together all N."""
+
+    def target_spec(self, grid: GridConfig) -> TargetSpec:
+        """The targets it learns from: the stride of each of its mask maps is among the strides."""
+
+
+MEMBERS: dict[str, Member] = {"solov2": SOLOv2()}
+
+
+def find_member(config: ModelConfig) -> Member:
+    """The member that `model.head` names. Raises ConfigError if there is none of that name."""
+    if config.head not in MEMBERS:
+        raise ConfigError(f"model.head={config.head!r} is not one of {', '.join(MEMBERS)}.")
+    return MEMBERS[config.head]

@@ -1,0 +1,44 @@
+"""SOLOv2 as a member of the family: kernels for every cell from one head, mask features from another."""
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from solo_dist.config import MASK_STRIDE, GridConfig, ModelConfig
+from solo_dist.solo.heads import GridHead, MaskHead
+from solo_dist.solo.mask_map import MaskMap
+from solo_dist.solo.targets import TargetSpec
+
+
+class SOLOv2:
+    """SOLOv2 (Wang et al., NeurIPS 2020), called Dynamic SOLO in the authors' later paper.
+
+    Outputs besides category_logits: kernels float32 [B,N,E], and mask_features [B,h,w,E] in the type of the
+    computation; if `model.mask_features` is separate, mask_features_p2 and so on for the levels of the grid instead.
+    """
+
+    def heads(self, config: ModelConfig, recompute: bool) -> dict[str, keras.layers.Layer]:
+        """See `family.Member`."""
+        return {
+            "head": GridHead(config, recompute, name="head"),
+            "mask_head": MaskHead(config, recompute, name="mask_head"),
+        }
+
+    def mask_maps(self, outputs: Mapping[str, tf.Tensor], grid: GridConfig) -> list[MaskMap]:
+        """See `family.Member`: one map for all cells, or one for the cells of each level."""
+        kernels = outputs["kernels"]
+        if "mask_features" in outputs:
+            return [MaskMap(0, MASK_STRIDE, (outputs["mask_features"],), (kernels,))]
+        sizes = [size * size for size in grid.sizes]
+        firsts = np.cumsum(sizes) - sizes
+        return [
+            MaskMap(int(first), MASK_STRIDE, (outputs[f"mask_features_{level}"],), (own,))
+            for level, first, own in zip(grid.levels, firsts, tf.split(kernels, sizes, axis=1), strict=True)
+        ]
+
+    def target_spec(self, grid: GridConfig) -> TargetSpec:
+        """See `family.Member`: masks at a quarter of the canvas, and colliding instances share their cells."""
+        del grid
+        return TargetSpec()

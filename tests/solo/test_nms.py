@@ -1,0 +1,67 @@
+"""Points-NMS and Matrix NMS against the official implementation, and their fast parts against plain versions."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from solo_dist.config import GridConfig
+from solo_dist.solo import nms
+
+GRID = GridConfig()
+
+
+def unpack(packed, shape):
+    """The golden vectors' masks: [n, bytes] -> bool [n, *shape]."""
+    return np.unpackbits(packed, axis=1)[:, : shape[0] * shape[1]].reshape(-1, *shape).astype(bool)
+
+
+def flatten_levels(arrays, name):
+    """Official per-level NCHW arrays -> [B,N,C], levels in order, cells row-major."""
+    parts = [arrays[f"{name}_{level}"] for level in range(5)]
+    return np.concatenate([p.transpose(0, 2, 3, 1).reshape(p.shape[0], -1, p.shape[1]) for p in parts], axis=1)
+
+
+def test_points_nms_is_the_official_one(golden):
+    vector = golden("resize_pointsnms")
+    heat, expected = (vector[name].transpose(0, 2, 3, 1) for name in ("heat", "heat_points_nms"))
+    grid = GridConfig(levels=("p2",), sizes=(9,), scale_ranges=((1, 2048),))
+    found = nms.points_nms(tf.constant(heat.reshape(2, 81, 3)), grid)
+    assert np.abs(found.numpy().reshape(2, 9, 9, 3) - expected).max() <= 1e-6
+
+
+def test_points_nms_of_the_official_head(golden):
+    head = golden("head_small")
+    scores = nms.points_nms(tf.sigmoid(tf.constant(flatten_levels(head, "cate_pred"))), GRID).numpy()
+    expected = np.concatenate([head[f"cate_eval_{i}"].reshape(2, -1, scores.shape[2]) for i in range(5)], axis=1)
+    assert np.abs(scores - expected).max() <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["nms_1", "nms_50"])
+@pytest.mark.parametrize("kernel, sigma", [("gaussian", 2.0), ("gaussian", 0.5), ("linear", 2.0)])
+def test_matrix_nms_is_the_official_one(golden, name, kernel, sigma):
+    vector = golden(name)
+    masks = unpack(vector["masks"], vector["mask_shape"][1:])
+    packed = tf.constant(np.packbits(masks.reshape(len(masks), -1), axis=1))
+    labels, scores = tf.constant(vector["labels"], tf.int32), tf.constant(vector["scores"])
+    found = nms.matrix_nms(packed, labels, scores, kernel, sigma).numpy()
+    expected = vector["out_linear" if kernel == "linear" else "out_gaussian" + ("_sigma05" if sigma == 0.5 else "")]
+    assert np.isfinite(found).all()
+    assert np.abs(found - expected)[np.isfinite(expected)].max() <= 1e-5
+
+
+def test_linear_matrix_nms_of_identical_masks_is_finite():
+    masks = np.zeros([4, 4, 16], np.uint8)
+    masks[:3, :2] = 1  # three times the same
+    masks[3, 1:3] = 1  # a third of their union in common
+    packed = tf.constant(np.packbits(masks.reshape(4, -1), axis=1))
+    found = nms.matrix_nms(packed, tf.zeros([4], tf.int32), tf.constant([0.9, 0.8, 0.7, 0.6]), "linear", 2.0)
+    np.testing.assert_allclose(found, [0.9, 0, 0, 0.6 * 2 / 3], atol=1e-6)
+
+
+@pytest.mark.parametrize("count, pixels", [(1, 8), (13, 4000), (70, 16 * 64 * 3 + 8)])
+def test_intersections_are_exact(count, pixels):
+    masks = np.random.default_rng(0).integers(0, 2, [count, pixels]).astype(np.uint8)
+    masks[: count // 2] |= 1  # full masks: the largest sums
+    found = nms.mask_intersections(tf.constant(np.packbits(masks, axis=1))).numpy()
+    wide = masks.astype(np.int64)
+    assert np.array_equal(found, wide @ wide.T)
