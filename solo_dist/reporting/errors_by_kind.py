@@ -39,6 +39,17 @@ FALSE_KINDS = (Kind.CATEGORY, Kind.LOCALISATION, Kind.BOTH, Kind.DUPLICATE, Kind
 """Kinds of wrong detections."""
 
 
+KINDS = {
+    Kind.CATEGORY: ("wrong category", "The mask fits an instance, but the model calls it by another name."),
+    Kind.LOCALISATION: ("mask is off", "The name is right, but the mask covers the instance too loosely."),
+    Kind.BOTH: ("mask and category", "The mask only touches an instance, and the name is another one."),
+    Kind.DUPLICATE: ("found twice", "A second detection of an instance that was found already."),
+    Kind.BACKGROUND: ("nothing there", "A detection where there is no instance at all."),
+    Kind.MISSED: ("missed", "An instance that no detection is about."),
+}
+"""Name and explanation of each kind of error."""
+
+
 class Errors(NamedTuple):
     """Errors of an evaluation."""
 

@@ -1,0 +1,118 @@
+"""The first thing on the page: what to know about a model in a few sentences, for someone who has never trained one."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from solo_dist.reporting.analysis import Analysis, CategoryRow
+from solo_dist.reporting.errors_by_kind import KINDS, Kind
+from solo_dist.reporting.training_curves import Course
+
+_WORTH_SAYING = 0.01
+"""AP50 that mending a kind of error must bring to be named."""
+
+_REMEDIES = {
+    Kind.CATEGORY: "show it more examples of the categories it confuses, and check that their labels are right",
+    Kind.LOCALISATION: "a larger canvas or longer training sharpens masks; check how exact the annotated outlines are",
+    Kind.BOTH: "longer training, and more examples",
+    Kind.DUPLICATE: "a stricter postprocess.update_threshold or postprocess.nms_sigma",
+    Kind.BACKGROUND: "a higher score threshold, or more images that show none of the categories",
+    Kind.MISSED: "more examples like the missed ones, a larger canvas for small ones, or denser grids",
+}
+
+
+class Headline(NamedTuple):
+    """One finding."""
+
+    title: str
+    text: str
+
+
+def headlines(analysis: Analysis, course: Course, ceiling: float | None) -> list[Headline]:
+    """Findings in the order of what to read first."""
+    found = [_quality(analysis, ceiling), _threshold(analysis)]
+    worst = worst_category(analysis)
+    if worst is not None:
+        found.append(Headline(f"Weakest category: {worst.name}", why(worst)))
+    found += _largest_gain(analysis)
+    if course.remarks:
+        found.append(Headline("Training", " ".join(course.remarks)))
+    return found
+
+
+def worst_category(analysis: Analysis) -> CategoryRow | None:
+    """The category of the lowest AP, rare ones only if there is no other; None if only one has instances."""
+    present = [row for row in analysis.rows if row.outcome.truths]
+    if len(present) < 2:
+        return None
+    return min([row for row in present if not row.rare] or present, key=lambda row: row.ap)
+
+
+def why(row: CategoryRow) -> str:
+    """What becomes of the instances of a category, and what that means."""
+    outcome = row.outcome
+    taken = f" (mostly for {row.confused_with})" if row.confused_with else ""
+    parts = {
+        "confused": f"{outcome.confused} taken for another category{taken}",
+        "inaccurate": f"{outcome.inaccurate} covered by a mask that is too far off to count",
+        "missed": f"{outcome.missed} missed",
+    }
+    main = max(parts, key=lambda name: getattr(outcome, name))
+    text = f"AP {row.ap:.3f}. Of {outcome.truths} instances {outcome.found} are found, {', '.join(parts.values())}."
+    reason = {
+        "confused": "Its name is what goes wrong most",
+        "inaccurate": "Its outline is what goes wrong most",
+        "missed": "Not being seen at all is what goes wrong most",
+    }[main]
+    text += f" {reason}." if getattr(outcome, main) else ""
+    if row.false:
+        text += f" {row.false} of {row.shown} detections with this name are false."
+    if row.rare:
+        text += f" It had only {row.trained} examples to learn from."
+    return text
+
+
+def _quality(analysis: Analysis, ceiling: float | None) -> Headline:
+    ap, ap50 = analysis.metrics["segm/AP"], analysis.metrics["segm/AP50"]
+    if ap < 0:
+        return Headline(
+            "Quality unknown", "The validation images have no instance, so there is nothing to measure against."
+        )
+    text = f"AP50, which asks for masks that are right by half only, is {ap50:.3f}; 1 would be perfect."
+    if ceiling is not None and ceiling > 0:
+        text += (
+            f" Masks are computed at a quarter of the canvas; perfect ones at that resolution would reach an AP of "
+            f"{ceiling:.3f}, so the model is at {max(ap, 0) / ceiling:.0%} of what it can reach."
+        )
+    return Headline(f"Mask AP {ap:.3f}", text)
+
+
+def _threshold(analysis: Analysis) -> Headline:
+    if analysis.best is None:
+        what = "There is no detection" if not len(analysis.matches.detections.score) else "No detection is right"
+        return Headline("No threshold to recommend", f"{what}, so no score threshold is better than another.")
+    best = analysis.best
+    text = (
+        f"It balances best: {best.precision:.0%} of what is shown is right, and {best.recall:.0%} of the instances are "
+        "found. solo-dist predict takes it with --score_threshold=best."
+    )
+    if analysis.precise:
+        text += (
+            f" If at least {analysis.wanted_precision:.0%} of what is shown has to be right, use "
+            f"{analysis.precise.threshold:.2f}, which finds {analysis.precise.recall:.0%}."
+        )
+    else:
+        text += f" No threshold makes {analysis.wanted_precision:.0%} of what is shown right."
+    return Headline(f"Score threshold to use: {best.threshold:.2f}", text)
+
+
+def _largest_gain(analysis: Analysis) -> list[Headline]:
+    gains = {kind: value - analysis.mended.ap50 for kind, value in analysis.mended.after.items()}
+    if not gains or np.isnan(analysis.mended.ap50):
+        return []
+    kind = max(gains, key=lambda k: gains[k])
+    if gains[kind] < _WORTH_SAYING:
+        return []
+    name, meaning = KINDS[kind]
+    text = f"{meaning} Without these errors AP50 would be {gains[kind]:.3f} higher. What may help: {_REMEDIES[kind]}."
+    return [Headline(f"What costs most: {name}", text)]

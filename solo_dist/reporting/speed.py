@@ -1,0 +1,75 @@
+"""How long the parts of a detection take on this machine, measured on a few images of the validation shards."""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from solo_dist.inference.coco_metrics import encode_masks
+from solo_dist.inference.detector import Detector, letterbox
+from solo_dist.solo.postprocess import paste_masks
+
+
+class Speed(NamedTuple):
+    """Medians in milliseconds an image, one image at a time."""
+
+    decode: float
+    """From JPEG bytes to the canvas."""
+    network: float
+    postprocess: float
+    """From the network's outputs to instances: candidates, masks, Matrix NMS."""
+    paste: float
+    """Masks at the original size, and their encoding."""
+    images: int
+    device: str
+    peak_gb: float
+    """Largest memory of this process so far, of all that it did."""
+
+
+def measure(detector: Detector, pictures: Sequence[np.ndarray]) -> Speed:
+    """Measures detection on pictures, uint8 [h,w,3]. The first run of each part, which compiles it, is not counted."""
+    canvas = (detector.config.data.canvas[0], detector.config.data.canvas[1])
+    network = tf.function(lambda image: detector.model(image, training=False))
+    times: dict[str, list[float]] = {"decode": [], "network": [], "whole": [], "paste": []}
+    for round_number, picture in enumerate([pictures[0], *pictures]):
+        encoded = tf.io.encode_jpeg(picture)
+        spent: dict[str, float] = {}
+        image, size = _timed(spent, "decode", lambda e=encoded: letterbox(tf.io.decode_jpeg(e, channels=3), canvas))
+        _timed(spent, "network", lambda i=image: [tensor.numpy() for tensor in tf.nest.flatten(network(i[None]))])
+        found = _timed(spent, "whole", lambda i=image: {k: v.numpy() for k, v in detector.detect(i[None]).items()})
+        _timed(spent, "paste", lambda f=found, s=size, p=picture: _paste(detector, f, s.numpy(), p.shape[:2]))
+        if round_number:
+            for name, seconds in spent.items():
+                times[name].append(1000 * seconds)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    # Kilobytes on Linux, bytes on macOS.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    gpus = tf.config.list_physical_devices("GPU")
+    device = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else "CPU"
+    return Speed(
+        decode=median["decode"],
+        network=median["network"],
+        postprocess=max(0.0, median["whole"] - median["network"]),
+        paste=median["paste"],
+        images=len(pictures),
+        device=device,
+        peak_gb=peak / 1e9,
+    )
+
+
+def _paste(detector: Detector, found: dict[str, np.ndarray], size: np.ndarray, original: tuple[int, ...]) -> None:
+    probabilities = found["mask_probabilities"][0, : found["count"][0]]
+    threshold = detector.config.postprocess.mask_threshold
+    encode_masks(paste_masks(probabilities, (int(size[0]), int(size[1])), (original[0], original[1]), threshold))
+
+
+def _timed(spent: dict[str, float], name: str, call: Callable[[], Any]) -> Any:
+    begin = time.perf_counter()
+    result = call()
+    spent[name] = time.perf_counter() - begin
+    return result
