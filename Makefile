@@ -45,11 +45,12 @@ $(VENV)/.stamp_dev: $(RUN) $(REQUIREMENTS)
 # DEMO_FLAGS="--config.train.steps=200" for a quick look.
 demo: $(VENV)/.stamp_demo
 	$(SOLO) train --config=shapes_tiny --workdir=$(DEMO) --strategy=one_device $(DEMO_FLAGS)
-	$(SOLO) evaluate --workdir=$(DEMO)
+	$(SOLO) evaluate --workdir=$(DEMO) --report
 	$(SOLO) predict --workdir=$(DEMO) --images='data/shapes_tiny/validation/images/00000[0-7].jpg' \
 	    --output=$(DEMO)/overlays
 	@echo
 	@echo "Overlays:     $(DEMO)/overlays"
+	@echo "Report:       $(DEMO)/report/index.html"
 	@echo "Metrics:      $(DEMO)/metrics.jsonl and $(DEMO)/eval"
 	@echo "TensorBoard:  $(VENV)/bin/tensorboard --logdir $(DEMO)/tensorboard"
 	@echo "Own images:   $(VENV)/bin/solo-dist predict --workdir=$(DEMO) --images='photos/*.jpg' --output=overlays"

@@ -21,6 +21,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "evaluate": "solo_dist.evaluate",
         "predict": "solo_dist.predict",
         "export": "solo_dist.export",
+        "report": "solo_dist.commands.report",
     },
     "Prepare data": {
         "import": "solo_dist.commands.import_annotations",

@@ -10,6 +10,9 @@ Examples:
   solo-dist evaluate --workdir=runs/mine --checkpoint=runs/mine/checkpoints/step_00020000 --batch=8
       a certain checkpoint, eight pictures at a time
 
+  solo-dist evaluate --workdir=runs/mine --report
+      and then a page on it, as solo-dist report writes
+
 Prints the COCO table beside the ceiling that perfect masks at a quarter of the canvas would reach, and writes
 metrics.json, coco_instances_results.json and image_ids.json to WORKDIR/eval/step_N.
 """
@@ -23,6 +26,7 @@ from solo_dist.errors import ConfigError
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; by default the run's own.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory, a path or URL.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the folder of a checkpoint.")
+_REPORT = flags.DEFINE_bool("report", False, "Write WORKDIR/report/index.html afterwards; see solo-dist report.")
 _BATCH = flags.DEFINE_integer("batch", 4, "Pictures at a time.", lower_bound=1)
 
 
@@ -62,6 +66,11 @@ def main(arguments: list[str]) -> None:
     print(f"Mask metrics of {detector.source} on {len(evaluator.image_ids)} images of {config.data.validation}")
     print(format_table(metrics, ceiling))
     print(f"Written to {folder}")
+    if _REPORT.value:
+        from solo_dist.reporting.report import write_report
+
+        page = write_report(_WORKDIR.value, validation=config.data.validation, step=detector.step)
+        print(f"Report: {page}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Examples:
 
   solo-dist predict --workdir=runs/mine --checkpoint=best --images='holiday/*.jpg' --output=out \
       --score_threshold=0.5
-      only what is rather certain
+      only what is rather certain; --score_threshold=best takes the threshold that solo-dist report found
 
   solo-dist predict --workdir=gs://bucket/run --images='gs://bucket/pictures/*.png' --output=gs://bucket/out
       everything in a bucket
@@ -23,12 +23,25 @@ from ml_collections import config_flags
 
 from solo_dist import cli
 
+BEST = "best"
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; by default the run's own.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory, a path or URL.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the folder of a checkpoint.")
 _IMAGES = flags.DEFINE_string("images", None, "Pictures, a pattern in quotes such as 'photos/*.jpg'.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the overlays and the results.", required=True)
-_SCORE_THRESHOLD = flags.DEFINE_float("score_threshold", 0.3, "Least score of what is drawn and written.", 0.0, 1.0)
+_SCORE_THRESHOLD = flags.DEFINE_string(
+    "score_threshold",
+    "0.3",
+    "Least score of what is drawn and written: 0 to 1, or best for the one that solo-dist report found.",
+)
+
+
+@flags.validator("score_threshold", "must be a number from 0 to 1, or best.")
+def _is_threshold(value: str) -> bool:
+    try:
+        return value == BEST or 0 <= float(value) <= 1
+    except ValueError:
+        return False
 
 
 def main(arguments: list[str]) -> int:
@@ -37,12 +50,14 @@ def main(arguments: list[str]) -> int:
     config = _CONFIG.value.validate()
 
     from solo_dist.inference.detector import load_detector
-    from solo_dist.inference.predict_files import find_pictures, predict_pictures
+    from solo_dist.inference.predict_files import best_threshold, find_pictures, predict_pictures
 
     paths = find_pictures(_IMAGES.value)
     detector = load_detector(_WORKDIR.value, _CHECKPOINT.value, config)
     output = _OUTPUT.value.rstrip("/")
-    summary = predict_pictures(detector, paths, output, _SCORE_THRESHOLD.value)
+    threshold = _SCORE_THRESHOLD.value
+    least = best_threshold(_WORKDIR.value, detector.step) if threshold == BEST else float(threshold)
+    summary = predict_pictures(detector, paths, output, least)
     print(f"{summary.instances} instances in {summary.pictures} pictures, from {detector.source}; see {output}")
     for path, reason in summary.unreadable:
         print(f"not read: {path}: {reason}", file=sys.stderr)

@@ -15,12 +15,13 @@ HEAVY = ("tensorflow", "keras", "tensorflow_io")
 ROOMS: dict[str, set[str]] = {
     "__main__": {"distributed"},
     "train": {"training", "data", "run", "cli", "distributed", "recipes", "config", "errors"},
-    "evaluate": {"inference", "data", "cli", "errors"},
+    "evaluate": {"reporting", "inference", "data", "cli", "errors"},
     "predict": {"inference", "cli"},
     "export": {"inference", "cli"},
     "commands": {
         "benchmarks",
         "importing",
+        "reporting",
         "weights",
         "data",
         "run",
@@ -34,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "benchmarks": {"training", "data", "solo", "storage", "models", "distributed", "recipes", "masks", "config"},
     "importing": {"storage", "masks", "errors"},
-    "reporting": {"inference", "storage", "masks", "errors"},
+    "reporting": {"inference", "data", "solo", "storage", "viz", "masks", "config", "errors"},
     "training": {"inference", "weights", "data", "run", "solo", "storage", "distributed", "viz", "config", "errors"},
     "inference": {"data", "run", "solo", "storage", "distributed", "viz", "masks", "config", "errors"},
     "weights": {"run", "storage", "models", "config", "errors"},

@@ -38,6 +38,8 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 RESULTS_FILE = "coco_instances_results.json"
 METRICS_FILE = "metrics.json"
 IMAGE_IDS_FILE = "image_ids.json"
+BEST_THRESHOLD = "threshold/best"
+"""Key of metrics.json: the score threshold with the best F1, which the report adds."""
 
 Result = dict[str, Any]
 

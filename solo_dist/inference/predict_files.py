@@ -13,7 +13,7 @@ import tqdm
 
 from solo_dist.data.sharding.image_io import Unusable
 from solo_dist.errors import ConfigError
-from solo_dist.inference.coco_metrics import RESULTS_FILE, encode_masks
+from solo_dist.inference.coco_metrics import BEST_THRESHOLD, METRICS_FILE, RESULTS_FILE, encode_masks
 from solo_dist.inference.detector import Detector, Found, read_picture
 from solo_dist.storage import file_io
 from solo_dist.viz.overlay import overlay
@@ -67,6 +67,18 @@ def predict_pictures(detector: Detector, paths: Sequence[str], output: str, scor
         summary.instances += len(found.scores)
     file_io.write(f"{output}/{RESULTS_FILE}", json.dumps(results).encode())
     return summary
+
+
+def best_threshold(workdir: str, step: int) -> float:
+    """The score threshold with the best F1 that the report of an evaluation at a step found. Raises ConfigError."""
+    path = f"{workdir.rstrip('/')}/eval/step_{step}/{METRICS_FILE}"
+    try:
+        return float(json.loads(file_io.read(path))[BEST_THRESHOLD])
+    except (tf.errors.NotFoundError, ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"--score_threshold=best: {path} has no {BEST_THRESHOLD}; run solo-dist evaluate --report with the same "
+            "--workdir and --checkpoint first, or give a number."
+        ) from None
 
 
 def overlay_names(paths: Sequence[str]) -> list[str]:

@@ -138,16 +138,17 @@ def _known_results(run: RunFiles, evaluation: Evaluation, annotations: Mapping[s
     known = []
     for result in evaluation.results:
         try:
-            usable = result["category_id"] in categories and isinstance(result["score"], float)
+            usable = result["category_id"] in categories and isinstance(result["score"], (int, float))
             usable = usable and result["segmentation"]["size"] == images.get(result["image_id"])
         except (KeyError, TypeError):
             usable = False
         if usable:
             known.append(result)
-    if len(known) < len(evaluation.results):
+    total = len(evaluation.results)
+    if len(known) < total:
         run.missing.append(
-            f"{len(evaluation.results) - len(known)} of {len(evaluation.results)} detections of {evaluation.folder} are "
-            "not of these validation images and categories and were left out."
+            f"{total - len(known)} of {total} detections of {evaluation.folder} are not of these validation images and "
+            "categories, and were left out."
         )
     return known
 
@@ -227,7 +228,8 @@ def _galleries(
     try:
         pictures = galleries.read_images(manifest, wanted)
     except tf.errors.OpError as error:
-        run.missing.append(f"The images of {manifest.folder} could not be read: {error.message.splitlines()[0]}")
+        reason = error.message.splitlines()[0]
+        run.missing.append(f"The images of {manifest.folder} could not be read: {reason}")
         return {}
     if len(pictures) < len(wanted):
         run.missing.append(f"{len(wanted) - len(pictures)} images are not in {manifest.folder} and are not shown.")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from solo_dist.inference.coco_metrics import BEST_THRESHOLD
 from solo_dist.reporting.analysis import Analysis, CategoryRow, GroupRow
 from solo_dist.reporting.curves import Operating
 from solo_dist.reporting.errors_by_kind import Kind
@@ -24,7 +25,7 @@ def operating_metrics(analysis: Analysis) -> dict[str, float]:
     values: dict[str, float] = {}
     if analysis.best:
         values |= {f"threshold/best_{name}": value for name, value in analysis.best._asdict().items()}
-        values["threshold/best"] = values.pop("threshold/best_threshold")
+        values[BEST_THRESHOLD] = values.pop("threshold/best_threshold")
     if analysis.precise:
         values[f"threshold/precision_{analysis.wanted_precision:.2f}"] = analysis.precise.threshold
     return values
@@ -93,8 +94,8 @@ def write_json(path: str, value: Any) -> None:
 
 
 _CATEGORY_HEAD = (
-    "category", "ap", "ap50", "ar100", "instances", "found", "confused", "inaccurate", "missed", "confused_with", "shown",
-    "false", "best_threshold", "best_f1", "training_instances", "rare",
+    "category", "ap", "ap50", "ar100", "instances", "found", "confused", "inaccurate", "missed", "confused_with",
+    "shown", "false", "best_threshold", "best_f1", "training_instances", "rare",
 )  # fmt: skip
 
 
@@ -102,7 +103,8 @@ def _category_cells(row: CategoryRow) -> tuple[Any, ...]:
     best = (row.best.threshold, row.best.f1) if row.best else (None, None)
     values = dataclasses.astuple(row.outcome)
     return (
-        row.name, row.ap, row.ap50, row.ar100, *values, row.confused_with, row.shown, row.false, *best, row.trained, row.rare
+        row.name, row.ap, row.ap50, row.ar100, *values, row.confused_with,
+        row.shown, row.false, *best, row.trained, row.rare,
     )  # fmt: skip
 
 

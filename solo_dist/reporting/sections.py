@@ -223,7 +223,8 @@ def _training_plots(run: RunFiles) -> list[Markup]:
     found = []
     if steps:
         tags = {"total": "loss/total", "category": "loss/category", "mask": "loss/mask"}
-        series = {name: (steps, smoothed_loss(run.train, tag).tolist()) for name, tag in tags.items()}
+        present = {name: tag for name, tag in tags.items() if any(tag in line for line in run.train)}
+        series = {name: (steps, smoothed_loss(run.train, tag).tolist()) for name, tag in present.items()}
         found.append(plots.lines("Losses on training images", series, "step", bottom=0))
     aps = [line for line in run.validation if line.get("segm/AP", -1) >= 0]
     if len(aps) > 1:

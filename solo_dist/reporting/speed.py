@@ -1,11 +1,12 @@
 """How long the parts of a detection take on this machine, measured on a few images of the validation shards."""
 
+import contextlib
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -39,10 +40,15 @@ def measure(detector: Detector, pictures: Sequence[np.ndarray]) -> Speed:
     for round_number, picture in enumerate([pictures[0], *pictures]):
         encoded = tf.io.encode_jpeg(picture)
         spent: dict[str, float] = {}
-        image, size = _timed(spent, "decode", lambda e=encoded: letterbox(tf.io.decode_jpeg(e, channels=3), canvas))
-        _timed(spent, "network", lambda i=image: [tensor.numpy() for tensor in tf.nest.flatten(network(i[None]))])
-        found = _timed(spent, "whole", lambda i=image: {k: v.numpy() for k, v in detector.detect(i[None]).items()})
-        _timed(spent, "paste", lambda f=found, s=size, p=picture: _paste(detector, f, s.numpy(), p.shape[:2]))
+        with _timed(spent, "decode"):
+            image, size = letterbox(tf.io.decode_jpeg(encoded, channels=3), canvas)
+        with _timed(spent, "network"):
+            # Copies to NumPy wait until a GPU is done.
+            _ = [tensor.numpy() for tensor in tf.nest.flatten(network(image[None]))]
+        with _timed(spent, "whole"):
+            found = {name: tensor.numpy() for name, tensor in detector.detect(image[None]).items()}
+        with _timed(spent, "paste"):
+            _paste(detector, found, size.numpy(), picture.shape[:2])
         if round_number:
             for name, seconds in spent.items():
                 times[name].append(1000 * seconds)
@@ -68,8 +74,8 @@ def _paste(detector: Detector, found: dict[str, np.ndarray], size: np.ndarray, o
     encode_masks(paste_masks(probabilities, (int(size[0]), int(size[1])), (original[0], original[1]), threshold))
 
 
-def _timed(spent: dict[str, float], name: str, call: Callable[[], Any]) -> Any:
+@contextlib.contextmanager
+def _timed(spent: dict[str, float], name: str) -> Iterator[None]:
     begin = time.perf_counter()
-    result = call()
+    yield
     spent[name] = time.perf_counter() - begin
-    return result

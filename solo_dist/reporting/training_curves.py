@@ -55,7 +55,8 @@ def smoothed_loss(train: Sequence[Mapping[str, Any]], tag: str = "loss/total") -
     """Medians of the loss over five neighbouring lines, [lines]; nan where a line has none."""
     values = np.array([line.get(tag, np.nan) for line in train], float)
     padded = np.pad(values, 2, mode="edge") if len(values) else values
-    return np.array([np.nanmedian(padded[i : i + 5]) if len(values) else 0 for i in range(len(values))])
+    windows = [padded[i : i + 5] for i in range(len(values))]
+    return np.array([np.nanmedian(w) if np.isfinite(w).any() else np.nan for w in windows])
 
 
 def _remarks_on_ap(train: Sequence[Mapping[str, Any]], aps: Sequence[tuple[int, float]]) -> list[str]:
