@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from solo_dist.inference.coco_metrics import encode_masks
 from solo_dist.inference.detector import Detector, letterbox
-from solo_dist.solo.postprocess import paste_masks
+from solo_dist.masks.paste import paste_masks
 
 
 class Speed(NamedTuple):
