@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # A shell that starts the tests in the background makes them ignore Ctrl-C, and so would the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["tests.stores.fixtures", "tests.torch_files"]
+pytest_plugins = ["tests.stores.fixtures", "tests.torch_files", "tests.weights.http_server"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = ROOT.parent / "shared" / "data"

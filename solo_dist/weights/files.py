@@ -1,31 +1,35 @@
 """Arrays by name out of any kind of weight file: our checkpoints, PyTorch, safetensors, Keras."""
 
 import io
-import json
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import h5py
+import ml_dtypes
 import numpy as np
+import safetensors
 import tensorflow as tf
 
 from solo_dist.run.checkpoint import COMMIT_FILE, load_arrays
 from solo_dist.storage import file_io
-from solo_dist.weights.torch_reader import WeightFileError, read_torch
+from solo_dist.weights import published
+from solo_dist.weights.errors import WeightFileError
+from solo_dist.weights.torch_reader import read_torch
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _SAFETENSORS_TYPES = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "BF16": "<u2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "|i1",
-    "U8": "|u1",
-    "BOOL": "|b1",
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,  # which safetensors' own reader for numpy does not know
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
 }
 
 
@@ -33,14 +37,17 @@ def read_weights(path: str) -> dict[str, np.ndarray]:
     """Reads every array of a weight file, by the names it has there.
 
     Args:
-      path: a path or URL: a folder with a checkpoint of ours, .pth or .pt, .safetensors, .h5 or .keras. What a file
-        is, is seen from its content; Keras' arrays are named "layer/index" in the order of the layer's weights.
+      path: a folder with a checkpoint of ours, .pth or .pt, .safetensors, .h5 or .keras, on a disk or in a store; the
+        name of a published model (mmdet:NAME); or an http(s) URL whose file name ends in the digits of its SHA-256.
+        What a file is, is seen from its content; Keras' arrays are named "layer/index" in the order of the layer's
+        weights.
 
     Raises:
       WeightFileError: missing, damaged, refused, or none of these.
       CheckpointError: a damaged checkpoint of ours.
+      WeightsError: it cannot be downloaded.
     """
-    path = path.rstrip("/")
+    path = published.local_path(path).rstrip("/")
     if file_io.exists(f"{path}/{COMMIT_FILE}"):
         return load_arrays(path)[0]
     if tf.io.gfile.isdir(path) or file_io.names(path):
@@ -68,22 +75,18 @@ def _is_keras_archive(data: bytes) -> bool:
 
 
 def _read_safetensors(data: bytes, source: str) -> dict[str, np.ndarray]:
-    """The format: length of the header, a JSON header, the arrays. Read here because numpy has no bfloat16."""
     try:
-        start = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:start])
-        header.pop("__metadata__", None)
-        return {name: _safetensor(data, start, entry) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        entries = safetensors.deserialize(data)
+    except safetensors.SafetensorError as error:
         raise WeightFileError(f"{source} is truncated or not a safetensors file ({error}).") from None
+    return {name: _safetensor(name, entry, source) for name, entry in entries}
 
 
-def _safetensor(data: bytes, start: int, entry: dict) -> np.ndarray:
-    begin, end = entry["data_offsets"]
-    array = np.frombuffer(data[start + begin : start + end], _SAFETENSORS_TYPES[entry["dtype"]])
-    if entry["dtype"] == "BF16":
-        array = (array.astype(np.uint32) << 16).view(np.float32)
-    return array.reshape(entry["shape"])
+def _safetensor(name: str, entry: Mapping[str, Any], source: str) -> np.ndarray:
+    if entry["dtype"] not in _SAFETENSORS_TYPES:
+        raise WeightFileError(f"{source}: {name} is of type {entry['dtype']}; save it as F32, F16 or BF16.")
+    array = np.frombuffer(entry["data"], _SAFETENSORS_TYPES[entry["dtype"]]).reshape(entry["shape"])
+    return array.astype(np.float32) if entry["dtype"] == "BF16" else array
 
 
 def _read_keras(data: bytes, source: str) -> dict[str, np.ndarray]:

@@ -74,6 +74,28 @@ _OFFICIAL_RULES: list[Rule] = [
 ]
 
 
+# mmdetection's names are the official ones with other prefixes (docs/numerics.md, quirk 31), for all of the family.
+_MMDETECTION_TO_OFFICIAL = (
+    ("mask_head.mask_feature_head.conv_pred.", "mask_feat_head.conv_pred.0."),
+    ("mask_head.mask_feature_head.", "mask_feat_head."),
+    ("mask_head.cls_convs.", "bbox_head.cate_convs."),
+    ("mask_head.kernel_convs.", "bbox_head.kernel_convs."),
+    ("mask_head.mask_convs", "bbox_head.ins_convs"),
+    ("mask_head.conv_mask_list_", "bbox_head.dsolo_ins_list_"),
+    ("mask_head.conv_mask_list.", "bbox_head.solo_ins_list."),
+    ("mask_head.conv_cls.", "bbox_head.solo_cate."),
+    ("mask_head.conv_kernel.", "bbox_head.solo_kernel."),
+)
+
+
+def official_name(name: str) -> str:
+    """The official name of a tensor in a checkpoint of mmdetection; `dsolo_cate` is called `solo_cate`."""
+    for theirs, official in _MMDETECTION_TO_OFFICIAL:
+        if name.startswith(theirs):
+            return official + name.removeprefix(theirs)
+    return name
+
+
 _ADELAIDET_RULES: list[Rule] = [
     _rule(r"backbone\.bottom_up\.stem\.conv1\.weight", lambda m: "backbone/stem/kernel"),
     _rule(r"backbone\.bottom_up\.stem\.conv1\.norm\.(\w+)", lambda m: f"backbone/stem/norm/{_NORM[m[1]]}"),
@@ -126,22 +148,25 @@ class Origin(NamedTuple):
     marker: str
     """A pattern that some name of such a checkpoint matches."""
     rules: list[Rule]
+    rename: Callable[[str], str] = str
+    """Applied to each name before the rules."""
 
 
 # In this order: the first origin with a matching name counts.
 ORIGINS = (
     Origin("official SOLO", r"bbox_head\..*", _OFFICIAL_RULES),
+    Origin("mmdetection", r"mask_head\.conv_cls\.weight", _OFFICIAL_RULES, official_name),
     Origin("AdelaiDet", r"backbone\.bottom_up\..*", _ADELAIDET_RULES),
     Origin("EfficientNet-Lite", r"_conv_stem\.weight", _EFFICIENTNET_LITE_RULES),
     Origin("torchvision ResNet", r"layer1\.0\.conv1\.weight", _BACKBONE_RULES),
 )
 
-# Counters of batches, constants of the sampling grid, and the classifiers of backbones: no part of a SOLOv2.
+# Counters of batches, constants of the preprocessing, and the classifiers of backbones.
 _NOT_NEEDED = re.compile(r".*num_batches_tracked|pixel_mean|pixel_std|fc\.(weight|bias)")
 
 
 class Translation(NamedTuple):
-    """Arrays under our names and in our layout, and the names for which ours has no variable."""
+    """Arrays under our names and in our layout, and the names that mean no variable of ours."""
 
     label: str
     arrays: dict[str, np.ndarray]
@@ -153,7 +178,7 @@ def translate(arrays: Mapping[str, np.ndarray]) -> Translation | None:
     """Recognises the origin of a checkpoint by its names and renames its arrays.
 
     Returns:
-      None where the names are of no known origin.
+      None if the names are of no known origin.
     """
     for origin in ORIGINS:
         if any(re.fullmatch(origin.marker, name) for name in arrays):
@@ -164,7 +189,7 @@ def translate(arrays: Mapping[str, np.ndarray]) -> Translation | None:
 def _translate(arrays: Mapping[str, np.ndarray], origin: Origin) -> Translation:
     result = Translation(origin.label, {}, [], [])
     for name, array in arrays.items():
-        ours = _our_name(name, origin.rules)
+        ours = _our_name(origin.rename(name), origin.rules)
         if ours is not None:
             result.arrays[ours] = _to_our_layout(array, ours)
         else:

@@ -1,50 +1,54 @@
 """Reads PyTorch checkpoints without PyTorch, rebuilding tensors and nothing else.
 
 A `.pth` file is a pickle, and a pickle can call any function it names. Here the unpickler knows a short list of names,
-those that tensors are made of, and refuses the rest before anything is called. Both layouts are read: the zip archive
-(PyTorch 1.6 and later) and the older sequence of pickles followed by raw storages.
+those that tensors are made of, and calls nothing else. What training programs keep beside the state dict (meta, message
+hub, optimizer) is read as objects that do nothing. Any other name, and such an object in the state dict, is refused.
+Both layouts are read: the zip archive (PyTorch 1.6 and later) and the older sequence of pickles and raw storages.
 """
 
 import collections
 import io
 import math
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
-from solo_dist.errors import DataError
+from solo_dist.weights.errors import WeightFileError
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-_BFLOAT16 = "bfloat16"  # numpy has none: read as its upper 16 bits and widened to float32
+_KEYS_OF_STATE_DICTS = ("state_dict", "model", "model_state")
 
-_STORAGES = {
-    "FloatStorage": "<f4",
-    "DoubleStorage": "<f8",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": _BFLOAT16,
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "|i1",
-    "ByteStorage": "|u1",
-    "BoolStorage": "|b1",
+_STORAGES: dict[str, np.dtype] = {
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("|i1"),
+    "ByteStorage": np.dtype("|u1"),
+    "BoolStorage": np.dtype("|b1"),
 }
-
-
-class WeightFileError(DataError):
-    """A file that holds no weights that can be read; the message names it."""
 
 
 class _Storage(NamedTuple):
     """A flat buffer, by its key in the file."""
 
     key: str
-    kind: str
+    dtype: np.dtype
     length: int
+
+    @property
+    def size(self) -> int:
+        """Its bytes in the file."""
+        return self.length * self.dtype.itemsize
 
 
 class _Tensor(NamedTuple):
@@ -59,7 +63,28 @@ class _Tensor(NamedTuple):
 class _StorageKind(NamedTuple):
     """What stands for a class such as torch.FloatStorage."""
 
-    dtype: str
+    dtype: np.dtype
+
+
+class _Inert:
+    """Stands for an object of a training program; whatever a pickle does with it has no effect."""
+
+    name = ""
+    """What the pickle calls it."""
+
+    def __new__(cls, *_: Any, **__: Any) -> "_Inert":
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any):
+        pass
+
+    def __call__(self, *_: Any, **__: Any) -> "_Inert":
+        return self
+
+    def _ignore(self, *_: Any) -> None:
+        pass
+
+    __setstate__ = __setitem__ = append = extend = add = _ignore
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
@@ -82,8 +107,13 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
+# What checkpoints of training programs name beside tensors: the packages of OpenMMLab, numbers and arrays of numpy, and
+# `getattr`, by which an old protocol names methods. All of it becomes inert; nothing of these packages is imported.
+_INERT = re.compile(r"(mmengine|mmcv|mmdet|numpy)\..*|argparse\.Namespace|(__builtin__|builtins)\.(getattr|set)")
+
+
 class _TensorUnpickler(pickle.Unpickler):
-    """Builds containers, numbers, strings and tensors; refuses every other name."""
+    """Builds containers, numbers, strings, tensors and inert objects; refuses every other name."""
 
     def __init__(self, stream: io.BytesIO):
         super().__init__(stream)
@@ -91,9 +121,11 @@ class _TensorUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """What a name in the pickle stands for."""
-        if (module, name) not in _ALLOWED:
-            raise _RefusedError(f"{module}.{name}")
-        return _ALLOWED[module, name]
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        if _INERT.fullmatch(f"{module}.{name}"):
+            return type("_Inert", (_Inert,), {"name": f"{module}.{name}"})
+        raise _RefusedError(f"{module}.{name}")
 
     def persistent_load(self, reference: Any) -> _Storage:
         """A storage, from its tuple ("storage", kind, key, device, count, ...)."""
@@ -155,7 +187,9 @@ def _read_zip(data: bytes) -> tuple[Any, dict[str, bytes]]:
 
 def _read_legacy(data: bytes) -> tuple[Any, dict[str, bytes]]:
     stream = io.BytesIO(data)
-    if _TensorUnpickler(stream).load() != _LEGACY_MAGIC:
+    magic = _TensorUnpickler(stream).load()
+    _refuse_inert(magic)
+    if magic != _LEGACY_MAGIC:
         raise pickle.UnpicklingError("no magic number")
     if _TensorUnpickler(stream).load() != _LEGACY_PROTOCOL:
         raise pickle.UnpicklingError("unknown version of the format")
@@ -168,41 +202,41 @@ def _read_legacy(data: bytes) -> tuple[Any, dict[str, bytes]]:
         storage = unpickler.storages[key]
         if stream.read(8) != storage.length.to_bytes(8, "little"):
             raise pickle.UnpicklingError(f"no storage {key}")
-        buffers[key] = stream.read(storage.length * _item_size(storage.kind))
+        buffers[key] = stream.read(storage.size)
     return content, buffers
 
 
 def _named_tensors(content: Any) -> Iterator[tuple[str, _Tensor]]:
     """Tensors of the state dict, which stands alone or under one of the customary keys."""
+    _refuse_inert(content)
     if not isinstance(content, Mapping):
         return
-    for key in ("state_dict", "model", "model_state"):
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+    content = next((content[key] for key in _KEYS_OF_STATE_DICTS if isinstance(content.get(key), Mapping)), content)
     for name, value in content.items():
+        _refuse_inert(value)
         if isinstance(name, str) and isinstance(value, _Tensor):
             yield name.removeprefix("module."), value  # the prefix of DataParallel
 
 
-def _item_size(kind: str) -> int:
-    return 2 if kind == _BFLOAT16 else np.dtype(kind).itemsize
+def _refuse_inert(value: Any) -> None:
+    if isinstance(value, _Inert) or (isinstance(value, type) and issubclass(value, _Inert)):
+        raise _RefusedError(value.name)
 
 
 def _materialise(tensor: _Tensor, buffers: Mapping[str, bytes]) -> np.ndarray:
     """A contiguous array of its own, after checking that the view lies within its storage."""
     storage, shape = tensor.storage, tensor.shape
     data = buffers.get(storage.key, b"")
-    if len(data) != storage.length * _item_size(storage.kind):
+    if len(data) != storage.size:
         raise pickle.UnpicklingError(f"storage {storage.key} has {len(data)} bytes")
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(shape, tensor.strides, strict=True))
     count = math.prod(int(size) for size in shape)
     negative = min((tensor.offset, *shape, *tensor.strides)) < 0
     if negative or count > storage.length or (count and last >= storage.length):
         raise pickle.UnpicklingError("a tensor beyond its storage")
-    flat = np.frombuffer(data, "<u2" if storage.kind == _BFLOAT16 else storage.kind)[tensor.offset :]
+    flat = np.frombuffer(data, storage.dtype)[tensor.offset :]
     strides = [stride * flat.itemsize for stride in tensor.strides]
     view = np.lib.stride_tricks.as_strided(flat, shape, strides, writeable=False)
-    if storage.kind == _BFLOAT16:
-        view = (view.astype(np.uint32) << 16).view(np.float32)
+    if storage.dtype == ml_dtypes.bfloat16:
+        view = view.astype(np.float32)
     return np.ascontiguousarray(view).reshape(shape)

@@ -6,8 +6,8 @@ import pytest
 import safetensors.numpy
 
 from solo_dist.run.checkpoint import save_arrays
+from solo_dist.weights.errors import WeightFileError
 from solo_dist.weights.files import read_weights
-from solo_dist.weights.torch_reader import WeightFileError
 
 ARRAYS = {
     "a.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -38,6 +38,14 @@ def test_safetensors_in_bfloat16(tmp_path):
     upper = (np.array([1.5, -2.0], np.float32).view(np.uint32) >> 16).astype(np.uint16)
     path.write_bytes(len(header).to_bytes(8, "little") + header + upper.tobytes())
     np.testing.assert_array_equal(read_weights(str(path))["x"], [1.5, -2.0])
+
+
+def test_safetensors_of_another_type_is_an_error(tmp_path):
+    path = tmp_path / "x.safetensors"
+    header = b'{"x":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    with pytest.raises(WeightFileError, match="x is of type F8_E4M3; save it as F32"):
+        read_weights(str(path))
 
 
 def test_torch_and_our_own(tmp_path, write_pth):

@@ -16,18 +16,11 @@ from solo_dist.models.efficientnet_lite import EfficientNetLite0, ImageNetClassi
 from solo_dist.models.resnet import STD
 from solo_dist.run.checkpoint import save_arrays
 from solo_dist.solo.network import build_model
+from solo_dist.weights.errors import WeightsError
 from solo_dist.weights.files import read_weights
-from solo_dist.weights.load import (
-    LITE_PACKAGE,
-    WeightsError,
-    assign,
-    fetch_checked,
-    lite_weights_file,
-    load_backbone_weights,
-    load_model_weights,
-    match_weights,
-    variables_by_name,
-)
+from solo_dist.weights.imagenet import LITE_PACKAGE, lite_weights_file
+from solo_dist.weights.load import assign, load_backbone_weights, load_model_weights
+from solo_dist.weights.match import match_weights, variables_by_name
 
 OFFICIAL = json.loads((Path(__file__).parent.parent / "golden" / "state_dict_keys.json").read_text())
 R50, LIGHT = OFFICIAL["SOLOv2_R50_3x"], OFFICIAL["SOLOv2_Light_448_R50_3x"]
@@ -179,21 +172,6 @@ def test_averaged_weights_take_precedence(tmp_path):
     save_arrays(f"{tmp_path}/step_00000001", arrays, {"step": 1})
     load_model_weights(model, f"{tmp_path}/step_00000001")
     assert all((variable.numpy() == 1).all() for variable in model.trainable_variables)
-
-
-def test_downloads_are_checked_before_they_get_their_name(tmp_path):
-    good, bad = (tmp_path / f"resnet-{digest}.pth" for digest in ("ba7816bf", "12345678"))
-    for published in (good, bad):
-        published.write_bytes(b"abc")
-    cached = tmp_path / "cache" / "solo_dist" / good.name
-    assert fetch_checked(good.as_uri(), tmp_path / "cache") == str(cached)
-    good.unlink()
-    assert fetch_checked(good.as_uri(), tmp_path / "cache") == str(cached) and cached.read_bytes() == b"abc"
-    with pytest.raises(WeightsError, match="is not the file it was published as"):
-        fetch_checked(bad.as_uri(), tmp_path / "cache")
-    assert not cached.with_name(bad.name).exists()
-    with pytest.raises(WeightsError, match="missing-0.pth could not be downloaded"):
-        fetch_checked((tmp_path / "missing-0.pth").as_uri(), tmp_path / "cache")
 
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])

