@@ -33,6 +33,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "prelabel": "solo_dist.commands.prelabel",
     },
     "Models and weights": {
+        "models": "solo_dist.commands.models",
         "inspect-model": "solo_dist.commands.inspect_model",
         "import-weights": "solo_dist.commands.import_weights",
     },

@@ -142,7 +142,7 @@ class ModelConfig:
     num_categories: int = 0
     """C; 0: as many as the training shards have."""
     weights: str = ""
-    """Checkpoint to start the whole model from; resuming a run takes precedence, a pretrained backbone comes after."""
+    """Checkpoint that the whole model starts from: a path, a URL, or mmdet:NAME of a published one (solo-dist models)."""
     backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
     grid: GridConfig = dataclasses.field(default_factory=GridConfig)
     fpn_channels: int = 256

@@ -7,10 +7,10 @@ r"""Converts the weights of other programs (PyTorch, Keras) into a checkpoint; n
     solo-dist import-weights --config=solov2_r50_fpn_3x --input=resnet50.safetensors --part=backbone \
         --output=checkpoints/resnet50
 
-It reads official SOLO models, AdelaiDet's (with --config.model.backbone.stride_in_1x1), ResNets of torchvision and timm
-and EfficientNet-Lite as .pth or .safetensors, and backbones of keras.applications as .h5 or .keras. It prints what
-became of every array. Give the result as --checkpoint to evaluate, predict and export, or as model.weights or
-model.backbone.weights to a training.
+It reads official SOLO models, mmdetection's, AdelaiDet's (with --config.model.backbone.stride_in_1x1), ResNets of
+torchvision and timm and EfficientNet-Lite as .pth or .safetensors, and backbones of keras.applications as .h5 or
+.keras. It prints what became of every array. Give the result as --checkpoint to evaluate, predict and export, or as
+model.weights or model.backbone.weights to a training.
 """
 
 from absl import flags
@@ -21,7 +21,12 @@ from solo_dist.config import Config
 from solo_dist.errors import ConfigError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe of the model to fill.", lock_config=True)
-_INPUT = flags.DEFINE_string("input", None, "The weights: a path or URL.", required=True)
+_INPUT = flags.DEFINE_string(
+    "input",
+    None,
+    "The weights: a path, a URL, or the name of a published model, mmdet:NAME (`solo-dist models`).",
+    required=True,
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the checkpoint to write.", required=True)
 _PART = flags.DEFINE_enum("part", "model", ["model", "backbone"], "What to convert.")
 _STRICT = flags.DEFINE_bool("strict", True, "Fail if arrays are left over, missing or of another shape.")
@@ -36,25 +41,28 @@ def main(arguments: list[str]) -> None:
     del arguments
     from solo_dist.run.checkpoint import save_arrays
     from solo_dist.solo.network import build_model
-    from solo_dist.weights import load
+    from solo_dist.weights.categories import adapt
     from solo_dist.weights.files import read_weights
+    from solo_dist.weights.load import assign, check_arrangement
+    from solo_dist.weights.match import match_weights, variables_by_name
 
     _check_output()
     config = _CONFIG.value
     categories = _categories(config)
     config.model.num_categories = len(categories)
     model = build_model(config.model, CANVAS)
-    variables = load.variables_by_name(model)
+    variables = variables_by_name(model)
     if _PART.value == "backbone":
         variables = {name: variable for name, variable in variables.items() if name.startswith("backbone/")}
-    match = load.match_weights(read_weights(_INPUT.value), variables, _INPUT.value)
+    match = match_weights(read_weights(_INPUT.value), variables, _INPUT.value)
     if _PART.value == "backbone":
         match.not_needed += [name for name in match.left_over if not name.startswith("backbone/")]
         match.left_over = [name for name in match.left_over if name.startswith("backbone/")]
     print(match.table())
-    load.check_arrangement(match, config.model)
+    check_arrangement(match, config.model)
     match.check(_STRICT.value)
-    load.assign(match, variables)
+    adapt(match, variables, [category["name"] for category in categories])
+    assign(match, variables)
     arrays = {f"model/{variable.path}": variable.numpy() for variable in variables.values()}
     metadata = {"step": 0, "images": 0, "best_ap": 0.0, "categories": categories, "recipe": config.name}
     save_arrays(_OUTPUT.value.rstrip("/"), arrays, metadata | {"imported_from": _INPUT.value})
@@ -77,7 +85,7 @@ def _check_output() -> None:
 
 def _categories(config: Config) -> list[dict]:
     from solo_dist.data.schema import load_manifest
-    from solo_dist.weights.coco_categories import coco_categories
+    from solo_dist.weights.categories import coco_categories
 
     categories = load_manifest(_DATA.value).categories if _DATA.value else coco_categories()
     if config.model.num_categories not in (0, len(categories)):

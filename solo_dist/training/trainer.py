@@ -248,7 +248,9 @@ class Trainer:
             epoch, image = divmod(self.images_seen, self.manifest.num_images)
             log.info("input: goes on at image %d of epoch %d; none is repeated or skipped", image + 1, epoch + 1)
         elif self.config.model.weights:
-            load_model_weights(self.model, self.config.model.weights)
+            load_model_weights(
+                self.model, self.config.model.weights, [category["name"] for category in self.manifest.categories]
+            )
             log.info("weights: %s", self.config.model.weights)
         elif match := load_backbone_weights(self.model):
             log.info("weights: backbone from %s, the rest random", match.source)

@@ -1,4 +1,4 @@
-"""Categories of checkpoints: COCO's 80, and which of a checkpoint's a model with other categories can keep."""
+"""COCO's categories, and what a model with other categories than a checkpoint's keeps of it."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -31,32 +31,35 @@ def coco_categories() -> list[dict[str, int | str]]:
     return [{"id": int(number), "name": name.strip()} for number, name in entries]
 
 
-def of_checkpoint(path: str, match: Match) -> list[str]:
+def _categories_of(match: Match) -> list[str]:
     """The names of a checkpoint's categories in the order of its columns; empty if nothing tells them."""
-    if match.origin == "our checkpoint":
-        metadata = load_metadata(path.rstrip("/")) if file_io.exists(f"{path.rstrip('/')}/{COMMIT_FILE}") else {}
-        return [category["name"] for category in metadata.get("categories", [])]
+    folder = match.source.rstrip("/")
+    if file_io.exists(f"{folder}/{COMMIT_FILE}"):
+        return [category["name"] for category in load_metadata(folder).get("categories", [])]
     coco = [str(category["name"]) for category in coco_categories()]
     columns = {array.shape[-1] for array in match.category_layer.values()}
     return coco if columns == {len(coco)} else []
 
 
-def keep_equal_names(match: Match, variables: Mapping[str, Any], theirs: Sequence[str], ours: Sequence[str]) -> None:
-    """Gives each category of ours the weights of the category of theirs with the same name, and says which.
+def adapt(match: Match, variables: Mapping[str, Any], ours: Sequence[str]) -> None:
+    """Gives each category of a model the weights of the checkpoint's category of the same name, and says which.
 
-    Case, spaces and underscores in names do not matter. Categories without a namesake keep the variables' numbers.
+    Case, spaces, hyphens and underscores in names do not matter. Categories without a namesake keep random numbers.
+    If nothing tells the checkpoint's categories, or they are the model's, the match stays as it is.
 
     Args:
       match: its mapped arrays of the category layer are replaced.
       variables: the model's, with their random numbers.
-      theirs: names of the checkpoint's categories, by column.
-      ours: names of the model's.
+      ours: names of the model's categories in order; empty if they are not known.
     """
+    theirs = _categories_of(match)
+    if not ours or not theirs or list(ours) == theirs:
+        return
     column_there = {_plain(name): column for column, name in enumerate(theirs)}
     pairs = [(here, column_there[_plain(name)]) for here, name in enumerate(ours) if _plain(name) in column_there]
     match.reinitialised = []
     for variable, array in match.category_layer.items():
-        values = np.array(variables[variable])
+        values = np.array(variables[variable].numpy())
         for here, there in pairs:
             values[..., here] = array[..., there]
         match.mapped[variable] = values

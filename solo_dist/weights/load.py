@@ -6,7 +6,7 @@ from typing import Any
 
 from solo_dist.config import ModelConfig
 from solo_dist.models.keras_backbone import KerasBackbone
-from solo_dist.weights import categories
+from solo_dist.weights.categories import adapt
 from solo_dist.weights.errors import WeightsError
 from solo_dist.weights.files import read_weights
 from solo_dist.weights.imagenet import imagenet_file, keras_imagenet
@@ -29,7 +29,7 @@ def check_arrangement(match: Match, config: ModelConfig) -> None:
         )
 
 
-def load_model_weights(model: Any, path: str, names: Sequence[str] = ()) -> Match:
+def load_model_weights(model: Any, path: str, categories: Sequence[str] = ()) -> Match:
     """Loads a whole model; only the category layer may differ.
 
     If the checkpoint's categories are known and are not the model's, the layer's weights of categories with equal
@@ -39,7 +39,7 @@ def load_model_weights(model: Any, path: str, names: Sequence[str] = ()) -> Matc
     Args:
       model: the network.
       path: see `read_weights`.
-      names: of the model's categories, in order; empty if they are not known.
+      categories: names of the model's categories, in order; empty if they are not known.
 
     Raises:
       DataError: the file cannot be had or read, or does not fit.
@@ -48,9 +48,7 @@ def load_model_weights(model: Any, path: str, names: Sequence[str] = ()) -> Matc
     match = match_weights(read_weights(path), variables, path)
     check_arrangement(match, model.config)
     match.check(strict=True)
-    theirs = categories.of_checkpoint(path, match)
-    if names and theirs and list(names) != theirs:
-        categories.keep_equal_names(match, variables, theirs, names)
+    adapt(match, variables, categories)
     assign(match, variables)
     for name in match.reinitialised:
         log.warning("%s starts from random numbers", name)

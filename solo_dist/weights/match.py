@@ -18,7 +18,7 @@ class Match:
     """How the arrays of a checkpoint and the variables of a model correspond."""
 
     source: str
-    """The file."""
+    """The path, URL or name that was given for the checkpoint."""
     origin: str
     """Whose names it has."""
     mapped: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
