@@ -142,7 +142,7 @@ class ModelConfig:
     num_categories: int = 0
     """C; 0: as many as the training shards have."""
     weights: str = ""
-    """Checkpoint that the whole model starts from: a path, a URL, or mmdet:NAME of a published one (solo-dist models)."""
+    """Checkpoint that the whole model starts from: a path, a URL, or mmdet:NAME (solo-dist models lists them)."""
     backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
     grid: GridConfig = dataclasses.field(default_factory=GridConfig)
     fpn_channels: int = 256
