@@ -23,7 +23,7 @@ def config():
 
 
 def test_a_larger_batch_takes_more(config):
-    # 64 pictures of 64x64 take tens of megabytes, far more than what varies from run to run.
+    # 64 images of 64x64 take tens of megabytes, far more than what varies from run to run.
     small, large = memory.measure(config, 1), memory.measure(config, 64)
     assert small.total > 0.2  # a process that has imported TensorFlow
     assert small.step < small.total

@@ -22,7 +22,7 @@ GRID = GridConfig(levels=("p2", "p3"), sizes=(8, 4), scale_ranges=((1, 40), (30,
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    """Four white pictures of 64x96; number i has i boxes of 32x32 in the same place, right of the middle."""
+    """Four white images of 64x96; number i has i boxes of 32x32 in the same place, right of the middle."""
     folder = tmp_path_factory.mktemp("inspect")
     images, annotations = [], []
     for number in range(4):

@@ -1,4 +1,4 @@
-"""The shapes data set: seeded, fair masks, COCO format, made and sharded where it is missing."""
+"""The shapes data set: seeded, fair masks, COCO format, made and sharded if it is missing."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MANY = ShapesSettings(side=96, num_categories=4, most_shapes=5)
 
 
-def test_a_picture_depends_on_seed_split_and_number_alone():
+def test_an_image_depends_on_seed_split_and_number_alone():
     first, instances = draw_picture(MANY, 0, 3)
     again, same_instances = draw_picture(MANY, 0, 3)
     np.testing.assert_array_equal(first, again)
@@ -31,9 +31,9 @@ def test_a_picture_depends_on_seed_split_and_number_alone():
 def test_masks_are_the_visible_parts_of_shapes_of_several_sizes():
     counts, areas, touching, categories = [], [], 0, set()
     for number in range(60):
-        picture, instances = draw_picture(MANY, 0, number)
+        image, instances = draw_picture(MANY, 0, number)
         masks = np.array([mask for _, mask in instances])
-        assert picture.shape == (96, 96, 3) and picture.dtype == np.uint8
+        assert image.shape == (96, 96, 3) and image.dtype == np.uint8
         assert masks.sum(axis=0).max() == 1, "visible parts do not overlap"
         counts.append(len(instances))
         areas += masks.sum(axis=(1, 2)).tolist()
@@ -41,8 +41,8 @@ def test_masks_are_the_visible_parts_of_shapes_of_several_sizes():
         grown = np.array([shifted(mask) for mask in masks])
         touching += int(grown.sum(axis=0).max() > 1)
     assert min(counts) == 1 and max(counts) == 5 and categories == {0, 1, 2, 3}
-    assert touching > 30, "half of the pictures have shapes that hide others"
-    # The smallest star, mostly hidden, has 1% of the picture; the largest disc a third.
+    assert touching > 30, "half of the images have shapes that hide others"
+    # The smallest star, mostly hidden, has 1% of the image; the largest disc a third.
     assert min(areas) > 40 and np.percentile(areas, 90) > 5 * np.percentile(areas, 10)
 
 
@@ -58,12 +58,12 @@ def test_a_shape_differs_from_what_is_around_it():
     # Otherwise nobody could find it: the mean colour inside a mask against that of the ring around it.
     distances = []
     for number in range(30):
-        picture, instances = draw_picture(DEFAULT_SETTINGS, 0, number)
+        image, instances = draw_picture(DEFAULT_SETTINGS, 0, number)
         anything = np.any([mask for _, mask in instances], axis=0)
         for _, mask in instances:
             ring = shifted(mask) & ~anything
             if ring.sum() > 20:
-                inside, outside = picture[mask].mean(axis=0), picture[ring].mean(axis=0)
+                inside, outside = image[mask].mean(axis=0), image[ring].mean(axis=0)
                 distances.append(np.abs(inside - outside).sum())
     assert np.percentile(distances, 5) > 40
 
@@ -76,8 +76,8 @@ def test_the_files_are_coco(tmp_path):
     assert len(truth.getImgIds()) == 5
     for number, image in enumerate(truth.loadImgs(truth.getImgIds())):
         stored = np.asarray(PIL.Image.open(tmp_path / "images" / image["file_name"]), int)
-        picture, instances = draw_picture(settings, 0, number)
-        assert np.abs(stored - picture).mean() < 5  # noise and JPEG
+        drawn, instances = draw_picture(settings, 0, number)
+        assert np.abs(stored - drawn).mean() < 5  # noise and JPEG
         annotations = truth.loadAnns(truth.getAnnIds(imgIds=image["id"]))
         assert [annotation["category_id"] - 1 for annotation in annotations] == [category for category, _ in instances]
         for annotation, (_, mask) in zip(annotations, instances, strict=True):

@@ -43,7 +43,7 @@ def box(number, image, x=5, y=5, w=20, h=12, **changes):
     return values | {"bbox": [x, y, w, h], "area": w * h} | changes
 
 
-def smooth_picture(height, width, seed=0):
+def smooth_image(height, width, seed=0):
     rng = np.random.default_rng(seed)
     small = PIL.Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8))
     return small.resize((width, height), PIL.Image.Resampling.BICUBIC)
@@ -58,7 +58,7 @@ class DataSet:
         self.values = {"images": [], "annotations": [], "categories": CATEGORIES}
 
     def add(self, name, data=None, height=50, width=80, annotations=1, **save):
-        """An image entry, its file (of `data`, or a picture saved as the name says) and annotations."""
+        """An image entry, its file (of `data`, or an image saved in the format of its name) and annotations."""
         number = len(self.values["images"]) + 1
         self.values["images"].append({"id": number, "file_name": name, "height": height, "width": width})
         for _ in range(annotations):
@@ -67,7 +67,7 @@ class DataSet:
         path = self.folder / "images" / name
         path.parent.mkdir(exist_ok=True)
         if data is None:
-            smooth_picture(height, width, number).save(path, **save)
+            smooth_image(height, width, number).save(path, **save)
         else:
             path.write_bytes(data)
         return number
@@ -105,7 +105,7 @@ def content(folder):
 # ---- What is stored
 
 
-def test_pictures_are_fitted_and_targets_belong_to_them(data_set):
+def test_images_are_fitted_and_targets_belong_to_them(data_set):
     data_set.add("a.png", height=50, width=80)
     manifest = shard(data_set.job())
     (record,) = records_of(manifest)
@@ -170,14 +170,14 @@ def test_a_jpeg_is_encoded_again_only_where_it_was_resized(data_set):
 
 
 def encoded(mode, kind, size=(80, 50), **save):
-    picture = smooth_picture(size[1], size[0]).convert(mode)
+    image = smooth_image(size[1], size[0]).convert(mode)
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **save)
+    image.save(buffer, kind, **save)
     return buffer.getvalue()
 
 
 def sixteen_bit_png():
-    values = (np.asarray(smooth_picture(50, 80).convert("L"), np.uint16) << 8) + 77
+    values = (np.asarray(smooth_image(50, 80).convert("L"), np.uint16) << 8) + 77
     buffer = io.BytesIO()
     PIL.Image.fromarray(values).save(buffer, "PNG")
     return buffer.getvalue()
@@ -191,10 +191,10 @@ FORMATS = {
     "alpha.png": lambda: encoded("RGBA", "PNG"),
     "palette.png": lambda: encoded("P", "PNG"),
     "sixteen.png": sixteen_bit_png,
-    "moving.gif": lambda: encoded("P", "GIF", save_all=True, append_images=[smooth_picture(50, 80, 9).convert("P")]),
-    "picture.bmp": lambda: encoded("RGB", "BMP"),
-    "picture.webp": lambda: encoded("RGB", "WEBP", quality=95),
-    "picture.tiff": lambda: encoded("RGB", "TIFF"),
+    "moving.gif": lambda: encoded("P", "GIF", save_all=True, append_images=[smooth_image(50, 80, 9).convert("P")]),
+    "image.bmp": lambda: encoded("RGB", "BMP"),
+    "image.webp": lambda: encoded("RGB", "WEBP", quality=95),
+    "image.tiff": lambda: encoded("RGB", "TIFF"),
     "wrong_name.png": lambda: encoded("RGB", "JPEG", quality=95),
     "name with spaces.png": lambda: encoded("RGB", "PNG"),
     "übergröße 苹果.png": lambda: encoded("RGB", "PNG"),
@@ -202,18 +202,18 @@ FORMATS = {
 }
 
 
-def test_all_kinds_of_pictures_become_the_same_picture(data_set):
+def test_all_kinds_of_files_become_the_same_image(data_set):
     for name, data in FORMATS.items():
         data_set.add(name, data())
     manifest = shard(data_set.job(strict=True))
     assert manifest.num_images == len(FORMATS)
-    wanted = np.asarray(smooth_picture(50, 80).resize((96, 60), PIL.Image.Resampling.BILINEAR), float)
+    wanted = np.asarray(smooth_image(50, 80).resize((96, 60), PIL.Image.Resampling.BILINEAR), float)
     grey = np.asarray(PIL.Image.fromarray(wanted.astype(np.uint8)).convert("L"), float)[..., None]
     for name, record in zip(FORMATS, records_of(manifest), strict=True):
-        picture = tf.io.decode_image(record.image, channels=3).numpy().astype(float)
+        image = tf.io.decode_image(record.image, channels=3).numpy().astype(float)
         is_grey = "grey" in name or "sixteen" in name
         limit = 14 if "palette" in name or "gif" in name else 6
-        assert np.abs(picture - (grey if is_grey else wanted)).mean() < limit, name
+        assert np.abs(image - (grey if is_grey else wanted)).mean() < limit, name
         assert record.file_name.numpy().decode() == name
 
 
@@ -223,17 +223,17 @@ def exif_jpeg(orientation, size=(80, 50)):
     return encoded("RGB", "JPEG", size, exif=exif, quality=95)
 
 
-def test_a_picture_is_rotated_only_where_the_json_has_the_rotated_size(data_set):
+def test_an_image_is_rotated_only_if_the_json_has_the_rotated_size(data_set):
     data_set.add("as_stored.jpg", exif_jpeg(6), height=50, width=80)
     data_set.add("rotated.jpg", exif_jpeg(6), height=80, width=50)
     data_set.add("upside_down.jpg", exif_jpeg(3), height=50, width=80)
     data_set.add("no_reason.jpg", exif_jpeg(1), height=80, width=50)
     kept = ShardSettings(SETTINGS.canvas, GRID, keep_original=True)
     manifest = shard(data_set.job(settings=kept))
-    pictures = [tf.io.decode_jpeg(record.image).numpy().astype(float) for record in records_of(manifest)]
-    assert [picture.shape[:2] for picture in pictures] == [(50, 80), (80, 50), (50, 80)]
-    assert np.abs(np.rot90(pictures[0], -1) - pictures[1]).mean() < 3
-    assert np.abs(pictures[0] - pictures[2]).mean() < 3
+    images = [tf.io.decode_jpeg(record.image).numpy().astype(float) for record in records_of(manifest)]
+    assert [image.shape[:2] for image in images] == [(50, 80), (80, 50), (50, 80)]
+    assert np.abs(np.rot90(images[0], -1) - images[1]).mean() < 3
+    assert np.abs(images[0] - images[2]).mean() < 3
     assert [r["reason"] for r in rejections_of(manifest) if r["kind"] == "image"] == [
         "image size differs from the json"
     ]
@@ -260,7 +260,7 @@ def broken_data_set(data_set):
     good = data_set.add("good.png", annotations=2)
     data_set.add("empty.png", annotations=0)
     data_set.add("zero_bytes.jpg", b"")
-    data_set.add("no_picture.jpg", b"\x00" * 500)
+    data_set.add("no_image.jpg", b"\x00" * 500)
     data_set.add("truncated.jpg", encoded("RGB", "JPEG")[:700])
     data_set.add("smaller.png", encoded("RGB", "PNG", (40, 25)))
     data_set.add("missing.png", b"")
@@ -315,7 +315,7 @@ def test_everything_is_either_kept_or_rejected_with_a_reason(data_set):
     rejections = rejections_of(manifest)
     assert Counter(rejection["reason"] for rejection in rejections) == EXPECTED
     assert {r["file"] for r in rejections if r["reason"] == "image does not decode"} == {
-        "no_picture.jpg",
+        "no_image.jpg",
         "truncated.jpg",
     }
     by_kind = Counter(rejection["kind"] for rejection in rejections)
@@ -369,7 +369,7 @@ def test_strict_fails_until_the_data_are_corrected(data_set):
             shard(job)
     kept = Path(job.output, "shard-00000-of-00002.tfrecord")
     before = kept.stat().st_mtime_ns
-    smooth_picture(50, 80, 4).save(data_set.folder / "images" / "3.png")
+    smooth_image(50, 80, 4).save(data_set.folder / "images" / "3.png")
     assert shard(job).rejected == {}
     assert kept.stat().st_mtime_ns == before
     assert content(job.output) == content(shard(data_set.job("at once", num_shards=2)).folder)
@@ -409,11 +409,11 @@ def test_strict_gives_a_finished_folder_up_only_where_all_of_it_is_repaired(data
     for number in range(4):
         data_set.add(f"{number}.png", b"x" if number > 1 else None)
     finished = content(shard(data_set.job()).folder)
-    smooth_picture(50, 80, 4).save(data_set.folder / "images" / "2.png")
+    smooth_image(50, 80, 4).save(data_set.folder / "images" / "2.png")
     with pytest.raises(schema.ShardError, match="--strict: .* leaves out 2 "):
         shard(data_set.job(strict=True))
     assert content(data_set.folder / "shards") == finished
-    smooth_picture(50, 80, 5).save(data_set.folder / "images" / "3.png")
+    smooth_image(50, 80, 5).save(data_set.folder / "images" / "3.png")
     assert shard(data_set.job(strict=True)).rejected == {}
 
 
@@ -434,7 +434,7 @@ def test_strict_holds_for_what_an_interrupted_upload_left(data_set, monkeypatch,
     assert not schema.is_complete(job.output)
 
 
-def test_pictures_that_are_added_or_repaired_get_into_a_finished_folder(data_set):
+def test_images_that_are_added_or_repaired_get_into_a_finished_folder(data_set):
     for number in range(6):
         data_set.add(f"{number}.png", b"x" if number == 1 else None)
     data_set.values["images"].append({"id": 1, "file_name": "0.png", "height": 50, "width": 80})
@@ -444,7 +444,7 @@ def test_pictures_that_are_added_or_repaired_get_into_a_finished_folder(data_set
     assert shard(job).rejected["image file is missing"] == 1
     (data_set.folder / "5.png").rename(images / "5.png")
     assert shard(job).rejected == {"image does not decode": 1, "its image was rejected": 1, "duplicate image id": 1}
-    smooth_picture(50, 80, 2).save(images / "1.png")
+    smooth_image(50, 80, 2).save(images / "1.png")
     repaired = shard(job)
     assert repaired.num_images == 6 and repaired.rejected == {"duplicate image id": 1}
     assert content(job.output) == content(shard(data_set.job("at once", num_shards=3)).folder)
@@ -458,7 +458,7 @@ def test_another_folder_of_images_is_taken_after_a_wrong_one(data_set):
     wrong.mkdir()
     with pytest.raises(schema.ShardError, match="None of the 4 images .* 0.png: image file is missing. Check --images"):
         shard(dataclasses.replace(job, images=str(wrong)))
-    smooth_picture(50, 80, 1).save(wrong / "0.png")
+    smooth_image(50, 80, 1).save(wrong / "0.png")
     assert shard(dataclasses.replace(job, images=str(wrong))).num_images == 1
     assert shard(job).num_images == 4
     assert content(job.output) == content(shard(data_set.job("at once", num_shards=2)).folder)
@@ -730,7 +730,7 @@ def test_mistakes_on_the_command_line_get_one_line(many, tmp_path, changes, mess
     assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) <= 2
 
 
-# ---- Real pictures
+# ---- Real photos
 
 
 @pytest.mark.parametrize(
