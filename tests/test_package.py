@@ -50,7 +50,8 @@ def test_the_help_lists_every_command_and_every_module_of_commands_is_one():
     assert process.returncode == 0 and not packages & {"tensorflow", "keras", "numpy", "absl"}
     lines = dict(line.split(maxsplit=1) for line in process.stdout.splitlines() if line.startswith("  "))
     assert list(lines) == list(MODULES)
-    assert all(len(line) <= 100 and line.endswith(".") for line in lines.values())
+    unfit = [line for line in lines.values() if len(line) > 100 or not line.endswith(".")]
+    assert not unfit, "the first line of a command's docstring is a sentence of at most 100 characters"
     files = {f"solo_dist.commands.{path.stem}" for path in (ROOT / "solo_dist/commands").glob("[!_]*.py")}
     assert files == {module for module in MODULES.values() if module.startswith("solo_dist.commands.")}
 

@@ -1,4 +1,4 @@
-"""Writes one page on what a run has learned: quality, threshold to use, errors, images, training, speed.
+"""Writes one page on what a run has learned: quality, errors, images, training, speed.
 
     solo-dist report --workdir=runs/shapes_tiny
     solo-dist report --workdir=runs/mine --validation=mine/shards/val --precision=0.95
