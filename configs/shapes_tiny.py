@@ -65,6 +65,6 @@ def get_config() -> Config:
             save_every=500,
             eval_every=1400,
             eval_images=100,
-            picture_every=500,
+            panel_every=500,
         ),
     )

@@ -223,8 +223,8 @@ class TrainConfig:
     """Steps between evaluations; 0: only at the end."""
     eval_images: int = 0
     """Images of an evaluation during training; 0: all. The last one always takes all, so best/ is then its step."""
-    picture_every: int = 500
-    """Steps between picture panels in TensorBoard; 0: none."""
+    panel_every: int = 500
+    """Steps between panels of a training image in TensorBoard; 0: none."""
     steps_per_call: int = 1
     """Steps run by one call into TensorFlow; raise it where steps are very short."""
     max_nonfinite_steps: int = 10
@@ -340,7 +340,7 @@ _AT_LEAST = {
     "train.keep_checkpoints": 1,
     "train.eval_every": 0,
     "train.eval_images": 0,
-    "train.picture_every": 0,
+    "train.panel_every": 0,
     "train.save_minutes": 0,
     "train.steps_per_call": 1,
     "train.max_nonfinite_steps": 1,
@@ -386,8 +386,13 @@ def _check_bounds(config: Config) -> None:
         raise ConfigError(f"data.augment.crop={augment.crop} must be in [0, 0.5).")
 
 
+_RENAMED = {"config.train.picture_every": "panel_every"}
+"""Fields of config.json files that earlier versions wrote."""
+
+
 def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
+    values = {_RENAMED.get(f"{where}.{name}", name): value for name, value in values.items()}
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise ConfigError(f"{where} has unknown fields {unknown}; known are {sorted(fields)}.")

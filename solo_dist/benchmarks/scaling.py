@@ -58,7 +58,7 @@ def _launch(workers: int, log_dir: Path, *arguments: str) -> str:
 
 
 def _images_per_second(workdir: Path, workers: int, folder: str) -> float:
-    train = {"steps": STEPS, "log_every": LOG_EVERY, "save_every": STEPS, "eval_every": 0, "picture_every": 0}
+    train = {"steps": STEPS, "log_every": LOG_EVERY, "save_every": STEPS, "eval_every": 0, "panel_every": 0}
     overrides = [f"--config.train.{name}={value}" for name, value in train.items()]
     overrides += [f"--config.train.global_batch={IMAGES * workers}", f"--config.train.micro_batch={IMAGES}"]
     overrides += [f"--config.data.shapes_folder={folder}/shapes", "--config.data.validation="]

@@ -39,7 +39,7 @@ CANVAS = (64, 64)  # any: the variables of a model do not depend on it
 def main(arguments: list[str]) -> None:
     """Reads, matches, prints the table and writes the checkpoint."""
     del arguments
-    from solo_dist.run.checkpoint import save_arrays
+    from solo_dist.run.checkpoint import CheckpointMetadata, save_arrays
     from solo_dist.solo.network import build_model
     from solo_dist.weights.categories import adapt
     from solo_dist.weights.files import read_weights
@@ -64,8 +64,8 @@ def main(arguments: list[str]) -> None:
     adapt(match, variables, [category["name"] for category in categories])
     assign(match, variables)
     arrays = {f"model/{variable.path}": variable.numpy() for variable in variables.values()}
-    metadata = {"step": 0, "images": 0, "best_ap": 0.0, "categories": categories, "recipe": config.name}
-    save_arrays(_OUTPUT.value.rstrip("/"), arrays, metadata | {"imported_from": _INPUT.value})
+    metadata = CheckpointMetadata(categories=categories, recipe=config.name, imported_from=_INPUT.value)
+    save_arrays(_OUTPUT.value.rstrip("/"), arrays, metadata)
     print(f"Written to {_OUTPUT.value}.")
 
 

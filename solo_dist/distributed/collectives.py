@@ -1,10 +1,7 @@
-"""What workers tell each other outside of the training step: yes or no, and whether their weights are the same bits."""
+"""What workers tell each other outside of the training step: numbers, yes or no, and checksums that must be equal."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import google_crc32c
-import numpy as np
 import tensorflow as tf
 
 from solo_dist.errors import RunFailed
@@ -27,20 +24,16 @@ def any_worker(strategy: tf.distribute.Strategy, mine: bool) -> bool:
     return any(gather(strategy, [int(mine)] * len(strategy.extended.worker_devices)))
 
 
-def verify_equal(strategy: tf.distribute.Strategy, variables: Iterable[Any], when: str) -> None:
-    """A collective: raises ReplicasDiffer where variables are not the same bits on all replicas of all workers."""
-    copies = zip(*map(strategy.experimental_local_results, variables), strict=True)
-    fingerprints = gather(strategy, [fingerprint(copy) for copy in copies])
-    if len(set(fingerprints)) > 1:
+def verify_equal(strategy: tf.distribute.Strategy, checksums: Sequence[int], when: str) -> None:
+    """A collective: raises ReplicasDiffer unless the checksums of the weights of all replicas are equal.
+
+    Args:
+      checksums: one for each replica of this process.
+      when: for the message, such as "at step 10".
+    """
+    everywhere = gather(strategy, checksums)
+    if len(set(everywhere)) > 1:
         raise ReplicasDiffer(
-            f"The weights differ between replicas {when} (checksums {fingerprints}): some worker restored another "
+            f"The weights differ between replicas {when} (checksums {everywhere}): some worker restored another "
             "checkpoint. Check that all workers see the same --workdir, and start again."
         )
-
-
-def fingerprint(variables: Iterable[Any]) -> int:
-    """CRC-32C over the bytes of variables."""
-    value = 0
-    for variable in variables:
-        value = google_crc32c.extend(value, np.ascontiguousarray(variable.numpy()).tobytes())
-    return value

@@ -23,7 +23,8 @@ from solo_dist.distributed.precision import set_precision
 from solo_dist.distributed.xla_log import start_xla_quietly
 from solo_dist.errors import ConfigError
 from solo_dist.masks.paste import paste_masks
-from solo_dist.run.checkpoint import CheckpointError, assign_arrays, find_checkpoint, load_arrays
+from solo_dist.run.checkpoint import CheckpointError, assign_arrays, load_arrays
+from solo_dist.run.directory import RunDirectory
 from solo_dist.solo.network import build_model
 from solo_dist.solo.postprocess import detect
 
@@ -122,9 +123,9 @@ def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
     Raises:
       ConfigError, CheckpointError: no such run or checkpoint, or of another architecture.
     """
-    folder = find_checkpoint(workdir, checkpoint)
+    folder = RunDirectory(workdir).find_checkpoint(checkpoint)
     arrays, metadata = load_arrays(folder)
-    categories = metadata.get("categories")
+    categories = metadata.categories
     if not categories:
         raise CheckpointError(f"{folder} does not say which categories it was trained for; give one of a training run.")
     if config.model.num_categories not in (0, len(categories)):
@@ -139,7 +140,7 @@ def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
     start_xla_quietly()
     model = build_model(config.model, (config.data.canvas[0], config.data.canvas[1]))
     assign_arrays({v.path: v for v in model.variables}, model_arrays(arrays), folder)
-    return Detector(config, model, categories, metadata.get("step", 0), folder)
+    return Detector(config, model, categories, metadata.step, folder)
 
 
 def model_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,9 +1,9 @@
 """metrics.jsonl and TensorBoard, written so that a resumed run has no gap and no repeated step.
 
-    writer = MetricWriter(workdir, after_step=restored_step)
+    writer = MetricWriter(RunDirectory(workdir), after_step=restored_step)
     writer.scalars(100, "train", {"loss/total": 1.2})
 
-On a resume everything past the restored checkpoint is cut off first: those steps are going to happen again.
+If a run resumes, everything after the restored step is cut off first: those steps are going to happen again.
 """
 
 import json
@@ -13,34 +13,34 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
+from solo_dist.run.directory import METRICS_FILE, RunDirectory
 from solo_dist.run.upload import Uploader
 from solo_dist.storage import file_io
 
-METRICS_FILE = "metrics.jsonl"
 _TENSORBOARD_FOLDERS = {"train": "train", "validation": "eval"}
 _LONGEST_EVENT_FILE = 1 << 20
-"""Bytes after which an uploaded event file is followed by a new one, as objects are uploaded whole."""
+"""Bytes after which a new event file is begun if they are uploaded, since an object is uploaded whole each time."""
 
 
 class MetricWriter:
-    """Writes scalars and pictures of one run; only the chief has one.
+    """Writes scalars and images of one run; only the chief has one.
 
-    Objects cannot be appended to. Where the run directory is in a store, the files grow in its scratch folder on this
-    machine and are copied from there behind the run, by `publish` and at the end; see upload.py.
+    The files grow in the local folder of the run directory. If the run is in a store they are uploaded from there, in
+    the background, by `publish` and at the end; see upload.py.
 
     Args:
-      workdir: the run directory.
+      directory: the run directory.
       after_step: the restored step; lines and events of later steps are removed. 0 for a fresh run.
-      unpublished: the scratch folder holds what an earlier process could not copy any more.
+      unpublished: the local folder holds lines and events that an earlier process could not upload; otherwise they
+        are fetched from the store.
     """
 
-    def __init__(self, workdir: str, after_step: int, unpublished: bool = False):
-        self._folder, self._uploader = workdir, None
-        if file_io.is_remote(workdir):
-            self._folder = file_io.scratch_folder(workdir)
-            self._uploader = Uploader(
-                self._folder, workdir, METRICS_FILE, [_board(name) for name in _TENSORBOARD_FOLDERS]
-            )
+    def __init__(self, directory: RunDirectory, after_step: int, unpublished: bool = False):
+        self._folder = directory.local
+        self._uploader: Uploader | None = None
+        if directory.is_remote:
+            boards = [_board(split) for split in _TENSORBOARD_FOLDERS]
+            self._uploader = Uploader(directory.local, directory.path, METRICS_FILE, boards)
             if not unpublished:
                 self._uploader.fetch()
         self._path = f"{self._folder}/{METRICS_FILE}"
@@ -71,10 +71,10 @@ class MetricWriter:
             with tf.io.gfile.GFile(self._path, "a") as file:
                 file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
 
-    def picture(self, step: int, split: str, tag: str, picture: np.ndarray) -> None:
-        """Adds one picture, uint8 [height, width, 3], to TensorBoard."""
+    def image(self, step: int, split: str, tag: str, image: np.ndarray) -> None:
+        """Adds one image, uint8 [height, width, 3], to TensorBoard."""
         with file_io.clear_errors(self._folder), self._boards[split].as_default(step=step):
-            tf.summary.image(tag, picture[None])
+            tf.summary.image(tag, image[None])
 
     def flush(self) -> None:
         """Returns when everything written so far is in the files, on this machine."""
@@ -99,9 +99,9 @@ class MetricWriter:
             self._uploader.close()
 
 
-def has_line(workdir: str, step: int, split: str) -> bool:
+def has_line(directory: RunDirectory, step: int, split: str) -> bool:
     """Whether metrics.jsonl of a run holds a line of this step and split."""
-    lines = _lines(f"{workdir}/{METRICS_FILE}")
+    lines = _lines(f"{directory.path}/{METRICS_FILE}")
     return any(_step_of_line(line) == step and _split_of_line(line) == split for line in lines)
 
 

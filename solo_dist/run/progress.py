@@ -15,7 +15,7 @@ def format_duration(seconds: float) -> str:
 class Progress:
     """Rates between progress lines and the time that is left.
 
-    Time spent outside training (evaluation, pictures) is taken out with `pause`.
+    Time spent outside training (evaluations, panels) is left out with `paused`.
     """
 
     def __init__(self, step: int, total_steps: int, images_a_step: int):
@@ -25,29 +25,29 @@ class Progress:
         self._checkpoint_seconds = 0.0
         self._mark = time.perf_counter()
 
-    def pause(self) -> None:
-        """Stops the clock."""
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """A context whose time does not count as training."""
         self._training_seconds += time.perf_counter() - self._mark
-
-    def resume(self) -> None:
-        """Starts the clock again."""
-        self._mark = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._mark = time.perf_counter()
 
     @contextlib.contextmanager
     def checkpoint(self) -> Iterator[None]:
-        """Inside of it the training waits for a checkpoint."""
+        """A context in which the training waits for a checkpoint."""
         started = time.perf_counter()
         yield
         self._checkpoint_seconds += time.perf_counter() - started
 
     def rates(self, step: int, wait_seconds: float) -> dict[str, float]:
         """images_per_second, and the shares of the time spent waiting, since the last call; restarts the clock."""
-        self.pause()
-        seconds, self._training_seconds = max(self._training_seconds, 1e-9), 0.0
+        with self.paused():
+            seconds, self._training_seconds = max(self._training_seconds, 1e-9), 0.0
         checkpoint_seconds, self._checkpoint_seconds = self._checkpoint_seconds, 0.0
         steps, self._last_step = step - self._last_step, step
         self._seconds_a_step = seconds / max(steps, 1)
-        self.resume()
         return {
             "images_per_second": steps * self._images / seconds,
             "data_wait_fraction": min(1.0, wait_seconds / seconds),

@@ -1,80 +1,101 @@
-"""Where a run starts: its own checkpoint, given weights, a pretrained backbone, or random numbers.
+"""Which checkpoint a run resumes from: --resume=auto, never or PATH.
 
-In this order of precedence:
-  1. the run's own checkpoint, by --resume=auto, or the one that --resume=PATH names;
-  2. model.weights: a whole model, imported or from another run;
-  3. model.backbone.weights: a pretrained backbone, the rest random;
-  4. random, from the recipe's seed.
+What a run starts from if it resumes from none is in training/start.py.
 """
 
 import dataclasses
 import logging
 import os
+from typing import NamedTuple
 
 from solo_dist.config import Config
 from solo_dist.distributed import exit_codes
 from solo_dist.errors import ConfigError
-from solo_dist.run.checkpoint import Checkpoint, CheckpointStore, load_arrays
-from solo_dist.storage import file_io
+from solo_dist.run.checkpoint import Checkpoint, load_arrays
+from solo_dist.run.checkpoint_store import CheckpointStore
+from solo_dist.run.directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
 
-def find_resume_point(store: CheckpointStore, workdir: str, resume: str, is_chief: bool) -> Checkpoint | None:
-    """The checkpoint to go on from, or None for a new run.
+class ResumePoint(NamedTuple):
+    """Where a run continues."""
 
-    A later start of the job that was given `never` or a checkpoint goes on from what it has saved itself.
+    checkpoint: Checkpoint | None
+    """None for a new run."""
+    resumed_from: str
+    """The PATH of --resume=PATH with which this run was first started; empty without one."""
+    unpublished: bool
+    """Whether this machine has curves up to the checkpoint that an earlier process could not upload."""
+
+
+def find_resume_point(directory: RunDirectory, store: CheckpointStore, resume: str, is_chief: bool) -> ResumePoint:
+    """Decides where a run continues.
+
+    A job is started again with the same flags after a failure. If it was given `never` or PATH, its later starts
+    continue from the checkpoints that the first start has saved.
 
     Args:
-      store: the run's checkpoints.
-      workdir: for messages.
+      directory: the run directory.
+      store: its checkpoints.
       resume: auto, never, or the folder of a checkpoint.
-      is_chief: whether this worker is the one that decides whether a run may be there.
+      is_chief: whether this is the worker that refuses to mix two runs.
 
     Raises:
-      ConfigError: where going on that way would mix two runs.
+      ConfigError: continuing that way would mix two runs.
+      CheckpointError: the checkpoint is damaged, or all are.
     """
-    if resume == "auto":
-        return store.restore_latest()
-    existing = store.steps()
-    newest = store.newest_metadata()
-    if resume == "never":
-        job = exit_codes.job_id(os.environ)
-        if existing and is_chief and (job is None or newest.get("job") != job):
-            raise ConfigError(
-                f"--resume=never, but {workdir} holds a run at step {existing[-1]}; "
-                "give another --workdir, or remove this one."
-            )
-        return store.restore_latest()
+    if resume in ("auto", "never"):
+        if resume == "never" and is_chief:
+            _check_no_other_run(directory, store)
+        checkpoint = store.restore_latest()
+        return ResumePoint(checkpoint, checkpoint.metadata.resumed_from if checkpoint else "", unpublished=False)
     resume = resume.rstrip("/")
-    if newest.get("resumed_from") == resume:
-        return store.restore_latest()
-    arrays, metadata = load_arrays(resume)
-    if "step" not in metadata or "images" not in metadata:
+    newest = store.newest_metadata()
+    if newest and newest.resumed_from == resume:
+        return ResumePoint(store.restore_latest(), resume, unpublished=False)
+    checkpoint = _load_named(directory, store, resume)
+    return ResumePoint(checkpoint, resume, unpublished=directory.is_local_copy(resume))
+
+
+def _check_no_other_run(directory: RunDirectory, store: CheckpointStore) -> None:
+    """Raises ConfigError if the run directory holds checkpoints of another job than this one."""
+    existing, newest = store.steps(), store.newest_metadata()
+    job = exit_codes.job_id(os.environ)
+    if existing and (job is None or newest is None or newest.job != job):
+        raise ConfigError(
+            f"--resume=never, but {directory.path} holds a run at step {existing[-1]}; "
+            "give another --workdir, or remove this one."
+        )
+
+
+def _load_named(directory: RunDirectory, store: CheckpointStore, resume: str) -> Checkpoint:
+    """The checkpoint of --resume=PATH. Raises ConfigError if it is of no run, or the run is further already."""
+    checkpoint, existing = load_arrays(resume), store.steps()
+    if checkpoint.metadata.images is None:
         raise ConfigError(
             f"--resume={resume} is not a checkpoint of a run; to start from its weights, set model.weights."
         )
-    if existing and existing[-1] > metadata["step"]:
+    if existing and existing[-1] > checkpoint.metadata.step:
         raise ConfigError(
-            f"--resume={resume} is step {metadata['step']}, but {workdir} already holds step {existing[-1]}; "
-            "give another --workdir."
+            f"--resume={resume} is step {checkpoint.metadata.step}, but {directory.path} already holds step "
+            f"{existing[-1]}; give another --workdir."
         )
-    return Checkpoint(metadata["step"], arrays, metadata)
+    return checkpoint
 
 
-def check_same_run(config: Config, workdir: str) -> None:
-    """Raises ConfigError where the workdir holds a run of another recipe; says which options have changed."""
-    path = f"{workdir}/config.json"
-    if not file_io.exists(path):
+def check_same_run(config: Config, directory: RunDirectory) -> None:
+    """Raises ConfigError if the directory holds a run with another model or name; warns of other changed options."""
+    before = directory.load_config()
+    if before is None:
         return
-    before = Config.from_json(file_io.read(path).decode())
     changed = changed_options(before, config)
     other_run = [option for option in changed if option == "name" or option.startswith("model.")]
     if other_run:
         option = other_run[0]
         raise ConfigError(
-            f"{workdir} holds a run with {option}={changed[option][0]!r}, now it is {changed[option][1]!r}; "
-            "give another --workdir, or the recipe of that run."
+            f"{directory.path} holds a run with {option}={changed[option][0]!r}, now it is {changed[option][1]!r}; "
+            "give another --workdir, or the config of that run."
         )
     for option, (old, new) in changed.items():
         log.warning("changed since this run was started: %s=%r was %r", option, new, old)
@@ -94,5 +115,5 @@ def _flatten(values: dict, prefix: str = "") -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
-    """Tuples and lists alike, since a recipe read from JSON has only one of them."""
+    """Tuples and lists alike, since a config read from JSON has only one of them."""
     return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value

@@ -1,45 +1,43 @@
-"""The training run: built piece by piece by the build_* methods, then `fit` goes through it.
+"""The training run.
 
-Read `Trainer.fit` first. What one step does is in step.py, what a checkpoint is in checkpoint.py, how a batch is made
-in data/pipeline.py, and how workers find each other in runtime/.
+Read `Trainer.fit` first. What it is built of is in build.py, what a step does in step.py, where a run starts in
+start.py, what happens when in schedule.py, and what a checkpoint is in run/checkpoint.py.
 """
 
 import dataclasses
 import logging
 import os
 import time
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import Config
-from solo_dist.data.input.pipeline import build_dataset, check_manifest
 from solo_dist.data.input.reader import readable_errors
-from solo_dist.data.schema import Manifest, load_manifest
 from solo_dist.distributed import exit_codes
-from solo_dist.distributed.collectives import any_worker, gather, verify_equal
+from solo_dist.distributed.collectives import any_worker
 from solo_dist.distributed.stop_signals import StopSignals
-from solo_dist.distributed.strategy import replicas_on_host
 from solo_dist.distributed.watchdog import Watchdog
-from solo_dist.errors import ConfigError, Preempted, RunFailed
+from solo_dist.errors import Preempted, RunFailed
 from solo_dist.inference.coco_metrics import format_short
 from solo_dist.inference.detector import detection_function
-from solo_dist.run.checkpoint import Checkpoint, CheckpointStore, assign_arrays
+from solo_dist.run.best import BestCheckpoint
+from solo_dist.run.checkpoint import CheckpointMetadata
+from solo_dist.run.directory import RunDirectory
 from solo_dist.run.environment import write_environment
 from solo_dist.run.metric_writers import MetricWriter, has_line
 from solo_dist.run.progress import Progress
 from solo_dist.run.resume import check_same_run, find_resume_point
-from solo_dist.solo.network import build_model
-from solo_dist.storage import file_io
-from solo_dist.training.batch_plan import BatchPlan, plan_batch
-from solo_dist.training.memory import images_that_fit
-from solo_dist.training.optim import Optimizer, peak_learning_rate
+from solo_dist.training.build import build_batches, build_network, build_optimizer, build_plan, complete_config
+from solo_dist.training.panels import TrainingPanel
 from solo_dist.training.profiler import StepProfiler
-from solo_dist.training.step import FLOAT16_STATE, Signals, TrainStep, compile_scope
-from solo_dist.training.validation import Validation
-from solo_dist.viz.overlay import training_panel
-from solo_dist.weights.load import load_backbone_weights, load_model_weights
+from solo_dist.training.schedule import Schedule
+from solo_dist.training.start import initialise
+from solo_dist.training.state import RunState
+from solo_dist.training.step import Signals, TrainStep, compile_scope
+from solo_dist.training.validation import build_validation
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +46,14 @@ class Trainer:
     """One training run in one run directory.
 
     Args:
-      config: the recipe; completed with the number of categories of the data.
+      config: the config of the run; completed with the number of categories of the data.
       workdir: the run directory; shared by all workers.
       strategy: the distribution strategy.
       worker: index of this worker; worker 0 is the chief, the only one that writes shared files.
       num_workers: number of workers.
-      resume: auto (continue where there is a checkpoint), never, or the path of a checkpoint folder.
-      watchdog: hears of every step; none by default.
+      resume: auto (continue if there is a checkpoint), never, or the path of a checkpoint folder.
+      watchdog: is told of every step; None: no watchdog.
+      profile: steps to profile, FIRST:LAST; empty: none.
     """
 
     def __init__(
@@ -68,216 +67,85 @@ class Trainer:
         watchdog: Watchdog | None = None,
         profile: str = "",
     ):
-        self.config, self.workdir, self.strategy = config, workdir.rstrip("/"), strategy
-        self.worker, self.num_workers, self.is_chief = worker, num_workers, worker == 0
+        self.config, self.strategy = config, strategy
+        self.is_chief = worker == 0
         self.watchdog = watchdog or Watchdog(0)
-        self.profiler = StepProfiler(profile, f"{self.workdir}/tensorboard" if self.is_chief else "")
-        self.step_number, self.images_seen = 0, 0
-        self._last_save, self._just_saved = time.monotonic(), False
-        # What a run in an object store keeps on this machine; see storage.scratch_folder.
-        self.scratch = file_io.scratch_folder(self.workdir) if file_io.is_remote(self.workdir) else ""
-        copy = self.scratch and f"{self.scratch}/checkpoints"
-        self.checkpoints = CheckpointStore(f"{self.workdir}/checkpoints", config.train.keep_checkpoints, copy)
-        self.best = CheckpointStore(f"{self.workdir}/best", keep=1)
-        self.manifest = self.build_data_contract()
+        self.schedule = Schedule(config.train)
+        self.directory = RunDirectory(workdir)
+        self.checkpoints = self.directory.checkpoints(config.train.keep_checkpoints)
+        self.best = BestCheckpoint(self.directory.best())
+        self.profiler = StepProfiler(profile, self.directory.tensorboard if self.is_chief else "")
+
+        self.manifest = complete_config(config)
         if self.is_chief:
-            check_same_run(config, self.workdir)
+            check_same_run(config, self.directory)
         if num_workers > 1:
-            any_worker(strategy, False)  # The chief is here once it has the lock: nobody else saves any more.
-        resumed = find_resume_point(self.checkpoints, self.workdir, resume, self.is_chief)
-        self.model = self.build_model()
-        self.plan = self.build_plan()
-        self.optimizer = self.build_optimizer()
-        self.train_step = self.build_step()
-        self.detect = detection_function(self.model, config.model, config.postprocess)
-        self.validation = self.build_validation()
-        self._initialise(resumed)
-        before = resumed.metadata.get("resumed_from", "") if resumed else ""
-        self._resumed_from = before if resume in ("auto", "never") else resume.rstrip("/")
-        from_scratch = bool(self.scratch) and resume.startswith(f"{self.scratch}/")
-        self.writer = self.build_writer(unpublished=from_scratch and before != self._resumed_from)
+            # Barrier: the chief gets here only with the workdir lock, so no earlier process is still saving.
+            any_worker(strategy, False)
+        start = find_resume_point(self.directory, self.checkpoints, resume, self.is_chief)
+        self.resumed_from = start.resumed_from
+
+        self.model = build_network(config, strategy)
+        self.plan = build_plan(config, strategy, self.model)
+        self.optimizer = build_optimizer(config, strategy, self.model)
+        plan, scope = self.plan, compile_scope(config.runtime)
+        self.train_step = TrainStep(
+            strategy, self.model, self.optimizer, config, plan.micro_batch, plan.accumulation, scope
+        )
+        self.state = RunState(strategy, self.model, self.optimizer, self.train_step)
+        detect = detection_function(self.model, config.model, config.postprocess)
+        self.validation = build_validation(
+            config, detect, plan.micro_batch, self.directory, self.manifest, worker, num_workers
+        )
+        self.panel = TrainingPanel(config, self.manifest, detect)
+
+        self.step_number, self.images_seen = initialise(
+            start.checkpoint, config, self.model, self.optimizer, self.state, self.manifest
+        )
+        self.state.copy_to_host("at the start", everything=False)
+        self._last_save, self._just_saved = time.monotonic(), False
+        self.writer: MetricWriter | None = None
+        if self.is_chief:
+            self.directory.save_config(config)
+            write_environment(self.directory.path, strategy)
+            self.writer = MetricWriter(self.directory, self.step_number, start.unpublished)
 
     def fit(self) -> None:
-        """Trains to the last step of the recipe, from wherever the run stands.
+        """Trains to the last step of the config, from wherever the run stands.
 
         Raises:
           Preempted: after a signal, when everything is saved.
-          RunFailed: where loss or gradients stay non-finite.
+          RunFailed: loss or gradients stay non-finite.
         """
-        train = self.config.train
-        current: Signals | None = None
+        signals: Signals | None = None
         with StopSignals() as self.stop, self.checkpoints, self.profiler, readable_errors():
-            batches = self.build_input()
-            self.progress = Progress(self.step_number, train.steps, train.global_batch)
-            self._evaluate_if_left_out()
-            while self.step_number < train.steps:
+            batches = build_batches(self.config, self.strategy, self.plan.replica_batch, self.images_seen)
+            self.progress = Progress(self.step_number, self.config.train.steps, self.config.train.global_batch)
+            self._make_up_evaluation()
+            while not self.schedule.is_last(self.step_number):
                 self.profiler.update(self.step_number, self.train_step.wait)
-                previous, current = current, self._run_steps(batches)
+                previous, signals = signals, self._run_steps(batches)
                 self.watchdog.beat()
-                # The signals of the call before are at hand without waiting, and the same on every worker.
+                # The signals of the previous call are there without waiting for the device, the same on every worker.
                 stopping, saving = self._read(previous)
-                evaluating = self._evaluation_due()
-                if self._due(train.log_every):
+                evaluating = self.validation is not None and self.schedule.evaluates(self.step_number)
+                if self.schedule.logs(self.step_number):
                     self._log_metrics()
-                if train.picture_every and self._due(train.picture_every):
-                    self._write_pictures()
-                if stopping or saving or evaluating or self._due(train.save_every):
-                    self._save()
-                if stopping:
-                    self._leave()
-                if evaluating:
-                    self._evaluate()
+                if self.schedule.draws_panel(self.step_number):
+                    self._draw_panel()
+                if stopping or saving or evaluating or self.schedule.saves(self.step_number):
+                    arrays = self._save()
+                    if stopping:
+                        self._leave()
+                    if evaluating:
+                        self._evaluate(arrays)
+                    del arrays  # as large as the whole state
             self._close()
 
-    # ---------------------------------------------------------------- what a run is built of
-
-    def build_data_contract(self) -> Manifest:
-        """Reads the manifest of the training shards and completes the recipe's number of categories."""
-        manifest = load_manifest(self.config.data.train)
-        check_manifest(manifest, self.config)
-        if not self.config.model.num_categories:
-            self.config.model.num_categories = len(manifest.categories)
-        return manifest
-
-    def build_plan(self) -> BatchPlan:
-        """Cuts the global batch into replicas and micro-batches."""
-        train, replicas = self.config.train, self.strategy.num_replicas_in_sync
-        fitting = 1
-        if train.micro_batch == "auto":
-            share = train.global_batch // replicas
-            mine = images_that_fit(self.model, self.config.data.canvas, share, replicas_on_host(self.strategy))
-            # Workers that do not agree would not even make the same variables.
-            fitting = min(gather(self.strategy, [mine] * len(self.strategy.extended.worker_devices)))
-        plan = plan_batch(train, replicas, fitting)
-        log.info("%s", plan.describe())
-        return plan
-
-    def build_model(self) -> Any:
-        """The network with random weights from the recipe's seed, the same on every worker."""
-        replicas = self.strategy.num_replicas_in_sync
-        if self.config.model.backbone.norm == "batch" and replicas > 1:
-            raise ConfigError(
-                f"model.backbone.norm=batch would keep other statistics on each of the {replicas} replicas; use "
-                "sync_batch, group or frozen_batch."
-            )
-        tf.keras.utils.set_random_seed(self.config.seed)
-        with self.strategy.scope():
-            return build_model(self.config.model, self.config.data.canvas, self.config.train.recompute)
-
-    def build_optimizer(self) -> Optimizer:
-        """The optimizer over the trainable variables, with the backbone's own learning rate."""
-        config = self.config.optimizer
-        peak = peak_learning_rate(config, self.config.train.global_batch)
-        if peak != config.learning_rate:
-            log.info(
-                "learning rate %g scaled to %g for global batch %d",
-                config.learning_rate,
-                peak,
-                self.config.train.global_batch,
-            )
-        variables = {variable.path: variable.value for variable in self.model.trainable_variables}
-        backbone = {variable.path for variable in self.model.backbone.trainable_variables}
-        scales = dict.fromkeys(backbone, self.config.model.backbone.learning_rate_scale)
-        return Optimizer(self.strategy, variables, config, peak, self.config.train.steps, scales)
-
-    def build_step(self) -> TrainStep:
-        """The compiled step."""
-        plan, scope = self.plan, compile_scope(self.config.runtime)
-        return TrainStep(
-            self.strategy, self.model, self.optimizer, self.config, plan.micro_batch, plan.accumulation, scope
-        )
-
-    def build_input(self) -> Any:
-        """Iterator over the batches that follow the images already seen."""
-
-        def per_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            batches = build_dataset(
-                self.config,
-                "train",
-                start_position=self.images_seen,
-                worker=context.input_pipeline_id,
-                num_workers=context.num_input_pipelines,
-            )
-            if len(self.strategy.extended.worker_devices) == 1:
-                return batches
-            return batches.rebatch(self.plan.replica_batch, drop_remainder=True)
-
-        return iter(self.strategy.distribute_datasets_from_function(per_worker))
-
-    def build_validation(self) -> Validation | Any:
-        """The evaluation, where the recipe has validation shards; all workers take part in it."""
-        if not self.config.data.validation:
-            return None
-        validation = Validation(
-            self.config, self.detect, self.plan.micro_batch, self.workdir, self.worker, self.num_workers
-        )
-        if validation.manifest.categories != self.manifest.categories:
-            raise ConfigError(
-                f"The categories of data.validation={self.config.data.validation} are not those of "
-                f"data.train={self.config.data.train}; shard both from jsons with the same categories."
-            )
-        return validation
-
-    def build_writer(self, unpublished: bool) -> MetricWriter | Any:
-        """Files that only the chief writes: config.json, environment.json, metrics.jsonl and TensorBoard."""
-        if not self.is_chief:
-            return None
-        file_io.write(f"{self.workdir}/config.json", self.config.to_json().encode())
-        write_environment(self.workdir, self.strategy)
-        return MetricWriter(self.workdir, self.step_number, unpublished)
-
-    # ---------------------------------------------------------------- where a run starts
-
-    def _initialise(self, resumed: Checkpoint | None) -> None:
-        """Fills weights and state; the order of precedence is in starting_point.py."""
-        if resumed is not None:
-            state, arrays = self._state(), dict(resumed.arrays)
-            for name in FLOAT16_STATE:  # the precision may have changed
-                if (name in state) != (name in arrays):
-                    (state if name in state else arrays).pop(name)
-            assign_arrays(state, arrays, f"Checkpoint of step {resumed.step} in {self.workdir}")
-            self.step_number, self.images_seen = resumed.step, resumed.metadata["images"]
-            if resumed.metadata["categories"] != self.manifest.categories:
-                raise ConfigError(
-                    f"The categories of {self.config.data.train} are not those of the run in {self.workdir}."
-                )
-            exit_codes.report_progress(
-                resumed.step
-            )  # where each machine has a launcher, only the chief's knows of saves
-            log.info("weights: checkpoint of step %d in %s", resumed.step, self.workdir)
-            epoch, image = divmod(self.images_seen, self.manifest.num_images)
-            log.info("input: goes on at image %d of epoch %d; none is repeated or skipped", image + 1, epoch + 1)
-        elif self.config.model.weights:
-            load_model_weights(
-                self.model, self.config.model.weights, [category["name"] for category in self.manifest.categories]
-            )
-            log.info("weights: %s", self.config.model.weights)
-        elif match := load_backbone_weights(self.model):
-            log.info("weights: backbone from %s, the rest random", match.source)
-        else:
-            log.info("weights: random, seed %d", self.config.seed)
-        if resumed is None:
-            self.optimizer.restart_averages()
-        verify_equal(self.strategy, self._weights(), "at the start")
-
-    def _weights(self) -> list[tf.Variable]:
-        return [variable.value for variable in self.model.variables]
-
-    def _state(self) -> dict[str, Any]:
-        """Every variable of a checkpoint by name."""
-        model = {f"model/{variable.path}": variable.value for variable in self.model.variables}
-        return model | self.optimizer.state() | self.train_step.state()
-
-    # ---------------------------------------------------------------- what happens on the way
-
-    def _run_steps(self, batches: Any) -> Signals:
-        """Dispatches the steps up to the next event."""
+    def _run_steps(self, batches: Iterator[Any]) -> Signals:
+        """Starts the steps up to the next event on the device; does not wait for them."""
         train = self.config.train
-        events = [
-            every for every in (train.log_every, train.save_every, train.eval_every, train.picture_every) if every
-        ]
-        ahead = [every - self.step_number % every for every in events] + self.profiler.steps_ahead(self.step_number)
-        count = min(train.steps_per_call, train.steps - self.step_number, *ahead)
+        count = self.schedule.steps_to_run(self.step_number, self.profiler.steps_ahead(self.step_number))
         save = bool(train.save_minutes) and time.monotonic() - self._last_save > train.save_minutes * 60
         requests = tf.constant([float(self.stop.requested is not None), float(save)])
         signals = self.train_step(batches, tf.constant(count), requests)
@@ -286,10 +154,10 @@ class Trainer:
         return signals
 
     def _read(self, signals: Signals | None) -> tuple[bool, bool]:
-        """Whether any worker was asked to stop, or asks for a checkpoint.
+        """Whether any worker was asked to stop, and whether any asks for a checkpoint.
 
         Raises:
-          RunFailed: after too many steps that could not be applied.
+          RunFailed: too many steps in a row could not be applied.
         """
         if signals is None:
             return False, False
@@ -308,119 +176,101 @@ class Trainer:
         save, self._just_saved = save and not self._just_saved, False
         return bool(stop), bool(save)
 
-    def _due(self, every: int) -> bool:
-        """Whether something that happens every so many steps, and at the end, happens now."""
-        return bool(every) and self.step_number % every == 0 or self.step_number == self.config.train.steps
-
-    def _evaluation_due(self) -> bool:
-        return self.validation is not None and self.step_number > 0 and self._due(self.config.train.eval_every)
-
-    def _evaluate_if_left_out(self) -> None:
-        """Makes up for the evaluation that a run did not come to before it was interrupted at this step."""
-        if not self._evaluation_due():
-            return
-        left_out = self.is_chief and not has_line(self.workdir, self.step_number, "validation")
-        if any_worker(self.strategy, left_out):
-            self._evaluate()
-
-    def _evaluate(self) -> None:
-        """Mask AP of the weights as they are, or of their moving average; the best so far is kept."""
-        self.progress.pause()
-        last = self.step_number == self.config.train.steps
-        images = 0 if last else self.config.train.eval_images
-        with self.optimizer.averaged_weights():
-            metrics = self.validation.run(
-                self.step_number, images, self._go_on_evaluating, lambda mine: any_worker(self.strategy, mine)
-            )
-        if metrics is None:
-            self._leave()
-        if metrics:
-            log.info("step %d  validation  %s", self.step_number, format_short(metrics))
-            # A mask AP of more images counts more; only those of equally many can be compared.
-            every = self.validation.manifest.num_images
-            score = {"ap": metrics["segm/AP"], "ap_images": min(images or every, every)}
-            best = {"ap_images": score["ap_images"], "ap": -1.0} | self.best.newest_metadata()
-            if score["ap"] >= 0 and (score["ap_images"], score["ap"]) > (best["ap_images"], best["ap"]):
-                self.best.save(self.step_number, self._host_copy(), self._metadata() | score)
-                self.best.wait()
-            # At the end, since the line says that the evaluation is done and nothing of it has to be made again.
-            self.writer.scalars(self.step_number, "validation", metrics)
-            self.writer.flush()
-        self.progress.resume()
-
-    def _go_on_evaluating(self) -> bool:
-        self.watchdog.beat()
-        return self.stop.requested is None
-
-    def _write_pictures(self) -> None:
-        """A panel of the next training picture: the picture, its target masks, and the masks found."""
-        if not self.is_chief:
-            return
-        self.progress.pause()
-        # Without the service, which is another's to feed, and may be gone.
-        config = dataclasses.replace(self.config, data=dataclasses.replace(self.config.data, service=""))
-        batch = next(iter(build_dataset(config, "train", start_position=self.images_seen, batch_size=1)))
-        found = self.detect(batch["image"])
-        picture = training_panel(batch, found, self.manifest.categories, self.config.postprocess.mask_threshold)
-        self.writer.picture(self.step_number, "train", "panel", picture)
-        self.progress.resume()
-
     def _log_metrics(self) -> None:
         values = self.train_step.read_metrics()
         values |= self.progress.rates(self.step_number, self.train_step.read_wait_seconds())
-        if self.is_chief:
+        if self.writer:
             self.writer.scalars(self.step_number, "train", values)
             log.info("%s", self.progress.line(self.step_number, values))
 
-    def _save(self) -> None:
-        """Hands a copy of the state to the checkpoint writer; only the chief writes."""
-        # The step may still be running; waiting for it is no cost of the checkpoint.
-        self.strategy.experimental_local_results(self._weights()[0])[0].numpy()
+    def _draw_panel(self) -> None:
+        if self.writer:
+            with self.progress.paused():
+                self.writer.image(self.step_number, "train", "panel", self.panel.draw())
+
+    def _save(self) -> dict[str, np.ndarray]:
+        """Copies the state to this machine, which only the chief then writes, in the background; returns the copy."""
+        self.train_step.wait()  # waiting for the device is no cost of the checkpoint
         with self.progress.checkpoint():
-            verify_equal(self.strategy, self._weights(), f"at step {self.step_number}")
+            arrays = self.state.copy_to_host(f"at step {self.step_number}", everything=self.is_chief)
             self._last_save, self._just_saved = time.monotonic(), True
-            if self.is_chief:
+            if self.writer:
                 self.writer.flush()
-                self.checkpoints.save(self.step_number, self._host_copy(), self._metadata(), self.writer.publish)
+                self.checkpoints.save(arrays, self._metadata(), self.writer.publish)
+        return arrays
 
-    def _host_copy(self) -> dict[str, np.ndarray]:
-        local = self.strategy.experimental_local_results
-        return {name: np.array(local(variable)[0].numpy()) for name, variable in self._state().items()}
+    def _metadata(self) -> CheckpointMetadata:
+        return CheckpointMetadata(
+            step=self.step_number,
+            images=self.images_seen,
+            seed=self.config.seed,
+            categories=self.manifest.categories,
+            recipe=self.config.name,
+            resumed_from=self.resumed_from,
+            job=exit_codes.job_id(os.environ),
+        )
 
-    def _metadata(self) -> dict[str, Any]:
-        return {
-            "images": self.images_seen,
-            "seed": self.config.seed,
-            "categories": self.manifest.categories,
-            "recipe": self.config.name,
-            "resumed_from": self._resumed_from,
-            "job": exit_codes.job_id(os.environ),
-        }
+    def _make_up_evaluation(self) -> None:
+        """Evaluates if the run was interrupted at this step between its checkpoint and its evaluation."""
+        if self.validation is None or not self.schedule.evaluates(self.step_number):
+            return
+        left_out = self.is_chief and not has_line(self.directory, self.step_number, "validation")
+        if any_worker(self.strategy, left_out):
+            self._evaluate(self.state.copy_to_host(f"at step {self.step_number}", everything=self.is_chief))
 
-    def _leave(self) -> None:
-        """Ends this process's part in the run after a signal, everything saved."""
+    def _evaluate(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Mask AP of the weights as they are, or of their moving average.
+
+        Args:
+          arrays: the state at this step, which is saved in best/ if its AP is the best so far.
+        """
+        assert self.validation is not None
+        with self.progress.paused():
+            images = self.schedule.evaluation_images(self.step_number)
+            with self.optimizer.averaged_weights():
+                metrics = self.validation.run(
+                    self.step_number, images, self._may_continue, lambda mine: any_worker(self.strategy, mine)
+                )
+            if metrics is None:
+                self._leave()
+            if self.writer:
+                log.info("step %d  validation  %s", self.step_number, format_short(metrics))
+                every = self.validation.manifest.num_images
+                ap, ap_images = metrics["segm/AP"], min(images or every, every)
+                self.best.offer(arrays, dataclasses.replace(self._metadata(), ap=ap, ap_images=ap_images))
+                # Last: this line says that the evaluation is complete and need not be made up for.
+                self.writer.scalars(self.step_number, "validation", metrics)
+                self.writer.flush()
+
+    def _may_continue(self) -> bool:
+        """Asked before each batch of an evaluation."""
+        self.watchdog.beat()
+        return self.stop.requested is None
+
+    def _leave(self) -> NoReturn:
+        """Ends this process's part in the run after a request to stop; everything is saved."""
         self._close()
         reason = self.stop.requested or "another worker was asked to stop"
         raise Preempted(f"{reason}; saved at step {self.step_number}")
 
     def _close(self) -> None:
+        """Returns when everything is in the run directory."""
         self.checkpoints.wait()
         if self.writer:
             self.writer.close()
-            if self.scratch:
-                file_io.remove_folder(self.scratch)  # all of it is in the run directory
+            self.directory.remove_local_copies()
 
     def summary(self) -> str:
         """Where everything is and what to type next."""
-        metadata = self.best.newest_metadata()
-        best = f"\n  best mask AP  {metadata['ap']:.3f}, {self.best.folder}" if metadata else ""
+        workdir, best = self.directory.path, self.best.metadata
+        found = f"\n  best mask AP  {best.ap:.3f}, {self.best.folder}" if best else ""
         return (
             f"Finished at step {self.step_number}.\n"
-            f"  checkpoints   {self.checkpoints.folder}{best}\n"
-            f"  curves        tensorboard --logdir={self.workdir}/tensorboard\n"
-            f"  metrics       {self.workdir}/metrics.jsonl\n"
+            f"  checkpoints   {self.checkpoints.folder}{found}\n"
+            f"  curves        tensorboard --logdir={self.directory.tensorboard}\n"
+            f"  metrics       {workdir}/metrics.jsonl\n"
             "Next:\n"
-            f"  python -m solo_dist.evaluate --workdir={self.workdir}\n"
-            f"  python -m solo_dist.predict --workdir={self.workdir} --images='PICTURES/*.jpg' --output=OVERLAYS\n"
-            f"  python -m solo_dist.export --workdir={self.workdir}"
+            f"  solo-dist evaluate --workdir={workdir}\n"
+            f"  solo-dist predict --workdir={workdir} --images='IMAGES/*.jpg' --output=OVERLAYS\n"
+            f"  solo-dist export --workdir={workdir}"
         )

@@ -12,18 +12,48 @@ import tensorflow as tf
 
 from solo_dist.config import Config
 from solo_dist.data.input.pipeline import build_dataset, load_split
+from solo_dist.data.schema import Manifest
+from solo_dist.errors import ConfigError
 from solo_dist.inference.coco_metrics import CocoEvaluator, Result, evaluate, write_evaluation
+from solo_dist.run.directory import RunDirectory
 from solo_dist.storage import file_io
+
+
+def build_validation(
+    config: Config,
+    detect: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
+    batch_size: int,
+    directory: RunDirectory,
+    manifest: Manifest,
+    worker: int,
+    num_workers: int,
+) -> "Validation | None":
+    """The evaluation of a run, in which all workers take part; None if the config has no validation shards.
+
+    Args:
+      manifest: of the training shards, whose categories the validation shards must have.
+
+    Others: see `Validation`. Raises ConfigError if the validation shards cannot be used.
+    """
+    if not config.data.validation:
+        return None
+    validation = Validation(config, detect, batch_size, directory, worker, num_workers)
+    if validation.manifest.categories != manifest.categories:
+        raise ConfigError(
+            f"The categories of data.validation={config.data.validation} are not those of "
+            f"data.train={config.data.train}; shard both from jsons with the same categories."
+        )
+    return validation
 
 
 class Validation:
     """Mask AP on the validation shards.
 
     Args:
-      config: the recipe.
+      config: the config of the run.
       detect: uint8 images [B,H,W,3] to what `postprocess.detect` gives.
       batch_size: images at a time.
-      workdir: the run directory; results go to eval/step_N.
+      directory: the run directory; results go to eval/step_N.
       worker: index of this worker.
       num_workers: number of workers.
     """
@@ -33,12 +63,12 @@ class Validation:
         config: Config,
         detect: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
         batch_size: int,
-        workdir: str,
+        directory: RunDirectory,
         worker: int,
         num_workers: int,
     ):
         self._config, self._detect, self._batch_size = config, detect, batch_size
-        self._workdir, self._worker, self._num_workers = workdir, worker, num_workers
+        self._directory, self._worker, self._num_workers = directory, worker, num_workers
         self.manifest = load_split(config, "validation")
 
     def run(
@@ -80,7 +110,7 @@ class Validation:
         share = -(-images // self._num_workers)
         threshold = self._config.postprocess.mask_threshold
         evaluate(self._detect, until_stopped(batches), evaluator, self.manifest, threshold, share)
-        folder = f"{self._workdir}/eval/step_{step}"
+        folder = self._directory.evaluation(step)
         if self._worker:
             self._write_part(folder, evaluator)
         if any_worker(broken_off):

@@ -36,7 +36,7 @@ def test_official_light_model_is_imported_with_its_table(light, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "left over           0" in result.stdout and "missing             0" in result.stdout
     arrays, metadata = load_arrays(f"{tmp_path}/imported")
-    assert len(metadata["categories"]) == 80 and metadata["categories"][79] == {"id": 90, "name": "toothbrush"}
+    assert len(metadata.categories) == 80 and metadata.categories[79] == {"id": 90, "name": "toothbrush"}
     assert sum(array.size for name, array in arrays.items() if "moving_" not in name) == 31_340_560
     theirs = safetensors.numpy.load(light.read_bytes())["bbox_head.solo_kernel.weight"]
     np.testing.assert_array_equal(arrays["model/solov2/head/kernel/kernel"], theirs.transpose(2, 3, 1, 0))

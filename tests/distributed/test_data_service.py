@@ -94,7 +94,7 @@ def test_a_training_fed_by_the_service_outlives_it(servers, flags, train, enviro
     reference = train(tmp_path / "here", flags(tmp_path / "here", steps=STEPS))
     doomed, _ = servers.start_worker(), servers.start_worker()
     workdir = tmp_path / "through"
-    command = [*flags(workdir, steps=STEPS, picture_every=STEPS - 5), f"--config.data.service={servers.address}"]
+    command = [*flags(workdir, steps=STEPS, panel_every=STEPS - 5), f"--config.data.service={servers.address}"]
     process = subprocess.Popen(
         [sys.executable, "-m", "solo_dist.train", *command],
         cwd=ROOT,

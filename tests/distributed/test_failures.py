@@ -14,7 +14,7 @@ import pytest
 
 from solo_dist.distributed.exit_codes import EXIT_PREEMPTED, EXIT_USER_ERROR, EXIT_WATCHDOG
 from solo_dist.distributed.launcher import free_ports
-from solo_dist.run.checkpoint import CheckpointStore
+from solo_dist.run.checkpoint_store import CheckpointStore
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = 600
@@ -60,7 +60,7 @@ def test_another_number_of_workers_and_another_strategy_go_on(flags, environ, tr
     three = start(environ, log, "launch.local", "--workers=3", "--", *command, "--config.train.micro_batch=2")
     stop_at(13, three, log)
     assert "2 accumulated micro-batches x 3 replicas" in log.read_text()
-    assert re.search(r"input: goes on at image \d+ of epoch \d+", log.read_text())
+    assert re.search(r"input: continues at image \d+ of epoch \d+", log.read_text())
     refused = start(environ, log, "launch.local", "--workers=5", "--", *command)
     assert refused.wait(LIMIT_SECONDS) == EXIT_USER_ERROR, "12 images cannot be divided by 5 workers"
     assert "train.global_batch=12" in log.read_text() and "10 or 15" in log.read_text(), log.read_text()[-2000:]

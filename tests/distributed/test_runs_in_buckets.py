@@ -217,7 +217,7 @@ def test_when_the_store_is_gone_the_local_checkpoint_goes_on(start, undisturbed,
     bucket.server.kill()
     text = program.end(196)
     assert len(re.findall("^error: ", text, re.MULTILINE)) == 1
-    local = re.search(r"the same command with --resume=(\S+) goes on from it", text)[1]
+    local = re.search(r"the same command with --resume=(\S+) continues from it", text)[1]
     assert re.search("error: .*the store cannot be reached; check the network", text)
     # The bucket is lost: the run goes on from what is on this machine, in another place.
     workdir = tmp_path / "elsewhere"
@@ -238,7 +238,7 @@ def test_when_the_store_comes_back_nothing_is_missing(gcs, start, undisturbed, s
     program.wait_for(f"step 12/{STEPS} ")
     gcs.cut(3600)
     text = program.end(196)
-    local = re.search(r"the same command with --resume=(\S+) goes on from it", text)[1]
+    local = re.search(r"the same command with --resume=(\S+) continues from it", text)[1]
     gcs.heal()
     start(gcs, "solo_dist.train", *flags, f"--resume={local}").end()
     check(gcs, undisturbed, tmp_path)

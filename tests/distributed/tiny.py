@@ -32,7 +32,7 @@ def get_config() -> Config:
         ),
         optimizer=OptimizerConfig(name="adamw", learning_rate=2e-3, clip_norm=10.0, schedule="cosine", warmup_steps=5),
         train=TrainConfig(
-            steps=20, global_batch=12, log_every=1, save_every=10, keep_checkpoints=100, picture_every=0, eval_images=4
+            steps=20, global_batch=12, log_every=1, save_every=10, keep_checkpoints=100, panel_every=0, eval_images=4
         ),
         runtime=RuntimeConfig(deterministic=True, compile="none"),
     )

@@ -59,7 +59,7 @@ def save_run(workdir: Path, config: Config, seed: int = 0) -> None:
         arrays[f"optimizer/momentum/{variable.path}"] = np.zeros_like(value)
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "config.json").write_text(config.to_json())
-    metadata = {"step": 30, "categories": CATEGORIES}
+    metadata = checkpoint.CheckpointMetadata(step=30, categories=CATEGORIES)
     checkpoint.save_arrays(f"{workdir}/checkpoints/step_00000030", arrays, metadata)
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
+from solo_dist.run.directory import RunDirectory
 from solo_dist.run.metric_writers import MetricWriter, has_line, read_events
 
 
@@ -21,7 +22,7 @@ def steps_in_tensorboard(workdir, name):
 
 
 def write(workdir, after_step, steps, split="train"):
-    writer = MetricWriter(workdir, after_step)
+    writer = MetricWriter(RunDirectory(workdir), after_step)
     for step in steps:
         writer.scalars(step, split, {"loss": 1.0 / step})
     writer.close()
@@ -69,15 +70,15 @@ def test_an_evaluation_without_its_line_is_made_again_and_stands_once(tmp_path):
     kept = [line for line in open(f"{workdir}/metrics.jsonl")][:1]
     with open(f"{workdir}/metrics.jsonl", "w") as file:
         file.writelines(kept)  # killed between the events and the line of step 20
-    assert not has_line(workdir, 20, "validation")
+    assert not has_line(RunDirectory(workdir), 20, "validation")
     write(workdir, 20, [20], split="validation")
-    assert has_line(workdir, 20, "validation")
+    assert has_line(RunDirectory(workdir), 20, "validation")
     assert steps_in_tensorboard(workdir, "eval") == [10, 20]
 
 
-def test_pictures_arrive(tmp_path):
-    writer = MetricWriter(str(tmp_path), 0)
-    writer.picture(5, "train", "panel", np.zeros([4, 6, 3], np.uint8))
+def test_images_arrive(tmp_path):
+    writer = MetricWriter(RunDirectory(str(tmp_path)), 0)
+    writer.image(5, "train", "panel", np.zeros([4, 6, 3], np.uint8))
     writer.close()
     (path,) = tf.io.gfile.glob(f"{tmp_path}/tensorboard/train/events*")
     tags = [(event.step, value.tag) for event in read_events(path) for value in event.summary.value]

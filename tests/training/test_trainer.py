@@ -11,10 +11,18 @@ import tensorflow as tf
 
 from solo_dist.data.sharding.shapes import ensure_shapes
 from solo_dist.distributed import exit_codes
-from solo_dist.errors import ConfigError, RunFailed
-from solo_dist.run.checkpoint import find_checkpoint, load_arrays, save_arrays
+from solo_dist.errors import ConfigError, RunFailed, UserError
+from solo_dist.run.checkpoint import load_arrays, save_arrays
+from solo_dist.run.directory import RunDirectory
 from solo_dist.run.metric_writers import read_events
+from solo_dist.training import trainer
+from solo_dist.training.build import build_batches
 from solo_dist.training.trainer import Trainer
+
+
+def find_checkpoint(workdir, which):
+    return RunDirectory(workdir).find_checkpoint(which)
+
 
 RECIPE = Path(__file__).parents[1] / "distributed" / "tiny.py"
 STEPS = 4
@@ -44,7 +52,7 @@ def shards(tmp_path_factory):
 def finished(shards, tmp_path_factory):
     """A finished run of four steps with a moving average, evaluations and pictures."""
     workdir = str(tmp_path_factory.mktemp("run"))
-    config = recipe(shards, log_every=2, save_every=2, eval_every=2, picture_every=4)
+    config = recipe(shards, log_every=2, save_every=2, eval_every=2, panel_every=4)
     config.optimizer.ema_decay = 0.5
     run = Trainer(config.validate(), workdir, tf.distribute.OneDeviceStrategy("CPU:0"))
     run.fit()
@@ -87,9 +95,9 @@ def test_tensorboard_has_what_metrics_has(finished):
 def test_checkpoint_holds_the_whole_state(finished):
     workdir, run = finished
     arrays, metadata = load_arrays(find_checkpoint(workdir, "latest"))
-    assert metadata["step"] == STEPS
-    assert metadata["images"] == STEPS * 4
-    assert [category["name"] for category in metadata["categories"]] == ["disc", "square", "triangle"]
+    assert metadata.step == STEPS
+    assert metadata.images == STEPS * 4
+    assert [category["name"] for category in metadata.categories] == ["disc", "square", "triangle"]
     assert arrays["optimizer/step"] == STEPS
     for variable in run.model.variables:
         np.testing.assert_array_equal(arrays[f"model/{variable.path}"], variable.numpy())
@@ -101,7 +109,7 @@ def test_checkpoint_holds_the_whole_state(finished):
 def test_a_finished_run_has_nothing_left_to_do(finished, shards):
     workdir, _ = finished
     before = open(f"{workdir}/metrics.jsonl").read()
-    config = recipe(shards, log_every=2, save_every=2, eval_every=2, picture_every=4)
+    config = recipe(shards, log_every=2, save_every=2, eval_every=2, panel_every=4)
     config.optimizer.ema_decay = 0.5
     Trainer(config, workdir, tf.distribute.OneDeviceStrategy("CPU:0")).fit()
     assert open(f"{workdir}/metrics.jsonl").read() == before
@@ -125,7 +133,7 @@ def test_another_recipe_in_the_same_workdir_is_refused(finished, shards, change,
     workdir, _ = finished
     config = recipe(shards)
     change(config)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         Trainer(config, workdir, tf.distribute.OneDeviceStrategy("CPU:0"))
 
 
@@ -172,8 +180,7 @@ def test_resume_never_goes_on_in_later_starts_of_its_job(shards, tmp_path, monke
 def test_a_run_goes_on_in_another_precision(finished, shards, tmp_path):
     arrays, metadata = load_arrays(find_checkpoint(finished[0], "latest"))
     arrays |= {"step/loss_scale": np.float32(8), "step/good_steps": np.int64(3)}
-    of_a_run = ("step", "images", "seed", "categories", "recipe")
-    save_arrays(f"{tmp_path}/float16", arrays, {name: metadata[name] for name in of_a_run})
+    save_arrays(f"{tmp_path}/float16", arrays, metadata)
     config = recipe(shards)
     config.optimizer.ema_decay = 0.5
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
@@ -194,7 +201,7 @@ def test_a_wish_to_save_is_granted_once(shards, tmp_path):
 def test_the_mask_ap_of_all_images_counts_more_than_that_of_some(shards, tmp_path):
     run = train(recipe(shards, eval_every=2, eval_images=2), tmp_path)
     _, metadata = load_arrays(find_checkpoint(str(tmp_path), "best"))
-    assert (metadata["step"], metadata["ap_images"]) == (STEPS, run.validation.manifest.num_images)
+    assert (metadata.step, metadata.ap_images) == (STEPS, run.validation.manifest.num_images)
 
 
 def test_statistics_of_each_replica_are_refused(shards, tmp_path):
@@ -204,7 +211,7 @@ def test_statistics_of_each_replica_are_refused(shards, tmp_path):
         Trainer(config, str(tmp_path), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
 
 
-@pytest.mark.parametrize("option", ["picture_every", "eval_images", "save_minutes"])
+@pytest.mark.parametrize("option", ["panel_every", "eval_images", "save_minutes"])
 def test_negative_intervals_are_refused(shards, option):
     with pytest.raises(ConfigError, match=f"train.{option}=-1 must be at least 0"):
         recipe(shards, **{option: -1}).validate()
@@ -280,21 +287,21 @@ def test_profile_of_something_else_is_refused(shards, tmp_path, steps):
         Trainer(recipe(shards), str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"), profile=steps)
 
 
-def test_an_image_that_breaks_the_loss_is_named(shards, tmp_path):
+def test_an_image_that_breaks_the_loss_is_named(shards, tmp_path, monkeypatch):
     """Every step has all 12 pictures, one at a time; the network takes floating pictures as well."""
     planted = 7
     config = recipe(shards, max_nonfinite_steps=3, steps=50, global_batch=12, micro_batch="1")
     config.data.validation = ""
     run = Trainer(config, str(tmp_path), tf.distribute.OneDeviceStrategy("CPU:0"))
-    batches = run.build_input
 
     def broken_input():
-        for batch in batches():
+        for batch in build_batches(config, run.strategy, run.plan.replica_batch, 0):
             broken = np.where(batch["image_id"] == planted, np.nan, 0.0)[:, None, None, None]
             yield batch | {"image": tf.cast(batch["image"], tf.float32) + broken.astype(np.float32)}
 
     signature = tf.nest.map_structure(tf.TensorSpec.from_tensor, next(broken_input()))
-    run.build_input = lambda: iter(tf.data.Dataset.from_generator(broken_input, output_signature=signature))
+    broken = tf.data.Dataset.from_generator(broken_input, output_signature=signature)
+    monkeypatch.setattr(trainer, "build_batches", lambda *_: iter(broken))
     with pytest.raises(RunFailed, match="not finite in [34] steps in a row") as failure:
         run.fit()
     assert f"Images of the last ones: [{planted}]" in str(failure.value)

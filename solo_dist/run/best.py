@@ -1,0 +1,46 @@
+"""Which checkpoint is the best of a run.
+
+best = BestCheckpoint(RunDirectory(workdir).best())
+best.offer(arrays, dataclasses.replace(metadata, ap=0.31, ap_images=5000))
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from solo_dist.run.checkpoint import CheckpointMetadata
+from solo_dist.run.checkpoint_store import CheckpointStore
+
+
+class BestCheckpoint:
+    """The checkpoint with the highest validation mask AP.
+
+    An AP of more images replaces one of fewer images, whatever their values: only APs of equally many can be compared.
+    """
+
+    def __init__(self, store: CheckpointStore):
+        """Takes the store that holds the best checkpoint so far, if there is one."""
+        self.folder, self._store = store.folder, store
+
+    @property
+    def metadata(self) -> CheckpointMetadata | None:
+        """Metadata of the best checkpoint so far; None before the first evaluation."""
+        return self._store.newest_metadata()
+
+    def offer(self, arrays: Mapping[str, np.ndarray], metadata: CheckpointMetadata) -> None:
+        """Saves a checkpoint if its `ap` is better than that of the one saved; returns when it is written.
+
+        An AP below 0 says that there was nothing to score, and is never the best. Raises StoreError.
+        """
+        if is_better(metadata, self.metadata):
+            self._store.save(arrays, metadata)
+            self._store.wait()
+
+
+def is_better(new: CheckpointMetadata, best: CheckpointMetadata | None) -> bool:
+    """Whether `new` takes the place of `best`."""
+    if new.ap is None or new.ap < 0:
+        return False
+    if best is None or best.ap is None:
+        return True
+    return (new.ap_images, new.ap) > (best.ap_images, best.ap)

@@ -1,0 +1,99 @@
+"""A run directory: what lies where, and which of it has a copy on this machine.
+
+    config.json  environment.json  lock.json  metrics.jsonl
+    checkpoints/step_00000100/  best/step_00000100/  eval/step_100/  tensorboard/{train,eval}/  export/  logs/
+
+    run = RunDirectory("gs://bucket/runs/mine")
+    run.find_checkpoint("latest")          # gs://bucket/runs/mine/checkpoints/step_00000100
+
+Objects in a store cannot grow, and a store can become unreachable. A run directory in a store therefore has a local
+folder beside it, always the same one on a machine: metrics.jsonl and tensorboard/ grow there and are uploaded, and the
+newest checkpoints are written there first.
+"""
+
+import json
+
+from solo_dist.config import Config
+from solo_dist.errors import ConfigError
+from solo_dist.run.checkpoint import CheckpointError, load_metadata
+from solo_dist.run.checkpoint_store import CheckpointStore
+from solo_dist.storage import file_io
+
+METRICS_FILE = "metrics.jsonl"
+"""One JSON object a line: step, split, then tag: value."""
+_CONFIG_FILE = "config.json"
+
+
+class RunDirectory:
+    """The paths of a run.
+
+    Attributes:
+      path: the run directory, a path or URL without a slash at its end.
+      local: the folder on this machine for growing files; `path` itself unless the run is in a store.
+    """
+
+    def __init__(self, path: str):
+        self.path = path.rstrip("/")
+        self.is_remote = file_io.is_remote(self.path)
+        self.local = file_io.scratch_folder(self.path) if self.is_remote else self.path
+
+    @property
+    def tensorboard(self) -> str:
+        """Folder of curves, panels and profiles."""
+        return f"{self.path}/tensorboard"
+
+    def evaluation(self, step: int) -> str:
+        """Folder of the metrics and results of the evaluation at a step."""
+        return f"{self.path}/eval/step_{step}"
+
+    def checkpoints(self, keep: int = 3) -> CheckpointStore:
+        """The newest checkpoints, with local copies if the run is in a store."""
+        return CheckpointStore(f"{self.path}/checkpoints", keep, f"{self.local}/checkpoints" if self.is_remote else "")
+
+    def best(self) -> CheckpointStore:
+        """The one checkpoint with the best validation."""
+        return CheckpointStore(f"{self.path}/best", keep=1)
+
+    def find_checkpoint(self, which: str) -> str:
+        """Folder of a checkpoint.
+
+        Args:
+          which: 'latest', 'best', or the path of a checkpoint folder, of this run or another.
+        Raises:
+          CheckpointError: there is no such checkpoint.
+        """
+        which = which.rstrip("/")
+        if which not in ("latest", "best"):
+            load_metadata(which)
+            return which
+        store = self.checkpoints() if which == "latest" else self.best()
+        steps = store.steps()
+        if not steps:
+            hint = "train first" if which == "latest" else "the best one appears with the first evaluation; try latest"
+            raise CheckpointError(f"{store.folder} holds no complete checkpoint ({hint}, or give --checkpoint=PATH).")
+        return store.path(steps[-1])
+
+    def save_config(self, config: Config) -> None:
+        """Writes config.json. Raises StoreError."""
+        file_io.write(f"{self.path}/{_CONFIG_FILE}", config.to_json().encode())
+
+    def load_config(self) -> Config | None:
+        """Reads config.json; None if there is no run here. Raises ConfigError if the file is damaged."""
+        path = f"{self.path}/{_CONFIG_FILE}"
+        if not file_io.exists(path):
+            return None
+        try:
+            return Config.from_json(file_io.read(path).decode())
+        except json.JSONDecodeError as error:
+            raise ConfigError(
+                f"{path} is damaged ({error}); give the recipe with --config=RECIPE, or another --workdir."
+            ) from error
+
+    def is_local_copy(self, folder: str) -> bool:
+        """Whether a folder belongs to what a run in a store keeps on this machine."""
+        return self.is_remote and folder.startswith(f"{self.local}/")
+
+    def remove_local_copies(self) -> None:
+        """Removes what a run in a store keeps on this machine; call it when everything is in the store."""
+        if self.is_remote:
+            file_io.remove_folder(self.local)

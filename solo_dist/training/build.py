@@ -1,0 +1,94 @@
+"""The parts of a run, each made from the config and the strategy."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from solo_dist.config import Config
+from solo_dist.data.input.pipeline import build_dataset, load_split
+from solo_dist.data.schema import Manifest
+from solo_dist.distributed.collectives import gather
+from solo_dist.distributed.strategy import replicas_on_host
+from solo_dist.errors import ConfigError
+from solo_dist.solo.network import build_model
+from solo_dist.training.batch_plan import BatchPlan, plan_batch
+from solo_dist.training.memory import images_that_fit
+from solo_dist.training.optim import Optimizer, peak_learning_rate
+
+log = logging.getLogger(__name__)
+
+
+def complete_config(config: Config) -> Manifest:
+    """Reads the manifest of the training shards; sets the number of categories if the config leaves it to the data.
+
+    Raises:
+      ConfigError, ShardError: the shards cannot be used with this config.
+    """
+    manifest = load_split(config, "train")
+    config.model.num_categories = config.model.num_categories or len(manifest.categories)
+    return manifest
+
+
+def build_network(config: Config, strategy: tf.distribute.Strategy) -> Any:
+    """The network with random weights from the config's seed, the same on every worker."""
+    replicas = strategy.num_replicas_in_sync
+    if config.model.backbone.norm == "batch" and replicas > 1:
+        raise ConfigError(
+            f"model.backbone.norm=batch would keep other statistics on each of the {replicas} replicas; use "
+            "sync_batch, group or frozen_batch."
+        )
+    tf.keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        return build_model(config.model, config.data.canvas, config.train.recompute)
+
+
+def build_plan(config: Config, strategy: tf.distribute.Strategy, model: Any) -> BatchPlan:
+    """Cuts the global batch into replicas and micro-batches; a collective if train.micro_batch is auto."""
+    train, replicas = config.train, strategy.num_replicas_in_sync
+    fitting = 1
+    if train.micro_batch == "auto":
+        share = train.global_batch // replicas
+        mine = images_that_fit(model, config.data.canvas, share, replicas_on_host(strategy))
+        # All workers use the smallest, since the number of micro-batches decides which variables there are.
+        fitting = min(gather(strategy, [mine] * len(strategy.extended.worker_devices)))
+    plan = plan_batch(train, replicas, fitting)
+    log.info("%s", plan.describe())
+    return plan
+
+
+def build_optimizer(config: Config, strategy: tf.distribute.Strategy, model: Any) -> Optimizer:
+    """The optimizer over the trainable variables, with the backbone's own learning rate."""
+    batch, rate = config.train.global_batch, config.optimizer.learning_rate
+    peak = peak_learning_rate(config.optimizer, batch)
+    if peak != rate:
+        log.info("learning rate %g scaled to %g for global batch %d", rate, peak, batch)
+    variables = {variable.path: variable.value for variable in model.trainable_variables}
+    backbone = {variable.path for variable in model.backbone.trainable_variables}
+    scales = dict.fromkeys(backbone, config.model.backbone.learning_rate_scale)
+    return Optimizer(strategy, variables, config.optimizer, peak, config.train.steps, scales)
+
+
+def build_batches(
+    config: Config, strategy: tf.distribute.Strategy, replica_batch: int, images_seen: int
+) -> Iterator[Any]:
+    """The distributed training batches that follow the images already seen.
+
+    Args:
+      replica_batch: images of one replica in one optimizer step.
+    """
+
+    def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        batches = build_dataset(
+            config,
+            "train",
+            start_position=images_seen,
+            worker=context.input_pipeline_id,
+            num_workers=context.num_input_pipelines,
+        )
+        if len(strategy.extended.worker_devices) == 1:
+            return batches
+        return batches.rebatch(replica_batch, drop_remainder=True)
+
+    return iter(strategy.distribute_datasets_from_function(of_worker))

@@ -1,0 +1,37 @@
+"""Which of two checkpoints is the better one."""
+
+import numpy as np
+import pytest
+
+from solo_dist.run.best import BestCheckpoint, is_better
+from solo_dist.run.checkpoint import CheckpointMetadata
+from solo_dist.run.checkpoint_store import CheckpointStore
+
+
+def scored(ap, images=100, step=1):
+    return CheckpointMetadata(step, ap=ap, ap_images=images)
+
+
+@pytest.mark.parametrize(
+    ("new", "best", "better"),
+    [
+        (scored(0.2), None, True),
+        (scored(0.0), None, True),
+        (scored(-1.0), None, False),
+        (CheckpointMetadata(), None, False),
+        (scored(0.2), scored(0.1), True),
+        (scored(0.1), scored(0.1), False),
+        (scored(0.1, images=200), scored(0.9, images=100), True),
+        (scored(0.9, images=100), scored(0.1, images=200), False),
+    ],
+)
+def test_is_better(new, best, better):
+    assert is_better(new, best) is better
+
+
+def test_only_the_best_is_kept(tmp_path):
+    for step, ap in enumerate([0.1, 0.3, 0.2], start=1):
+        best = BestCheckpoint(CheckpointStore(str(tmp_path), keep=1))  # as after a restart
+        best.offer({"a": np.zeros(1)}, scored(ap, step=step))
+    assert best.metadata == scored(0.3, step=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000002"]
