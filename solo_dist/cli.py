@@ -116,8 +116,8 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
     check_overrides(arguments[1:])
     try:
         rest = flags.FLAGS([*arguments[:1], *_with_recipe(arguments[1:])])
-        recipe = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
-        getattr(recipe, "validate", None)  # a recipe that failed to load is reported at its first use
+        config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+        getattr(config, "name", None)  # raises the OSError of a recipe that did not load
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
             raise ConfigError(
@@ -131,6 +131,10 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
             raise ConfigError(f"{' and '.join(missing)} must be given; see --helpshort.") from error
         # If a recipe did not load, its own error is the last line.
         raise ConfigError(text.splitlines()[-1].strip()) from error
+    if isinstance(config, Config):
+        config.validate()
+    elif config is not None:
+        raise ConfigError(f"--config: get_config() must return a solo_dist.config.Config, it is {type(config)}.")
     if len(rest) > 1:
         raise ConfigError(
             f"unexpected arguments {' '.join(rest[1:4])}: a value goes with its flag, as in --steps=10, and a pattern "

@@ -33,7 +33,7 @@ _BATCH = flags.DEFINE_integer("batch", 4, "Pictures at a time.", lower_bound=1)
 def main(arguments: list[str]) -> None:
     """Evaluates, prints the table and writes the files."""
     del arguments
-    config = _CONFIG.value.validate()
+    config = _CONFIG.value
 
     from solo_dist.data.input.pipeline import build_dataset, load_split
     from solo_dist.data.input.reader import readable_errors
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
         )
     evaluator = CocoEvaluator(manifest.annotations)
     batches = build_dataset(config, "validation", batch_size=_BATCH.value)
-    canvas, threshold = tuple(config.data.canvas), config.postprocess.mask_threshold
+    canvas, threshold = config.data.canvas, config.postprocess.mask_threshold
     with readable_errors():
         evaluate(detector.detect, batches, evaluator, manifest, threshold, progress=True)
     metrics = evaluator.metrics()

@@ -29,7 +29,7 @@ _OUTPUT = flags.DEFINE_string("output", "", "Folder of the SavedModel; by defaul
 def main(arguments: list[str]) -> None:
     """Exports and says how to load the result."""
     del arguments
-    config = _CONFIG.value.validate()
+    config = _CONFIG.value
 
     from solo_dist.inference.detector import load_detector
     from solo_dist.inference.saved_model import export_detector

@@ -47,7 +47,7 @@ def _is_threshold(value: str) -> bool:
 def main(arguments: list[str]) -> int:
     """Predicts picture by picture; returns the exit code."""
     del arguments
-    config = _CONFIG.value.validate()
+    config = _CONFIG.value
 
     from solo_dist.inference.detector import load_detector
     from solo_dist.inference.predict_files import best_threshold, find_pictures, predict_pictures

@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 def main(arguments: list[str]) -> None:
     """Builds the strategy, then the run, and leaves with an exit code that launchers understand."""
     del arguments
-    config = _CONFIG.value.validate()
+    config = _CONFIG.value
     workdir = (_WORKDIR.value or f"runs/{config.name}").rstrip("/")
     cluster = (
         resolve_cluster(os.environ, _WORKERS.value, _WORKER_INDEX.value) if _STRATEGY.value == "multi_worker" else None

@@ -50,7 +50,8 @@ ROOMS: dict[str, set[str]] = {
     "recipes": {"config", "errors"},
     "viz": set(),
     "masks": {"config"},
-    "config": {"errors"},
+    "config": {"options", "errors"},
+    "options": {"errors"},
     "errors": set(),
 }
 
@@ -58,6 +59,7 @@ ROOMS: dict[str, set[str]] = {
 WITHOUT_TENSORFLOW = (
     "solo_dist.config",
     "solo_dist.errors",
+    "solo_dist.options",
     "solo_dist.distributed.cluster",
     "solo_dist.distributed.exit_codes",
     "solo_dist.distributed.launcher",

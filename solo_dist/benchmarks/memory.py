@@ -64,7 +64,7 @@ def _table(config: Config, gigabytes: float) -> dict[str, float]:
     share = config.train.global_batch
     sizes = [size for size in range(1, share + 1) if share % size == 0]
     limit = f"{gigabytes:g} GB" if gigabytes else "no limit: --memory_gb=6 recommends what to set"
-    print(f"  {config.name}, canvas {tuple(config.data.canvas)}, recompute={config.train.recompute}; {limit}")
+    print(f"  {config.name}, canvas {config.data.canvas}, recompute={config.train.recompute}; {limit}")
     print(f"  {'precision':<12}{'micro_batch':>12}{'GB':>10}{'of it the step':>17}")
     results: dict[str, float] = {}
     advice = []

@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
 
     config = _CONFIG.value
     config.model.num_categories = config.model.num_categories or 80
-    canvas = tuple(config.data.canvas)
+    canvas = config.data.canvas
     parts = describe(build_model(config.model, canvas), canvas)
     print(f"{config.name}: {canvas[0]} x {canvas[1]} pixels, {config.model.num_categories} categories")
     print(f"{'part':12}{'parameters':>14}{'trainable':>14}{'multiply-adds':>18}")

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     """Makes the shards and prints what is in them."""
     del arguments
     config = _CONFIG.value
-    canvas = _parse_canvas(_CANVAS.value) if _CANVAS.value else tuple(config.data.canvas)
+    canvas = _parse_canvas(_CANVAS.value) if _CANVAS.value else config.data.canvas
     from solo_dist.data.sharding import job as sharding
     from solo_dist.data.sharding.records import ShardSettings
 

@@ -184,10 +184,8 @@ class Manifest:
     def check_fits(self, canvas: tuple[int, int], grid: GridConfig, num_categories: int = 0, option: str = "") -> None:
         """Raises ConfigError where a recipe needs another canvas, other grids or another number of categories."""
         remedy = f"shard the data again for this recipe, or point {option or 'data.train'} to a folder that fits"
-        if tuple(canvas) != self.canvas:
-            raise ConfigError(
-                f"{self.folder} was sharded for canvas {self.canvas}, the recipe has {tuple(canvas)}: {remedy}."
-            )
+        if canvas != self.canvas:
+            raise ConfigError(f"{self.folder} was sharded for canvas {self.canvas}, the recipe has {canvas}: {remedy}.")
         for field in dataclasses.fields(GridConfig):
             mine, wanted = getattr(self.grid, field.name), _tuples(getattr(grid, field.name))
             if mine != wanted:

@@ -55,7 +55,7 @@ class Detector:
 
     def __post_init__(self) -> None:
         self.detect = detection_function(self.model, self.config.model, self.config.postprocess)
-        canvas = (self.config.data.canvas[0], self.config.data.canvas[1])
+        canvas = self.config.data.canvas
         self._letterbox = tf.function(
             lambda image: letterbox(image, canvas), input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
         )
@@ -138,7 +138,7 @@ def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
     config.model.backbone.weights = ""
     set_precision(config.runtime.precision)
     start_xla_quietly()
-    model = build_model(config.model, (config.data.canvas[0], config.data.canvas[1]))
+    model = build_model(config.model, config.data.canvas)
     assign_arrays({v.path: v for v in model.variables}, model_arrays(arrays), folder)
     return Detector(config, model, categories, metadata.step, folder)
 

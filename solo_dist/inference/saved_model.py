@@ -23,7 +23,7 @@ class ServedDetector(tf.Module):
         """uint8 [1,H0,W0,3] -> scores, categories, names [1,n] and masks [1,n,H0,W0]."""
         config = self._detector.config
         original_size = tf.shape(image)[1:3]
-        fitted, image_size = letterbox(image[0], (config.data.canvas[0], config.data.canvas[1]))
+        fitted, image_size = letterbox(image[0], config.data.canvas)
         found = self._detector.detect(fitted[None])
         count = found["count"][0]
         classes = found["categories"][:, :count]

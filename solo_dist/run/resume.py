@@ -110,10 +110,5 @@ def changed_options(before: Config, now: Config) -> dict[str, tuple[object, obje
 def _flatten(values: dict, prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for name, value in values.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": _plain(value)}
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
-
-
-def _plain(value: object) -> object:
-    """Tuples and lists alike, since a config read from JSON has only one of them."""
-    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value

@@ -116,7 +116,7 @@ class MaskHead(keras.layers.Layer):
         self.recompute = recompute
         self.unified = config.mask_features == "unified"
         self.coordinates = config.coordinates
-        self.levels = PYRAMID_LEVELS[:4] if self.unified else tuple(config.grid.levels)
+        self.levels = PYRAMID_LEVELS[:4] if self.unified else config.grid.levels
         arguments = {"groups": config.norm_groups, "kernel_initializer": _normal()}
         self.convs = {
             level: [

@@ -80,7 +80,7 @@ def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_valida
       The folders of shards, train and validation.
     """
     settings = dataclasses.replace(DEFAULT_SETTINGS, side=min(config.data.canvas))
-    shard_settings = ShardSettings((config.data.canvas[0], config.data.canvas[1]), config.model.grid)
+    shard_settings = ShardSettings(config.data.canvas, config.model.grid)
     outputs = f"{folder}/{SPLITS[0]}/shards", f"{folder}/{SPLITS[1]}/shards"
     if all(map(is_complete, outputs)):
         return outputs
