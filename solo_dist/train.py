@@ -30,7 +30,9 @@ from ml_collections import config_flags
 from solo_dist import cli, recipes
 from solo_dist.config import Config
 from solo_dist.distributed import exit_codes
-from solo_dist.distributed.cluster import Cluster, resolve_cluster, wait_for_workers
+from solo_dist.distributed.cluster.cluster import Cluster
+from solo_dist.distributed.cluster.resolve import resolve_cluster
+from solo_dist.distributed.cluster.wait import wait_for_workers
 from solo_dist.errors import ConfigError, Preempted
 
 _CONFIG = config_flags.DEFINE_config_file(

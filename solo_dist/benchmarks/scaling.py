@@ -86,7 +86,7 @@ def _ring_bytes_per_second(size: int, folder: str) -> float:
 def _main() -> None:
     import tensorflow as tf
 
-    from solo_dist.distributed.cluster import resolve_cluster
+    from solo_dist.distributed.cluster.resolve import resolve_cluster
     from solo_dist.distributed.exit_codes import exit_now
     from solo_dist.distributed.strategy import build_strategy
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from solo_dist.distributed.cluster import Cluster
+from solo_dist.distributed.cluster.cluster import Cluster
 from solo_dist.distributed.data_processes import DataService
 from solo_dist.distributed.exit_codes import (
     EXIT_DONE,

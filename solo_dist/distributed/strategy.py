@@ -11,7 +11,7 @@ import signal
 
 import tensorflow as tf
 
-from solo_dist.distributed.cluster import Cluster
+from solo_dist.distributed.cluster.cluster import Cluster
 from solo_dist.errors import ConfigError
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker")

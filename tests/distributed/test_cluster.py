@@ -8,8 +8,11 @@ import sys
 import threading
 
 import pytest
+from solo_dist.distributed.cluster.cluster import Cluster, ClusterError
+from solo_dist.distributed.cluster.resolve import resolve_cluster
+from solo_dist.distributed.cluster.slurm import expand_nodelist
+from solo_dist.distributed.cluster.wait import wait_for_workers
 
-from solo_dist.distributed.cluster import Cluster, ClusterError, expand_nodelist, resolve_cluster, wait_for_workers
 from solo_dist.distributed.launcher import free_ports
 
 TF_CONFIG = {"cluster": {"worker": ["a:1", "b:2", "c:3"]}, "task": {"type": "worker", "index": 2}}
@@ -237,7 +240,7 @@ def test_tf_config_round_trip():
 
 
 def test_does_not_import_tensorflow():
-    modules = "solo_dist.distributed.cluster, solo_dist.distributed.exit_codes"
+    modules = "solo_dist.distributed.cluster.resolve, solo_dist.distributed.exit_codes"
     code = f"import sys, {modules}; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SUM_OVER_REPLICAS = """
 import json, sys
 import tensorflow as tf
-from solo_dist.distributed.cluster import Cluster
+from solo_dist.distributed.cluster.cluster import Cluster
 from solo_dist.distributed.strategy import build_strategy
 from solo_dist.distributed.strategy import describe
 arguments = json.loads(sys.argv[1])
@@ -73,7 +73,7 @@ def test_two_workers():
 def test_a_worker_that_is_not_listening_yet_dies_of_sigterm():
     code = """
 import os, signal
-from solo_dist.distributed.cluster import Cluster
+from solo_dist.distributed.cluster.cluster import Cluster
 from solo_dist.distributed.strategy import build_strategy
 from solo_dist.distributed.launcher import free_ports
 build_strategy("multi_worker", Cluster((f"127.0.0.1:{free_ports(1)[0]}",), 0))
@@ -94,7 +94,7 @@ ERRORS = [
 ]
 PRINT_ERRORS = """
 import json, sys
-from solo_dist.distributed.cluster import Cluster
+from solo_dist.distributed.cluster.cluster import Cluster
 from solo_dist.distributed.strategy import StrategyError
 from solo_dist.distributed.strategy import build_strategy
 for arguments in json.loads(sys.argv[1]):
