@@ -8,11 +8,11 @@ import sys
 import threading
 
 import pytest
+
 from solo_dist.distributed.cluster.cluster import Cluster, ClusterError
 from solo_dist.distributed.cluster.resolve import resolve_cluster
 from solo_dist.distributed.cluster.slurm import expand_nodelist
 from solo_dist.distributed.cluster.wait import wait_for_workers
-
 from solo_dist.distributed.launcher import free_ports
 
 TF_CONFIG = {"cluster": {"worker": ["a:1", "b:2", "c:3"]}, "task": {"type": "worker", "index": 2}}

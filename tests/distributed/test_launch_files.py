@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from solo_dist.distributed.cluster.resolve import resolve_cluster
 
+from solo_dist.distributed.cluster.resolve import resolve_cluster
 from solo_dist.distributed.exit_codes import EXIT_USER_ERROR, is_restartable, job_id
 
 yaml = pytest.importorskip("yaml")
