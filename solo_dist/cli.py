@@ -25,17 +25,17 @@ from solo_dist.config import Config
 from solo_dist.distributed import exit_codes
 from solo_dist.errors import ConfigError, StoreUnavailable, UserError
 
-_STORED_RECIPE = Path(__file__).parent / "run" / "config_of_run.py"
+_CONFIG_OF_RUN = Path(__file__).parent / "run" / "config_of_run.py"
 _ENVIRONMENT = {
     # TensorFlow's own log has warnings about the build and the CPU on every start; errors reach Python as exceptions.
     "TF_CPP_MIN_LOG_LEVEL": "3",
     # Read-ahead of gs://, by default 64 MB: more than nearly all records, which are read one by one in random order.
     "GCS_READAHEAD_BUFFER_SIZE_BYTES": "524288",
-    # A failed request to gs:// is repeated after 1, 2, 4, ... 32 s, for two minutes; a failed write takes three times
-    # as long, which with TensorFlow's own 10 would come near the watchdog's limit.
+    # A failed request to gs:// is repeated after 1, 2, 4, ... 32 s, for two minutes; a failed write for six minutes.
+    # With TensorFlow's default of 10 repetitions, that would come near the watchdog's limit.
     "GCS_RETRY_CONFIG_MAX_RETRIES": "8",
 }
-"""What TensorFlow reads when it is loaded; the user's own values stay."""
+"""Variables that TensorFlow reads when it is loaded; values that the user has set stay."""
 
 _EXIT_FAULT = 1
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of every error, also of a mistake in the flags.")
@@ -95,7 +95,7 @@ def take_flags(arguments: Sequence[str], *names: str) -> tuple[dict[str, str], l
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
-    """Raises ConfigError for an argument --config.a.b=... that names no field of a recipe."""
+    """Raises ConfigError for an argument --config.a.b=... that names no field of the config."""
     for argument in arguments:
         name = argument.lstrip("-").split("=")[0]
         if not argument.startswith("-") or not name.startswith("config."):
@@ -107,12 +107,12 @@ def check_overrides(arguments: Sequence[str]) -> None:
             if part not in known:
                 close = difflib.get_close_matches(part, known, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"known there: {', '.join(known) or 'nothing'}."
-                raise ConfigError(f"--{name}: a recipe has no such field; {hint}")
+                raise ConfigError(f"--{name}: the config has no such field; {hint}")
             kind = known[part]  # type: ignore[assignment]
 
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
-    """As absl's parser, but mistakes in flags and fields of the recipe leave with one line."""
+    """Like absl's parser, but a mistake in flags or in fields of the config is a ConfigError."""
     check_overrides(arguments[1:])
     try:
         rest = flags.FLAGS([*arguments[:1], *_with_recipe(arguments[1:])])
@@ -121,7 +121,7 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
             raise ConfigError(
-                f"--{error.flagname} changes a field of a recipe, so --config=RECIPE has to be given too."
+                f"--{error.flagname} changes a field of the config, so --config=RECIPE has to be given too."
             ) from error
         raise ConfigError(f"{error} (--helpshort lists the flags)") from error
     except (flags.Error, OSError) as error:
@@ -149,7 +149,7 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def _urls(value: Any) -> Iterator[str]:
-    """URLs in the value of a flag, or in the fields of a recipe."""
+    """URLs in the value of a flag, or in the fields of a config."""
     if isinstance(value, str):
         yield from [value] if "://" in value else []
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -160,7 +160,7 @@ def _urls(value: Any) -> Iterator[str]:
 def _with_recipe(arguments: Sequence[str]) -> list[str]:
     """The arguments with the path of a recipe's file in --config, which can hold the name of a recipe.
 
-    If --config is not given, a program without a default recipe gets the stored recipe of the run in --workdir.
+    If --config is not given, a program without a default recipe gets the config of the run in --workdir.
     """
     defined = flags.FLAGS
     if "config" not in defined:
@@ -171,7 +171,7 @@ def _with_recipe(arguments: Sequence[str]) -> list[str]:
     run = take_flags(arguments, "workdir")[0].get("workdir")
     if defined["config"].default is not None or "workdir" not in defined or run is None:
         return list(arguments)
-    return [f"--config={_STORED_RECIPE}:{run}", *arguments]
+    return [f"--config={_CONFIG_OF_RUN}:{run}", *arguments]
 
 
 def _code_of_exit(end: SystemExit) -> int:

@@ -1,4 +1,4 @@
-r"""Trains a model by a recipe, or goes on with a training.
+r"""Trains a model by a recipe, or resumes a training.
 
 Three ways to start:
 
@@ -12,7 +12,7 @@ Three ways to start:
   solo-dist launch --workers=2 -- --config=shapes_tiny --workdir=runs/two
       two worker processes; on a cluster see launch/README.md
 
-The same command again goes on where the run stopped. Any field of the recipe can be overridden with --config.a.b=value.
+The same command again resumes the run. Any field of the config can be overridden with --config.a.b=value.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ _STRATEGY = flags.DEFINE_enum(
     "strategy", "one_device", ["one_device", "mirrored", "multi_worker"], "How to distribute."
 )
 _RESUME = flags.DEFINE_string(
-    "resume", "auto", "auto: go on where there is a checkpoint; never; or a checkpoint's folder."
+    "resume", "auto", "auto: continue if there is a checkpoint; never; or a checkpoint's folder."
 )
 _CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices", 0, "Logical devices to split the CPU into, to try mirrored without GPUs."
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> None:
     from solo_dist.distributed.watchdog import Watchdog
     from solo_dist.distributed.xla_log import start_xla_quietly
 
-    # From here on other workers can keep this one waiting.
+    # From here on this worker can wait for others.
     with Watchdog(config.runtime.watchdog_minutes * 60) as watchdog:
         if cluster:
             log.info("waiting until all workers are there: %s", ", ".join(cluster.workers))
@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> None:
         set_determinism(config.seed, config.runtime.deterministic)
         log.info("%s", describe(strategy))
         _make_missing_shapes(config, cluster is None or cluster.is_chief)
-        # The strategy goes with the process: freeing it can wait for workers that are gone.
+        # Exit without freeing the strategy, which can wait for workers that have ended.
         exit_codes.exit_now(_train(config, workdir, strategy, cluster, watchdog))
 
 
@@ -138,14 +138,14 @@ def _make_missing_shapes(config: Config, is_chief: bool) -> None:
 
 def _how_to_go_on() -> str:
     if os.environ.get(exit_codes.JOB_ID_VARIABLE):
-        return "The launcher's command goes on from there."
+        return "The launcher's command continues from there."
     arguments = cli.take_flags(sys.argv[1:], "resume")[1]  # the run has a checkpoint of its own now
     command = [Path(sys.executable).name, "-m", "solo_dist.train", *arguments]
-    return f"The same command goes on from there:\n  {shlex.join(command)}"
+    return f"The same command continues from there:\n  {shlex.join(command)}"
 
 
 def _log_to_stderr(config: Config, cluster: Cluster | None) -> None:
-    """Plain lines with the time; only the chief tells of more than warnings."""
+    """Plain lines with the time; workers other than the chief log warnings only."""
     level = logging.INFO if cluster is None or cluster.is_chief else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
 

@@ -68,7 +68,7 @@ def test_a_fault_keeps_its_traceback(statement):
         ),
         (["--code=0", "more"], "unexpected arguments more: a value goes with its flag"),
         (["--code=0", "--config.train.steps=1"], "--config=RECIPE has to be given too."),
-        (["--code=0", "--config.train.stops=1"], "a recipe has no such field; did you mean steps?"),
+        (["--code=0", "--config.train.stops=1"], "the config has no such field; did you mean steps?"),
     ],
 )
 def test_mistakes_in_flags(arguments, message):

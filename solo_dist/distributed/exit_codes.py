@@ -1,7 +1,7 @@
 """What a training process and whatever launched it tell each other: exit codes, a job identity, progress.
 
-    sys.exit(launcher.EXIT_PREEMPTED)          # saved on request; start me again
-    launcher.report_progress(step)             # a checkpoint of this step is complete
+    exit_now(EXIT_PREEMPTED)          # saved on request; start me again
+    report_progress(step)             # a checkpoint of this step is complete
 
 The codes of this project lie between 193 and 199: above 128 + any signal number, so they cannot be confused with a
 death by signal, and above 127, which Kubeflow's `restartPolicy: ExitCode` takes for "start again".
@@ -21,7 +21,7 @@ from typing import NoReturn
 EXIT_DONE = 0
 """Everything that was asked for is done."""
 EXIT_USER_ERROR = 2
-"""A flag, a recipe, the data or the workdir cannot work; starting again would fail again. Launchers stop."""
+"""A flag, the config, the data or the workdir cannot work; starting again would fail again. Launchers stop."""
 EXIT_PREEMPTED = 193
 """Asked to stop (signal or notice of preemption), saved, and left. Launchers start the job again and it resumes."""
 EXIT_PEER_LOST = 194
@@ -63,14 +63,14 @@ def is_restartable(code: int) -> bool:
 
 
 def exit_now(code: int) -> NoReturn:
-    """Ends the process at once with `code`, after what it printed is out.
+    """Ends the process at once with `code`, after flushing its output.
 
     An ordinary end runs the destructors of TensorFlow's server, which can wait for workers that are gone, and of
     tensorflow-io's S3 client, which abort; either would replace the code that launchers go by.
     """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # whoever read it has gone
+        with contextlib.suppress(OSError):  # nothing reads it any more
             stream.flush()
     os._exit(code)
 
@@ -81,7 +81,7 @@ def job_id(environ: Mapping[str, str]) -> str | None:
 
 
 def report_progress(step: int) -> None:
-    """Tells the launcher that a checkpoint of `step` is complete; does nothing where no launcher asked for it."""
+    """Tells the launcher that a checkpoint of `step` is complete; does nothing if no launcher asked for it."""
     path = os.environ.get(PROGRESS_VARIABLE)
     if not path:
         return
@@ -90,12 +90,12 @@ def report_progress(step: int) -> None:
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(str(step))
         os.replace(temporary, path)
-    except OSError as error:  # the checkpoint is there all the same
+    except OSError as error:  # not fatal: the checkpoint is complete
         logging.warning("Could not tell the launcher of step %d: %s", step, error)
 
 
 def read_progress(path: str) -> int:
-    """The step last reported into `path`, -1 where none was."""
+    """The step last reported into `path`, -1 if there was none."""
     try:
         with open(path, encoding="utf-8") as file:
             return int(file.read())

@@ -23,10 +23,10 @@ def set_precision(precision: str) -> None:
 
 
 def set_determinism(seed: int, deterministic: bool) -> None:
-    """Seeds Python, NumPy, TensorFlow and Keras, and where asked makes every op give the same bits every time.
+    """Seeds Python, NumPy, TensorFlow and Keras; if `deterministic`, every op gives the same bits every time.
 
-    Deterministic ops raise an error where an op has no deterministic form. TensorFloat-32 is turned off with them, so
-    that float32 means float32 on GPUs of every generation; without determinism it stays on, as TensorFlow has it.
+    An op that has no deterministic form then raises an error. TensorFloat-32 is turned off too, so that float32 means
+    float32 on GPUs of every generation; without determinism TensorFlow's default stays, which is on.
     """
     keras.utils.set_random_seed(seed)
     if deterministic:

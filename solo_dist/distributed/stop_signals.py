@@ -1,12 +1,12 @@
-"""Notices that this process shall stop: signals of users and schedulers, and Google's notice of preemption.
+"""Requests to stop this process: signals of users and schedulers, and Google's notice of preemption.
 
     with StopSignals() as stop:
         for step in ...:
             if any_worker(stop.requested is not None):   # all-reduced by the trainer: all workers agree on the step
                 save(); sys.exit(EXIT_PREEMPTED)
 
-Nothing is saved from a signal handler; the flag is looked at between two steps. tf.distribute's own
-PreemptionCheckpointHandler is not used: outside of particular Google machines it watches nothing.
+Nothing is saved from a signal handler; the trainer reads the flag between two steps. tf.distribute's own
+PreemptionCheckpointHandler is not used: except on some Google machines it watches nothing.
 """
 
 import contextlib
@@ -34,10 +34,10 @@ _EXIT_INTERRUPTED = 128 + signal.SIGINT
 class StopSignals:
     """Context manager that turns requests to stop into a flag with a reason.
 
-    Signals are handled in a thread of their own, fed by the interpreter's wakeup file: Python's handlers run only
-    when the main thread returns from TensorFlow, and a second Ctrl-C must work even when that never happens.
-    Must be entered in the main thread. On leaving, the handlers of before are put back; but once a stop was requested
-    the process is on its way out, and repeated warnings of a scheduler are ignored until it is.
+    Signals are handled in a thread that reads the interpreter's wakeup file: Python's handlers run only when the main
+    thread returns from TensorFlow, and a second Ctrl-C must work even if that never happens. Must be entered in the
+    main thread. The exit restores the handlers of before, except that after a request to stop, further signals of a
+    scheduler are ignored until the process has ended.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ):
@@ -49,7 +49,7 @@ class StopSignals:
 
     @property
     def requested(self) -> str | None:
-        """Why the process shall stop, None as long as it shall not. The first reason stays."""
+        """Why the process should stop, the first reason if there are several; None as long as it should not."""
         return self._requested
 
     def wait(self, seconds: float) -> str | None:
@@ -112,7 +112,7 @@ class StopSignals:
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """A handler must be installed for the wakeup file to be written; the thread does the work."""
+    """The wakeup file is written only for signals that have a handler; the thread does the work."""
 
 
 def metadata_host(environ: Mapping[str, str], product_name_file: str = _PRODUCT_NAME_FILE) -> str | None:

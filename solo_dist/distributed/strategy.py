@@ -4,7 +4,7 @@
     logging.info(describe(strategy))
 
 Must run before TensorFlow touches a device: memory growth, logical CPU devices and collectives are fixed then.
-Start the watchdog first: with a worker missing, a multi-worker strategy waits for it.
+Start the watchdog first: a multi-worker strategy waits for workers that are missing.
 """
 
 import signal
@@ -47,7 +47,7 @@ def build_strategy(
       cpu_devices: logical devices to split the CPU into, for tests without GPUs; 0: GPUs if there are any.
 
     Raises:
-      StrategyError: where flags, devices and cluster do not fit together.
+      StrategyError: flags, devices and cluster do not fit together.
     """
     if name not in STRATEGIES:
         raise StrategyError(f"--strategy={name} is not one of {', '.join(STRATEGIES)}.")
@@ -102,7 +102,7 @@ def _multi_worker(cluster: Cluster | None, communication: str, devices: list[str
     )
     options = tf.distribute.experimental.CommunicationOptions(implementation=_COMMUNICATION[communication])
     strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
-    # TensorFlow's server has put a handler of its own under Python's that swallows SIGTERM; put Python's back.
+    # TensorFlow's server has replaced Python's handler of SIGTERM by its own, which ignores it; install Python's again.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return strategy
 
@@ -133,8 +133,8 @@ def _short_name(device: str) -> str:
 def is_peer_loss(error: BaseException) -> bool:
     """Whether an exception from a step means that another worker died or cannot be reached.
 
-    Gloo-less ring collectives raise Unavailable or Aborted; NCCL and errors that pass through several ops raise
-    others that name the collective.
+    Ring collectives raise Unavailable or Aborted. NCCL raises others, and so do errors that pass through several ops;
+    their messages name the collective.
     """
     if isinstance(error, _PEER_LOST_ERRORS):
         return True

@@ -1,12 +1,12 @@
-"""Ends a process that makes no progress, with every thread's stack in the log.
+"""Ends a process that makes no progress, and prints the stack of every thread.
 
     with Watchdog(seconds=900) as watchdog:
         for step in ...:
             train_step()
             watchdog.beat()
 
-A collective whose peer was stopped or cut off can wait for ever. The watchdog then prints all stacks to stderr and
-leaves with EXIT_WATCHDOG; the launcher kills what is left of the job and starts it again from the last checkpoint.
+A collective can wait for ever if another worker hangs or loses its network. The watchdog then prints all stacks to
+stderr and exits with EXIT_WATCHDOG; the launcher kills the rest of the job and restarts it from the last checkpoint.
 """
 
 import faulthandler
@@ -15,7 +15,7 @@ import threading
 
 from solo_dist.distributed.exit_codes import EXIT_WATCHDOG
 
-_STDERR = 2  # the file descriptor: faulthandler needs no more, and it is there without sys.stderr
+_STDERR = 2  # the file descriptor is all that faulthandler needs, and is there without sys.stderr
 _TICKS = 50
 _GIL_FACTOR = 2.0
 
@@ -23,9 +23,9 @@ _GIL_FACTOR = 2.0
 class Watchdog:
     """Counts ticks of a thread since the last beat and exits after the limit.
 
-    Ticks are counted, not seconds: a process that was itself stopped and continued (SIGSTOP, a suspended machine) has
-    not ticked meanwhile and gets its time. A thread needs the interpreter; where the main thread never gives it back,
-    faulthandler's own C thread ends the process (exit code 1) after twice the limit.
+    It counts ticks and not seconds, because a process that is stopped and continued (SIGSTOP, a suspended machine) has
+    made no progress meanwhile, and no ticks either. The thread needs the interpreter's lock. If the main thread never
+    releases the lock, the C thread of faulthandler ends the process (exit code 1) after twice the limit.
     """
 
     def __init__(self, seconds: float):
@@ -37,7 +37,7 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         if self._seconds > 0:
-            self._arm()  # at once: the thread may never get the interpreter
+            self._arm()  # at once: the thread may never get the lock of the interpreter
             self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
             self._thread.start()
         return self
@@ -70,5 +70,5 @@ class Watchdog:
             os.write(_STDERR, f"Watchdog: no progress for {self._seconds:g} s. The stacks of all threads:\n".encode())
             faulthandler.dump_traceback(_STDERR, all_threads=True)
             os.write(_STDERR, f"Watchdog: exiting with code {EXIT_WATCHDOG}; launchers start the job again.\n".encode())
-        finally:  # a full disk or a reader that is gone can keep from writing, not from leaving
+        finally:  # writing can fail (a full disk, a closed pipe); the process must exit all the same
             os._exit(EXIT_WATCHDOG)

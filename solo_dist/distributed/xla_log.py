@@ -1,4 +1,4 @@
-"""Keeps XLA's greeting out of the log: three lines for its developers, one of which begins with WARNING."""
+"""Keeps XLA's start-up lines out of the log: three lines for its developers, one of which begins with WARNING."""
 
 import os
 
@@ -6,17 +6,17 @@ import tensorflow as tf
 
 
 def start_xla_quietly() -> None:
-    """Compiles a trifle with stderr closed, so that XLA says what it says once a process to nobody.
+    """Triggers XLA's one-time start-up log while stderr goes to /dev/null.
 
-    It logs through Abseil, which heeds none of TensorFlow's variables. Errors are Python exceptions and still come.
-    Call it after the devices are set up.
+    XLA logs through Abseil, which none of TensorFlow's variables turn off. Errors are Python exceptions, which still
+    come through. Call it after the devices are set up.
     """
     stderr = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(null, 2)
         tf.function(lambda x: x + 1.0, jit_compile=True)(tf.constant(0.0))
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-        os.close(nowhere)
+        os.close(null)

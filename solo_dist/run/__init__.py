@@ -1,1 +1,1 @@
-"""A run directory: checkpoints, where a run starts, metric files, upload, lock, progress."""
+"""A run directory: paths, checkpoints, resuming, metric files, uploads, lock, progress."""

@@ -1,4 +1,4 @@
-"""environment.json: what a run ran on, so that its numbers can be understood later."""
+"""environment.json: the versions and devices of a run, which explain its numbers later."""
 
 import json
 import platform
@@ -44,7 +44,7 @@ def _version(package: str) -> str:
 
 
 def _source_revision() -> str:
-    """The git revision of a source checkout, with + where it has changes; empty for an installed package."""
+    """The git revision of a source checkout, with + if there are changes; empty for an installed package."""
     root = Path(__file__).resolve().parents[2]
     try:
         call = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--exclude=*"]

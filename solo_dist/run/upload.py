@@ -1,4 +1,4 @@
-"""Files that grow on this machine and are copied to an object store, where they cannot grow."""
+"""Uploads of growing files: an object in a store cannot grow, so the whole file is copied again and again."""
 
 import logging
 import threading
@@ -10,7 +10,7 @@ from solo_dist.errors import StoreError
 from solo_dist.storage import file_io
 
 _SECONDS = 30.0
-"""Between copies; a curve is that late in the store at most."""
+"""Between copies; a curve in the store is at most this much behind."""
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +21,9 @@ class Uploader:
     Args:
       local: the local folder.
       remote: the folder in the store.
-      last: a file that is copied after all others and read before them: it never tells of what is not there yet.
-      folders: folders in them with nothing but files to copy.
+      last: a file that is read before all others and copied after them, so that in the store it never mentions
+        something that is not there yet.
+      folders: folders in `local` and `remote`, in which everything is copied.
       seconds: time between copies.
     """
 
@@ -45,7 +46,7 @@ class Uploader:
             self._copied[name] = len(data)
 
     def start(self) -> None:
-        """Makes the store's files equal to the local ones, and copies from now on what grows. Raises StoreError."""
+        """Makes the store equal to the local files, and copies what grows from now on. Raises StoreError."""
         here = self._names(self._local)
         for name in self._names(self._remote):
             if name not in here:
@@ -54,7 +55,7 @@ class Uploader:
         self._thread.start()
 
     def publish(self) -> None:
-        """Returns when the store has what the local files held at the call. Raises StoreError."""
+        """Returns when everything that the local files hold now is in the store. Raises StoreError."""
         with self._lock:
             contents = {name: file_io.read(f"{self._local}/{name}") for name in reversed(self._names(self._local))}
             for name, data in reversed(contents.items()):
@@ -63,17 +64,17 @@ class Uploader:
                     self._copied[name] = len(data)
 
     def size_of_newest(self, folder: str) -> int:
-        """Bytes of the local file of a folder with the last name."""
+        """Bytes of the newest local file of a folder, the one with the last name."""
         names = file_io.names(f"{self._local}/{folder}")
         return tf.io.gfile.stat(f"{self._local}/{folder}/{names[-1]}").length if names else 0
 
     def close(self) -> None:
-        """Copies what is left. Raises StoreError."""
+        """Copies the rest and ends the thread. Raises StoreError."""
         self._closed.set()
         self.publish()
 
     def _names(self, root: str) -> list[str]:
-        """Files that exist, `last` at the end."""
+        """Names of the files that exist; `last` comes last."""
         names = [f"{folder}/{name}" for folder in self._folders for name in file_io.names(f"{root}/{folder}")]
         return [*names, self._last] if file_io.exists(f"{root}/{self._last}") else names
 

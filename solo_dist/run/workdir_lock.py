@@ -1,19 +1,19 @@
 """A lock on a workdir, so that two jobs never write into one.
 
-    with WorkdirLock(workdir):      # in the chief only; ConfigError where another job holds it
+    with WorkdirLock(workdir):      # in the chief only; LockError if another job holds it
         train()
 
-The lock is the file workdir/lock.json, on a disk or in an object store. On a disk one process alone can make the file
-where there is none. tf.io.gfile has no "create if absent", but a file is written whole and seen by the next reader: in
-a store, and to take over from a holder that is gone, a token is written, and after a moment it must still be there. Of
-two that write at the same moment the later one wins, and the other finds out then or at its next heartbeat and stops.
-The holder rewrites the file at every heartbeat.
+The lock is the file workdir/lock.json, which the holder rewrites at every heartbeat. On a disk, only one process can
+create the file. In an object store there is no "create if absent", but a file is always written whole, and the next
+reader sees it. There, and when the lock of a holder that has ended is taken over, a process writes its own token, waits
+a moment, and checks that the token is still there. If two processes write at the same moment, the later one wins; the
+other sees that at this check or at its next heartbeat, and stops.
 
-A lock whose holder is gone does not block the next start:
-  the holder ran on this machine        its process is looked up: gone -> taken over at once, alive -> error
-  the holder belonged to the same job   (launcher.job_id: restarted by launcher or scheduler) taken over at once
-  the holder ran elsewhere              the file is watched for three heartbeats: unchanged -> taken over
-No clocks of different machines are compared.
+A lock whose holder has ended does not block the next start:
+  the holder ran on this machine        taken over at once if its process is gone, an error if it is alive
+  the holder belonged to the same job   (exit_codes.job_id: a restart by launcher or scheduler) taken over at once
+  the holder ran elsewhere              taken over if the file stays unchanged for three heartbeats
+Clocks of different machines are never compared.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ class Holder:
     token: str
     host: str
     machine: str
-    """Boot and process namespace: where a process id means the same process."""
+    """Boot and process namespace: within them a process id names one process."""
     pid: int
     process_started: str
     """Start time of the process in the kernel's clock, which tells it from a later one with the same id."""
@@ -114,7 +114,7 @@ class WorkdirLock:
         self._released.set()
         if isinstance(error, StoreUnavailable):
             return
-        self._thread.join(timeout=self._holder.heartbeat_seconds)  # longer where the store does not answer
+        self._thread.join(timeout=self._holder.heartbeat_seconds)  # it takes longer if the store does not answer
         if self._thread.is_alive():
             return
         try:
@@ -125,7 +125,7 @@ class WorkdirLock:
             logging.warning("Could not remove the lock: %s", error)
 
     def _check_abandoned(self, holder: Holder) -> None:
-        """Returns where the holder is gone; raises LockError where it lives."""
+        """Returns if the holder has ended; raises LockError if it is alive."""
         if holder.machine == self._holder.machine:
             if _process_started(holder.pid) == holder.process_started:
                 raise self._held(holder)
@@ -137,7 +137,9 @@ class WorkdirLock:
 
     def _watch(self, holder: Holder) -> None:
         seconds = _STALE_HEARTBEATS * holder.heartbeat_seconds
-        logging.warning("%s is held by %s; waiting up to %g s for a sign of life.", self._path, holder.host, seconds)
+        logging.warning(
+            "%s is held by %s; waiting up to %g s for its next heartbeat.", self._path, holder.host, seconds
+        )
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(min(1.0, seconds / 10))
@@ -146,13 +148,13 @@ class WorkdirLock:
                 return
             if now != holder:
                 raise self._held(now)
-        logging.warning("No sign of life; taking over.")
+        logging.warning("No heartbeat; taking over.")
 
     def _held(self, holder: Holder) -> LockError:
         job = f", {holder.job}" if holder.job else ""
         return LockError(
             f"--workdir={self._workdir} is in use by process {holder.pid} on {holder.host} since {holder.since}{job}. "
-            f"Stop that job or choose another --workdir; where it certainly runs no more, delete {self._path}."
+            f"Stop that job or choose another --workdir; if it certainly runs no more, delete {self._path}."
         )
 
     def _read(self) -> Holder | None:
@@ -167,7 +169,7 @@ class WorkdirLock:
         file_io.write(self._path, self._content())
 
     def _create(self) -> None:
-        """Makes the file on a disk; raises LockError where another process was faster."""
+        """Creates the file on a disk; raises LockError if another process was faster."""
         mine = f"{self._path}.{self._holder.token}"
         file_io.write(mine, self._content())
         try:
@@ -205,7 +207,7 @@ def _machine() -> str:
 
 
 def _process_started(pid: int) -> str | None:
-    """Start time of a living process of this machine, "" where the system does not tell, None where it is gone."""
+    """Start time of a process of this machine; "" if the system does not tell it, None if the process has ended."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()

@@ -1,1 +1,1 @@
-"""The training run: the loop, the compiled step, the optimizer, validation on the way."""
+"""The training run: the loop, what it is built of, the compiled step, the optimizer, and validation in between."""

@@ -1,4 +1,4 @@
-"""How the global batch of a recipe is cut into replicas and micro-batches on the machine at hand."""
+"""How the global batch is divided into replicas and micro-batches on the machine at hand."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class BatchPlan(NamedTuple):
         return self.micro_batch * self.accumulation
 
     def describe(self) -> str:
-        """For the start of the log."""
+        """One line for the log."""
         total = self.replica_batch * self.replicas
         return (
             f"global batch {total} = {self.micro_batch} images x {self.accumulation} accumulated micro-batches "
@@ -30,15 +30,15 @@ class BatchPlan(NamedTuple):
 
 
 def plan_batch(train: TrainConfig, replicas: int, fitting: int) -> BatchPlan:
-    """Derives the accumulation from the recipe's global batch.
+    """Derives micro-batch and accumulation from the global batch.
 
     Args:
-      train: global_batch and micro_batch of the recipe.
+      train: global_batch and micro_batch of the config.
       replicas: replicas over all workers.
-      fitting: images a replica's memory holds at a time; used where micro_batch is auto.
+      fitting: images a replica's memory holds at a time; used if micro_batch is auto.
 
     Raises:
-      ConfigError: where the numbers do not divide, naming values that would work.
+      ConfigError: the numbers do not divide; the message names values that would work.
     """
     if train.global_batch % replicas:
         below = train.global_batch // replicas * replicas

@@ -1,7 +1,7 @@
 """How many images fit into a device at a time, for train.micro_batch=auto.
 
-An estimate from the network itself: part of what the forward pass of one image computes is kept for the backward pass.
-The share was measured with `solo-dist benchmark --what=memory`. It errs on the side of too few images.
+An estimate from the network itself: the backward pass needs part of what the forward pass of one image computes. This
+part was measured with `solo-dist benchmark --what=memory`. If it is wrong, it is too few images.
 """
 
 import os
@@ -11,12 +11,12 @@ from typing import Any
 import tensorflow as tf
 
 _PEAK_PER_FORWARD_BYTE = 0.4
-"""Peak of the step over the bytes of everything that the forward pass computes, of which the most is given up at once.
-Measured on a CPU in float32 for the official R50 model at 512x512: 0.31 for the first picture, 0.22 for the second."""
+"""Peak step memory divided by total forward activation bytes; most of them are freed immediately.
+Measured on a CPU in float32 for the official R50 model at 512x512: 0.31 for the first image, 0.22 for the second."""
 _MOST_BYTES_PER_PIXEL = 20_000
-"""No network of the recipes needs more for a pixel of the canvas; where that fits, nothing has to be traced."""
+"""No network of the recipes needs more for a pixel of the canvas; if that fits, the network need not be traced."""
 _SHARE_OF_DEVICE = 0.8
-"""The rest is for the input pipeline, the framework and what others use."""
+"""The rest is for the input pipeline, TensorFlow itself and other processes."""
 _BYTES_PER_WEIGHT = 16
 """Weight, gradient, its sum over micro-batches, momentum, in float32."""
 
@@ -61,15 +61,15 @@ def _forward_bytes(model: Any, canvas: tuple[int, int]) -> int:
 
 
 def _host_bytes() -> int:
-    """All memory and not what is free now: the next start of the run has to find the same answer."""
+    """All memory, not what is free now: the next start of the run must get the same answer."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _gpu_bytes() -> int:
-    """Memory of the smallest GPU; TensorFlow itself does not tell the total."""
+    """Memory of the smallest GPU; TensorFlow has no function for it."""
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         listed = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout
         return min(int(line) for line in listed.split()) * 2**20
     except (OSError, subprocess.SubprocessError, ValueError):
-        return 4 * 2**30  # the smallest that a run is planned for
+        return 4 * 2**30  # the smallest GPU that this project supports

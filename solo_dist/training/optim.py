@@ -19,7 +19,7 @@ _ADAM_BETA1, _ADAM_BETA2, _ADAM_EPSILON = 0.9, 0.999, 1e-8
 
 
 def peak_learning_rate(config: OptimizerConfig, global_batch: int) -> float:
-    """The learning rate after the warm-up, scaled linearly with the global batch where the recipe asks for it."""
+    """The learning rate after the warm-up, scaled linearly with the global batch if the config asks for it."""
     if config.reference_batch:
         return config.learning_rate * global_batch / config.reference_batch
     return config.learning_rate
@@ -55,10 +55,10 @@ class Optimizer:
     Args:
       strategy: under whose scope the variables were made.
       variables: trainable variables by name.
-      config: the recipe's optimizer section.
+      config: the optimizer section of the config.
       peak: learning rate after warm-up.
       total_steps: length of the schedule.
-      rate_scales: factor on the learning rate by variable name; 1 where absent.
+      rate_scales: factor on the learning rate by variable name; 1 for variables that are not in it.
     """
 
     def __init__(
@@ -92,13 +92,13 @@ class Optimizer:
         }
 
     def restart_averages(self) -> None:
-        """Lets the moving averages start from the weights as they are now."""
+        """Sets the moving averages to the current weights."""
         for name, average in self.averages.items():
             average.assign(self._variables[name])
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """The moving averages in place of the weights, where the recipe keeps averages."""
+        """A context in which the weights are the moving averages, if the config keeps averages."""
         kept = {name: self._variables[name].numpy() for name in self.averages}
         for name, average in self.averages.items():
             self._variables[name].assign(average.read_value())
@@ -120,7 +120,7 @@ class Optimizer:
         return learning_rate_at(step, self.config, self.peak, self.total_steps)
 
     def skip(self) -> None:
-        """Lets a step pass without an update; the schedule goes on."""
+        """Counts a step without an update, so that the schedule advances."""
         self.step.assign_add(1)
 
     @tf.autograph.experimental.do_not_convert
@@ -149,7 +149,7 @@ class Optimizer:
         self.step.assign_add(1)
 
     def _average(self, average: Any, variable: Any, count: tf.Tensor) -> None:
-        # A short memory at first, so that the average does not hold on to the random weights.
+        # The average forgets faster at first, so that the random initial weights do not stay in it.
         keep = tf.minimum(self.config.ema_decay, count / (count + 10.0))
         average.assign_sub((1.0 - keep) * (average - variable))
 

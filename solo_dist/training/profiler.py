@@ -18,11 +18,11 @@ class StepProfiler(contextlib.AbstractContextManager):
 
     Args:
       steps: FIRST:LAST, for example 10:15; empty: none.
-      folder: of TensorBoard; the profile comes into plugins/profile in it. Empty: this worker writes none, but cuts
-        its calls at the same steps as the one that does.
+      folder: of TensorBoard; the profile is written to plugins/profile in it. Empty: this worker writes no profile,
+        but ends its calls at the same steps as the worker that does.
 
     Raises:
-      ConfigError: where the steps are not such a pair.
+      ConfigError: the steps are not such a pair.
     """
 
     def __init__(self, steps: str, folder: str):
@@ -36,11 +36,11 @@ class StepProfiler(contextlib.AbstractContextManager):
         self._first, self._last = int(numbers[1]), int(numbers[2])
 
     def steps_ahead(self, step: int) -> list[int]:
-        """Numbers of steps from `step` to the events to come."""
+        """Numbers of steps from `step` to the start and to the end of the profile, if they are still ahead."""
         return [event - step for event in (self._first, self._last) if event > step]
 
     def update(self, step: int, wait: Callable[[], Any]) -> None:
-        """Starts or ends the profile where `step` finished steps call for it; `wait` returns when all are finished."""
+        """Starts or ends the profile if `step` is the one for it; `wait` waits for the device to finish all steps."""
         if self._running and step >= self._last:
             wait()
             self._stop()

@@ -1,8 +1,8 @@
 """One optimizer step as one TensorFlow function: fetch, count, accumulate, reduce, guard, apply.
 
-The gradient is that of the global batch whatever the number of replicas, workers and micro-batches: the numbers of
-positives of the whole batch are summed first, every micro-batch's loss is divided by these, and gradients are summed.
-Only the first and the last part communicate, so what lies between can be compiled by XLA.
+The gradient is that of the global batch, whatever the number of replicas, workers and micro-batches: the numbers of
+positives of the whole batch are summed first, the loss of every micro-batch is divided by them, and the gradients are
+summed. Replicas communicate before and after the gradients only, so XLA can compile the part in between.
 
 Per replica and step a batch of A*b images arrives (A accumulated micro-batches of b images). Shape legend: config.py.
 """
@@ -35,7 +35,7 @@ class Signals(NamedTuple):
     """What a call tells the training loop; reading a value waits for the call to finish."""
 
     requests: tf.Tensor
-    """float32 [2]: above 0 where any worker was asked to stop, or asks for a checkpoint; the same on every worker."""
+    """float32 [2]: above 0 if any worker was asked to stop, and if any asks for a checkpoint; the same everywhere."""
     nonfinite_run: tf.Tensor
     """int64: steps in a row that were not applied because loss or gradient was not finite."""
 
@@ -47,7 +47,7 @@ class TrainStep:
       strategy: the distribution strategy under whose scope model and optimizer were made.
       model: the built network.
       optimizer: updates the model's trainable variables.
-      config: the recipe.
+      config: the config of the run.
       micro_batch: b, images a replica processes at a time.
       accumulation: A, micro-batches an optimizer step.
       compile_scope: none, loss or step: what XLA compiles.
@@ -74,7 +74,7 @@ class TrainStep:
         self._make_state()
 
     def _make_state(self) -> None:
-        """Metric sums, guard, loss scale, and where more than one micro-batch is accumulated, one set of gradients."""
+        """Makes metric sums, guard, loss scale, and gradient sums if more than one micro-batch is accumulated."""
         with self._strategy.scope():
             make = lambda value, dtype, name: tf.Variable(value, dtype=dtype, trainable=False, name=name)  # noqa: E731
             names = ("steps", *(f"loss/{part}" for part in _LOSS_PARTS), "grad_norm", "targets/dropped_positives")
@@ -111,7 +111,7 @@ class TrainStep:
         Args:
           iterator: distributed iterator over the training batches.
           count: int32 scalar.
-          requests: float32 [2], 1 where this worker was asked to stop, and where it asks for a checkpoint.
+          requests: float32 [2], 1 if this worker was asked to stop, and 1 if it asks for a checkpoint.
         """
         agreed = tf.zeros([2])
         for _ in tf.range(count):
@@ -133,7 +133,7 @@ class TrainStep:
     def _fetch(self, iterator: Any) -> Any:
         """The next batch, and the time that was spent waiting for it."""
         clock = tf.timestamp
-        if self._config.runtime.deterministic:  # tf.timestamp refuses to run then; a call of Python a step is the price
+        if self._config.runtime.deterministic:  # then tf.timestamp raises; this clock costs a call into Python
             clock = functools.partial(tf.numpy_function, time.perf_counter, [], tf.float64)
         started = clock()
         with tf.control_dependencies([started]):
@@ -160,7 +160,7 @@ class TrainStep:
 
         def clear() -> None:
             for total in (*self._gradient_sums, self._loss_sums):
-                # Of tf.zeros TensorFlow would make constants, and keep a second set of the gradients' memory for them.
+                # tf.zeros would become constants, which hold as much memory as the gradients once more.
                 total.assign(tf.raw_ops.Empty(shape=total.shape, dtype=total.dtype, init=True))
 
         self._strategy.run(clear)
@@ -207,7 +207,7 @@ class TrainStep:
         return gradients, self._first(losses)
 
     def _guarded_apply(self, gradients: Any, losses: tf.Tensor, norm: tf.Tensor, counts: Any) -> None:
-        """Applies the update where loss and gradient are finite; otherwise only counts the step."""
+        """Applies the update if loss and gradient are finite; otherwise only counts the step."""
         finite = tf.math.is_finite(norm) & tf.reduce_all(tf.math.is_finite(losses))
         if finite:
             self._optimizer.apply(gradients, norm)
@@ -237,7 +237,7 @@ class TrainStep:
         return tf.nest.map_structure(lambda v: self._strategy.experimental_local_results(v)[0], value)
 
     def read_metrics(self) -> dict[str, float]:
-        """Means and counts since the last call, and starts them again. Waits for the device."""
+        """Means and counts since the last call, which sets them back to zero. Waits for the device."""
         sums = {name: float(self._first(variable)) for name, variable in self._sums.items()}
         for variable in self._sums.values():
             variable.assign(0.0)

@@ -1,7 +1,7 @@
-"""Evaluation during training, shared by all workers: each takes its part of the images, the chief scores.
+"""Evaluation during training, shared by all workers: each detects in its part of the images, the chief scores.
 
-Parts travel through files in the run directory, since results are lists of masks and not tensors. Between writing and
-reading lies one small collective, which also tells whether any worker broke off because it was asked to stop.
+The results of the parts are lists of masks, not tensors, and reach the chief as files in the run directory. One small
+collective lies between writing and reading; it also says whether any worker stopped early because it was asked to.
 """
 
 import json
@@ -75,7 +75,7 @@ class Validation:
         self,
         step: int,
         images: int,
-        go_on: Callable[[], bool],
+        may_continue: Callable[[], bool],
         any_worker: Callable[[bool], bool],
     ) -> dict[str, float] | None:
         """Evaluates at a step.
@@ -83,11 +83,11 @@ class Validation:
         Args:
           step: names the folder of the results.
           images: about how many images to take; 0: all.
-          go_on: called before each batch; False breaks off.
+          may_continue: called before each batch; False stops the evaluation.
           any_worker: a collective: whether its argument was True on any worker.
 
         Returns:
-          The metrics on the chief, an empty dict on other workers, None where any worker broke off.
+          The metrics on the chief, an empty dict on other workers, None if any worker stopped early.
         """
         evaluator = CocoEvaluator(self.manifest.annotations)
         batches = build_dataset(
@@ -97,13 +97,13 @@ class Validation:
             num_workers=self._num_workers,
             batch_size=self._batch_size,
         )
-        broken_off = False
+        stopped = False
 
         def until_stopped(batches: Iterable[Any]) -> Iterator[Any]:
-            nonlocal broken_off
+            nonlocal stopped
             for batch in batches:
-                if not go_on():
-                    broken_off = True
+                if not may_continue():
+                    stopped = True
                     return
                 yield batch
 
@@ -113,7 +113,7 @@ class Validation:
         folder = self._directory.evaluation(step)
         if self._worker:
             self._write_part(folder, evaluator)
-        if any_worker(broken_off):
+        if any_worker(stopped):
             return None
         if self._worker:
             return {}
@@ -128,7 +128,7 @@ class Validation:
         file_io.write(_part(folder, self._worker), json.dumps(part).encode())
 
     def _read_part(self, folder: str, worker: int) -> tuple[list[Result], list[int]]:
-        """The part of another worker, which is then removed."""
+        """Reads the part of another worker, then removes it."""
         part = json.loads(file_io.read(_part(folder, worker)))
         file_io.remove(_part(folder, worker))
         return part["results"], part["image_ids"]
