@@ -35,7 +35,7 @@ def _categories_of(match: Match) -> list[str]:
     """The names of a checkpoint's categories in the order of its columns; empty if nothing tells them."""
     folder = match.source.rstrip("/")
     if file_io.exists(f"{folder}/{COMMIT_FILE}"):
-        return [category["name"] for category in load_metadata(folder).get("categories", [])]
+        return [category["name"] for category in load_metadata(folder).categories or ()]
     coco = [str(category["name"]) for category in coco_categories()]
     columns = {array.shape[-1] for array in match.category_layer.values()}
     return coco if columns == {len(coco)} else []

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from solo_dist.weights.errors import WeightFileError
 from solo_dist.run.checkpoint import CheckpointMetadata, save_arrays
+from solo_dist.weights.errors import WeightFileError
 from solo_dist.weights.files import read_weights
 
 ARRAYS = {
