@@ -268,24 +268,35 @@ def ceiling_at_quarter_resolution(
       mask_threshold: of the pasted masks.
     """
     evaluator = CocoEvaluator(annotations)
-    coco = evaluator.ground_truth
+    coco, reduce = evaluator.ground_truth, _reducer(canvas)
     for image_id, image in coco.imgs.items():
         entries = [entry for entry in coco.imgToAnns[image_id] if not entry["iscrowd"]]
-        evaluator.add(_perfect_results(image, entries, canvas, mask_threshold), [image_id])
+        evaluator.add(_perfect_results(image, entries, reduce, mask_threshold), [image_id])
     return evaluator.metrics()
 
 
+def _reducer(canvas: tuple[int, int]) -> Any:
+    """Traced function: runs, their m, size int32 [2] -> bool [m,h,w] at a quarter, size on the canvas."""
+    column, pair = tf.TensorSpec([None], tf.int32), tf.TensorSpec([2], tf.int32)
+
+    @tf.autograph.experimental.do_not_convert
+    def reduce(instances: runs.Runs, count: tf.Tensor, original: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        geometry = transforms.whole_picture(original, canvas)
+        moved, _ = transforms.move_instances(instances, tf.zeros([count, 4]), original, geometry)
+        return unpack_bits(targets.reduced_masks(moved, count, canvas)), geometry.size
+
+    return tf.function(reduce, input_signature=[runs.Runs(*[column] * 4), tf.TensorSpec([], tf.int32), pair])
+
+
 def _perfect_results(
-    image: Mapping[str, Any], entries: list[dict[str, Any]], canvas: tuple[int, int], mask_threshold: float
+    image: Mapping[str, Any], entries: list[dict[str, Any]], reduce: Any, mask_threshold: float
 ) -> list[Result]:
     if not entries:
         return []
     original = (image["height"], image["width"])
-    geometry = transforms.whole_picture(tf.constant(original), canvas)
     instances = runs.from_numpy([runs.rle_to_runs(_rle_of(entry, original)) for entry in entries])
-    moved, _ = transforms.move_instances(instances, tf.zeros([len(entries), 4]), tf.constant(original), geometry)
-    quarter = unpack_bits(targets.reduced_masks(moved, len(entries), canvas)).numpy()
-    masks = paste_masks(quarter.astype(np.float32), tuple(geometry.size.numpy()), original, mask_threshold)
+    quarter, size = reduce(instances, len(entries), original)
+    masks = paste_masks(quarter.numpy().astype(np.float32), tuple(size.numpy()), original, mask_threshold)
     return [
         {"image_id": image["id"], "category_id": entry["category_id"], "score": 1.0, "segmentation": rle}
         for entry, rle in zip(entries, encode_masks(masks), strict=True)
@@ -307,15 +318,14 @@ def _indexed(coco: dict[str, Any]) -> COCO:
 
 
 def _loaded(ground_truth: COCO, results: list[Result]) -> COCO:
-    """As COCO.loadRes for masks, with one call into C for all of them instead of two for each."""
-    masks = [result["segmentation"] for result in results]
-    areas, boxes = coco_mask.area(masks).tolist(), coco_mask.toBbox(masks).tolist()
+    """As COCO.loadRes for masks, without boxes, and with one call into C for all areas."""
+    areas = coco_mask.area([result["segmentation"] for result in results]).tolist()
     loaded = COCO()
     loaded.dataset = {key: ground_truth.dataset[key] for key in ("images", "categories")}
     # New entries, as the evaluation writes into them; results.json must not have these fields.
     loaded.dataset["annotations"] = [
-        result | {"id": number, "area": area, "bbox": box, "iscrowd": 0}
-        for number, (result, area, box) in enumerate(zip(results, areas, boxes, strict=True), start=1)
+        result | {"id": number, "area": area, "iscrowd": 0}
+        for number, (result, area) in enumerate(zip(results, areas, strict=True), start=1)
     ]
     loaded.createIndex()
     return loaded

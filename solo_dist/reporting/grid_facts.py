@@ -12,7 +12,7 @@ from solo_dist.data import transforms
 from solo_dist.masks import rle as runs
 from solo_dist.solo import targets
 
-_IMAGES = 100
+_IMAGES = 500
 """Most images that the effect of denser grids is counted on."""
 _DENSER = 1.5
 
@@ -42,34 +42,38 @@ def compare_grids(annotations: Mapping[str, Any], canvas: tuple[int, int], grid:
         if entry["image_id"] in chosen and not entry.get("iscrowd", 0):
             entries.setdefault(entry["image_id"], []).append(entry)
     sizes = {image["id"]: (image["height"], image["width"]) for image in annotations["images"]}
-    counts = np.zeros((2, 4), int)
+    grids = (grid, denser)
+    counts = [np.zeros(4, int) for _ in grids]
+    assign = _assigner(canvas, grids)
     for image_id, mine in entries.items():
-        instances = _on_canvas(mine, sizes[image_id], canvas)
-        for row, other in zip(counts, (grid, denser), strict=True):
-            row += _count(*instances, canvas, other)
-    return [GridCounts(tuple(g.sizes), *map(int, row)) for g, row in zip((grid, denser), counts, strict=True)]
+        size = sizes[image_id]
+        masks = [runs.rle_to_runs(runs.segmentation_to_rle(e["segmentation"], *size)) for e in mine]
+        positives = assign(runs.from_numpy(masks), len(mine), size)
+        for row, other, (cell, instance) in zip(counts, grids, positives, strict=True):
+            row += _count(cell.numpy(), instance.numpy(), len(mine), other.num_cells)
+    return [GridCounts(tuple(g.sizes), *map(int, row)) for g, row in zip(grids, counts, strict=True)]
 
 
-def _on_canvas(
-    entries: Sequence[Mapping[str, Any]], size: tuple[int, int], canvas: tuple[int, int]
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Boxes [m,4], mass centres [m,2] and areas [m] of instances on the canvas."""
-    geometry = transforms.whole_picture(tf.constant(size), canvas)
-    masks = runs.from_numpy([runs.rle_to_runs(runs.segmentation_to_rle(e["segmentation"], *size)) for e in entries])
-    moved, boxes = transforms.move_instances(masks, runs.tight_boxes(masks, len(entries)), tf.constant(size), geometry)
-    centers, areas = targets.mass_centers(moved, len(entries))
-    return boxes, centers, areas
+def _assigner(canvas: tuple[int, int], grids: Sequence[GridConfig]) -> Any:
+    """Traced function: runs, their m, size int32 [2] -> cells and instances of the positives on each grid."""
+    column, pair = tf.TensorSpec([None], tf.int32), tf.TensorSpec([2], tf.int32)
+
+    @tf.autograph.experimental.do_not_convert
+    def assign(masks: runs.Runs, count: tf.Tensor, size: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        geometry = transforms.whole_picture(size, canvas)
+        moved, boxes = transforms.move_instances(masks, runs.tight_boxes(masks, count), size, geometry)
+        centers, areas = targets.mass_centers(moved, count)
+        categories = tf.zeros([count], tf.int32)
+        found = [targets.assign_positives(boxes, categories, centers, areas > 0, canvas, grid) for grid in grids]
+        return [(positives.cell, positives.instance) for positives in found]
+
+    return tf.function(assign, input_signature=[runs.Runs(*[column] * 4), tf.TensorSpec([], tf.int32), pair])
 
 
-def _count(
-    boxes: tf.Tensor, centers: tf.Tensor, areas: tf.Tensor, canvas: tuple[int, int], grid: GridConfig
-) -> np.ndarray:
+def _count(cell: np.ndarray, instance: np.ndarray, instances: int, num_cells: int) -> np.ndarray:
     """Instances; colliding, lost, without positives."""
-    categories = tf.zeros([len(boxes)], tf.int32)
-    positives = targets.assign_positives(boxes, categories, centers, areas > 0, canvas, grid)
-    cell, instance = positives.cell.numpy(), positives.instance.numpy()
-    owner = np.full(grid.num_cells, -1)
+    owner = np.full(num_cells, -1)
     np.maximum.at(owner, cell, instance)
-    before = np.bincount(instance, minlength=len(boxes))
-    after = np.bincount(instance[owner[cell] == instance], minlength=len(boxes))
-    return np.array([len(boxes), (after < before).sum(), ((after == 0) & (before > 0)).sum(), (before == 0).sum()])
+    before = np.bincount(instance, minlength=instances)
+    after = np.bincount(instance[owner[cell] == instance], minlength=instances)
+    return np.array([instances, (after < before).sum(), ((after == 0) & (before > 0)).sum(), (before == 0).sum()])

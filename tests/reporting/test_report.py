@@ -1,6 +1,7 @@
 """The report of a run, from its files: what is on the page, and what it says when something is missing."""
 
 import csv
+import dataclasses
 import html
 import io
 import json
@@ -18,6 +19,7 @@ from solo_dist.inference.coco_metrics import load_annotations
 from solo_dist.inference.predict_files import best_threshold
 from solo_dist.reporting import galleries, result_files, sections
 from solo_dist.reporting.analysis import analyse
+from solo_dist.reporting.grid_facts import compare_grids
 from solo_dist.reporting.page import render
 from solo_dist.reporting.report import write_report
 from solo_dist.reporting.run_files import read_run
@@ -39,7 +41,7 @@ def shards(tmp_path_factory):
 
 
 def results_of(annotations):
-    """The true masks, every third under another name, with scores that fall; and one mask of nothing."""
+    """The true masks, every third under another name; a mask of nothing; the first under its own name too."""
     categories = [category["id"] for category in annotations["categories"]]
     results = []
     for number, entry in enumerate(annotations["annotations"]):
@@ -51,7 +53,8 @@ def results_of(annotations):
     corner = np.zeros((128, 128), bool)
     corner[:3, :3] = True
     nothing = {"image_id": annotations["images"][0]["id"], "segmentation": encode(corner)}
-    return [*results, {**nothing, "category_id": categories[0], "score": 0.2}]
+    again = {**results[0], "category_id": annotations["annotations"][0]["category_id"], "score": 0.85}
+    return [*results, again, {**nothing, "category_id": categories[0], "score": 0.2}]
 
 
 @pytest.fixture
@@ -88,6 +91,18 @@ def check_page(path):
     return [a or b for a, b in ids], html.unescape(re.sub(r"<[^>]+>", " ", body))
 
 
+def test_grids_are_counted_as_the_shard_tool_does(shards):
+    manifest = load_manifest(shards)
+    annotations = load_annotations(manifest.annotations)
+    now, denser = compare_grids(annotations, manifest.canvas, dataclasses.replace(GRID, sizes=(6, 4)))
+    assert (denser.sizes, now.instances) == ((9, 6), manifest.num_instances)
+    assert now.colliding >= denser.colliding
+    now, _ = compare_grids(annotations, manifest.canvas, GRID)
+    counts = manifest.statistics
+    stored = (manifest.num_instances, counts["colliding"], counts["lost"], counts["without_positives"])
+    assert (now.instances, now.colliding, now.lost, now.without_positives) == stored
+
+
 def csv_rows(path):
     return list(csv.DictReader(io.StringIO(path.read_text())))
 
@@ -95,6 +110,7 @@ def csv_rows(path):
 def test_the_report_of_a_run(run):
     path = write_report(str(run), speed=False)
     parts, text = check_page(path)
+    assert "found under another name" in text
     assert parts == ["quality", "categories", "threshold", "errors", "confusion", "images", "training", "grid", "run"]
     assert "Weakest category" in text and "longer training would probably help" in text
     for name in result_files.FILES:
@@ -102,7 +118,7 @@ def test_the_report_of_a_run(run):
     report = json.loads((run / "report" / "report.json").read_text())
     evaluation = report["evaluation"]
     assert report["missing"] == []
-    assert evaluation["detections"] == evaluation["instances"] + 1
+    assert evaluation["detections"] == evaluation["instances"] + 2
     # Every true mask was detected, every third of them under a wrong name.
     assert evaluation["errors"]["number"]["category"] == -(-evaluation["instances"] // 3)
     assert evaluation["errors"]["ap50_after_mending"]["category"] == pytest.approx(1.0)
