@@ -3,7 +3,8 @@
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE
-from solo_dist.inference.detector import Detector, letterbox
+from solo_dist.data.geometry import letterbox
+from solo_dist.inference.detector import Detector
 from solo_dist.storage import file_io
 
 
