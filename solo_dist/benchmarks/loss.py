@@ -72,7 +72,7 @@ def _sparse_loss(cells: np.ndarray, random: np.random.Generator) -> Callable[[tf
     weight = 1 / cells.size
     return lambda features, kernels: mask_dice_sum(
         MaskMap(0, MASK_STRIDE, (features,), (kernels,)), positives, instances, masks, weight
-    )
+    ).loss
 
 
 def _dense_loss(cells: np.ndarray) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:

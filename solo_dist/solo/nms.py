@@ -9,6 +9,9 @@ import tensorflow as tf
 
 from solo_dist.config import GridConfig
 
+SAME_INSTANCE = 0.5
+"""IoU above which two masks are taken for one instance, as in the loosest AP of COCO: masks of two instances in one
+image do not overlap."""
 _WORDS_PER_STEP = 16
 
 
@@ -40,12 +43,8 @@ def matrix_nms(masks: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor, kerne
     Returns:
       float32 [T], finite.
     """
-    common = mask_intersections(masks)
-    areas = tf.linalg.diag_part(common)
-    union = areas[:, None] + areas[None, :] - common
     above = tf.range(masks.shape[0])[:, None] < tf.range(masks.shape[0])[None, :]
-    overlapping = above & (categories[:, None] == categories[None, :]) & (common > 0)
-    iou = tf.where(overlapping, common / tf.maximum(union, 1.0), 0.0)
+    iou = tf.where(above & (categories[:, None] == categories[None, :]), mask_ious(masks), 0.0)
     # What has itself been overlapped by still higher ones decays others less: divided by its own decay.
     covered = tf.reduce_max(iou, axis=0)[:, None]
     if kernel == "gaussian":
@@ -55,6 +54,42 @@ def matrix_nms(masks: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor, kerne
         # and takes the others to 0; those must not raise what they overlap, which a tiny divisor ensures.
         decay = (1.0 - iou) / tf.maximum(1.0 - covered, 1e-7)
     return scores * tf.reduce_min(decay, axis=0)
+
+
+def keep_one_category(masks: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    """Scores, 0 for what labels an instance a second time: greedy NMS between categories.
+
+    A mask is dropped if its IoU with a mask of another category and a higher score, which is not dropped itself, is
+    above SAME_INSTANCE. Found for all masks at once, again and again until nothing changes (Cluster-NMS, Zheng et al.
+    2020): round r is right for the r best, so the result is that of taking masks one by one.
+
+    Args:
+      masks: uint8 [T,P/8], bits of binary masks, in any order.
+      categories: int32 [T].
+      scores: float32 [T].
+
+    Returns:
+      float32 [T].
+    """
+    place = tf.argsort(tf.argsort(scores, direction="DESCENDING", stable=True))
+    better = (place[:, None] < place[None, :]) & (scores > 0)[:, None]
+    drops = better & (categories[:, None] != categories[None, :]) & (mask_ious(masks) > SAME_INSTANCE)
+
+    def body(kept, changed):
+        del changed
+        now = ~tf.reduce_any(drops & kept[:, None], axis=0)
+        return now, tf.reduce_any(now != kept)
+
+    kept, _ = tf.while_loop(lambda kept, changed: changed, body, (scores > 0, True))
+    return tf.where(kept, scores, 0.0)
+
+
+def mask_ious(masks: tf.Tensor) -> tf.Tensor:
+    """IoU of all pairs of masks uint8 [T,P/8] of bits -> float32 [T,T]; 0 if both are empty."""
+    common = mask_intersections(masks)
+    areas = tf.linalg.diag_part(common)
+    union = areas[:, None] + areas[None, :] - common
+    return common / tf.maximum(union, 1.0)
 
 
 @tf.function(jit_compile=True)

@@ -15,7 +15,7 @@ from solo_dist.config import GridConfig, ModelConfig, PostprocessConfig
 from solo_dist.solo.candidates import find_candidates
 from solo_dist.solo.family import find_member
 from solo_dist.solo.mask_map import MaskMap
-from solo_dist.solo.nms import matrix_nms, points_nms
+from solo_dist.solo.nms import keep_one_category, matrix_nms, points_nms
 
 
 def detect(outputs: Mapping[str, tf.Tensor], model: ModelConfig, config: PostprocessConfig) -> dict[str, tf.Tensor]:
@@ -53,6 +53,8 @@ def _detect_image(
     found = find_candidates(scores, maps, grid, config)
     decayed = matrix_nms(found.masks, found.categories, found.scores, config.nms_kernel, config.nms_sigma)
     decayed = tf.where((decayed >= config.update_threshold) & (found.scores > 0), decayed, 0.0)
+    if config.one_category:
+        decayed = keep_one_category(found.masks, found.categories, decayed)
     short = max(0, config.max_detections - config.max_candidates)
     best, order = tf.math.top_k(decayed, config.max_detections - short)
     best, order = tf.pad(best, [[0, short]]), tf.pad(order, [[0, short]])

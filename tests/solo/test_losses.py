@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from solo_dist.config import GridConfig, LossConfig, ModelConfig
-from solo_dist.solo import losses
+from solo_dist.solo import focal, losses
 from solo_dist.solo.mask_map import MaskMap
 
 GRID = GridConfig()
@@ -41,7 +41,7 @@ def single_image_dice(logits, target, **kwargs):
     cells = tf.range(count)[None]
     with tf.GradientTape() as tape:
         tape.watch(features)
-        loss = losses.mask_dice_sum(one_map(features, kernels), cells, cells, tf.constant(pack(target)[None]))
+        loss = losses.mask_dice_sum(one_map(features, kernels), cells, cells, tf.constant(pack(target)[None])).loss
     gradient = tape.gradient(loss, features)
     return float(loss), gradient.numpy()[0].transpose(2, 0, 1)
 
@@ -67,9 +67,9 @@ def test_focal_is_the_official_one(golden):
     grid = tf.constant(vector["labels"].astype(np.int32) - 1)  # quirk 12
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        loss = losses.focal_loss_sum(logits, grid, 0.25, 2.0) / float(vector["avg_factor"])
+        loss = focal.focal_loss_sum(logits, grid, 0.25, 2.0) / float(vector["avg_factor"])
     assert relative(loss, vector["loss"]) <= 1e-5
-    assert relative(losses.focal_loss(logits, grid, 0.25, 2.0), vector["elementwise_f64"]) <= 1e-6
+    assert relative(focal.focal_loss(logits, grid, 0.25, 2.0), vector["elementwise_f64"]) <= 1e-6
     assert relative(tape.gradient(loss, logits), vector["grad_logits"]) <= 1e-4
 
 
@@ -77,7 +77,7 @@ def test_focal_is_finite_for_extreme_logits():
     logits = tf.constant([[-1e4, 1e4], [1e4, -1e4], [0.0, 200.0]])
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        loss = losses.focal_loss_sum(logits, tf.constant([0, -1, 1]), 0.25, 2.0)
+        loss = focal.focal_loss_sum(logits, tf.constant([0, -1, 1]), 0.25, 2.0)
     assert np.isfinite(loss) and np.isfinite(tape.gradient(loss, logits)).all()
 
 
@@ -247,7 +247,7 @@ def test_mask_loss_and_gradients_equal_one_mask_at_a_time(case, jit):
         with tf.GradientTape() as tape:
             tape.watch(factors)
             mine = one_map(*factors, first_cell=mask_map.first_cell, stride=mask_map.stride)
-            loss = losses.mask_dice_sum(mine, batch["positive_cell"], batch["positive_instance"], packed, 0.25)
+            loss = losses.mask_dice_sum(mine, batch["positive_cell"], batch["positive_instance"], packed, 0.25).loss
         return loss, tape.gradient(loss, factors)
 
     loss, gradients = loss_and_gradients(*factors)
@@ -275,7 +275,7 @@ def test_reduced_precision_outputs_give_a_float32_loss(dtype):
     with tf.GradientTape() as tape:
         tape.watch([features, kernels])
         arguments = batch["positive_cell"], batch["positive_instance"], batch["masks"]
-        loss = losses.mask_dice_sum(one_map(features, kernels), *arguments) / 1e6
+        loss = losses.mask_dice_sum(one_map(features, kernels), *arguments).loss / 1e6
         scaled = loss * scale
     assert loss.dtype == tf.float32
     assert relative(loss, dense_dice_sum(one_map(features, kernels), batch) / 1e6) <= 1e-5
@@ -283,7 +283,7 @@ def test_reduced_precision_outputs_give_a_float32_loss(dtype):
     gradients = tape.gradient(scaled, [features, kernels])
     with tf.GradientTape() as tape:
         tape.watch(wide)
-        loss = losses.mask_dice_sum(one_map(*wide), *arguments) / 1e6 * scale
+        loss = losses.mask_dice_sum(one_map(*wide), *arguments).loss / 1e6 * scale
     for value, wanted in zip(gradients, tape.gradient(loss, wide), strict=True):
         assert value.dtype == dtype
         assert relative(tf.cast(value, tf.float32), tf.convert_to_tensor(wanted).numpy()) <= 1e-2
@@ -326,7 +326,7 @@ COUNT_COMPILATIONS = """
 import sys
 import numpy as np
 import tensorflow as tf
-from solo_dist.solo import losses
+from solo_dist.solo import focal, losses
 from solo_dist.config import LossConfig
 from tests.solo.test_losses import SMALL_MODEL, random_case
 
