@@ -70,9 +70,9 @@ def _sparse_loss(cells: np.ndarray, random: np.random.Generator) -> Callable[[tf
     masks = tf.constant(random.integers(0, 256, [BATCH, INSTANCES, SIDE, SIDE // 8]), tf.uint8)
     positives = tf.constant(cells)
     weight = 1 / cells.size
-    return lambda features, kernels: mask_dice_sum(
-        MaskMap(0, MASK_STRIDE, (features,), (kernels,)), positives, instances, masks, weight
-    ).loss
+    return lambda features, kernels: (
+        mask_dice_sum(MaskMap(0, MASK_STRIDE, (features,), (kernels,)), positives, instances, masks, weight).loss
+    )
 
 
 def _dense_loss(cells: np.ndarray) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:

@@ -58,6 +58,38 @@ def test_linear_matrix_nms_of_identical_masks_is_finite():
     np.testing.assert_allclose(found, [0.9, 0, 0, 0.6 * 2 / 3], atol=1e-6)
 
 
+def slow_keep_one_category(masks, categories, scores):
+    """Greedy: masks one by one, best first, dropped if a kept one of another category overlaps them by IoU > 0.5."""
+    kept = []
+    for i in np.argsort(-scores, kind="stable"):
+        if scores[i] <= 0:
+            continue
+        same = [
+            j
+            for j in kept
+            if categories[j] != categories[i] and (masks[i] & masks[j]).sum() > 0.5 * (masks[i] | masks[j]).sum()
+        ]
+        if not same:
+            kept.append(i)
+    return np.where(np.isin(np.arange(len(scores)), kept), scores, 0)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_one_category_is_that_of_the_greedy_choice(seed, jit):
+    """Boxes on one line that are shifted little by little, so that long chains of overlaps arise."""
+    rng = np.random.default_rng(seed)
+    starts = rng.integers(0, 60, 80)
+    masks = (np.arange(128) >= starts[:, None]) & (np.arange(128) < starts[:, None] + rng.integers(20, 40, [80, 1]))
+    categories, scores = rng.integers(0, 3, 80).astype(np.int32), np.round(rng.random(80), 1).astype(np.float32)
+    scores[rng.random(80) < 0.2] = 0
+    expected = slow_keep_one_category(masks, categories, scores)
+    assert 0 < np.count_nonzero(expected) < np.count_nonzero(scores)
+    packed = tf.constant(np.packbits(masks, axis=1))
+    keep = tf.function(nms.keep_one_category, jit_compile=jit, autograph=False)
+    np.testing.assert_array_equal(keep(packed, tf.constant(categories), tf.constant(scores)), expected)
+
+
 @pytest.mark.parametrize("count, pixels", [(1, 8), (13, 4000), (70, 16 * 64 * 3 + 8)])
 def test_intersections_are_exact(count, pixels):
     masks = np.random.default_rng(0).integers(0, 2, [count, pixels]).astype(np.uint8)
