@@ -213,7 +213,7 @@ class ModelConfig:
     shared_tower: bool = False
     """Category and kernel come from the same convolutions, those of the kernel branch: half the time of the head."""
     head_init: str = choice("normal", "he")
-    """Start of the heads' hidden convolutions: normal, of deviation 0.01 (official), or he, which keeps the variance."""
+    """Start of the heads' hidden convolutions: normal, of deviation 0.01 (official), or he, which keeps variances."""
 
 
 @dataclasses.dataclass

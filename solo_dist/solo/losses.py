@@ -132,7 +132,7 @@ def mask_dice_sum(
 
 @tf.custom_gradient
 def _dice_sum(weights, instance, packed, *factors):
-    """Of weights, instance [B,K], packed [B,M,h,w/8], A features [B,h,w,E], A kernels [B,K,E] -> loss [], dice [B,K]."""
+    """Of weights, instance [B,K], packed [B,M,h,w/8], features [B,h,w,E], kernels [B,K,E] -> loss [], dice [B,K]."""
     features, kernels = factors[: len(factors) // 2], factors[len(factors) // 2 :]
     height, width = features[0].shape[1:3]
     pixels = [tf.cast(tf.reshape(x, [-1, height * width, x.shape[3]]), tf.float32) for x in features]
