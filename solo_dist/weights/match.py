@@ -114,7 +114,7 @@ def _place(name: str, array: np.ndarray, shape: tuple[int, ...], match: Match) -
 
 
 def _ours(arrays: Mapping[str, np.ndarray]) -> weight_names.Translation | None:
-    """Our own checkpoints: model/NAME_OF_THE_MODEL/..., where a moving average takes the place of the last weights."""
+    """Our own checkpoints: model/NAME_OF_THE_MODEL/...; the moving average, if there is one, replaces the last weights."""
     if not any(name.startswith("model/") for name in arrays):
         return None
     found: dict[str, np.ndarray] = {}
