@@ -16,7 +16,7 @@ ROOMS: dict[str, set[str]] = {
     "__main__": {"distributed"},
     "train": {"training", "data", "run", "cli", "distributed", "recipes", "config", "errors"},
     "evaluate": {"reporting", "inference", "data", "cli", "errors"},
-    "predict": {"inference", "weights", "cli", "recipes", "errors"},
+    "predict": {"inference", "cli"},
     "export": {"inference", "cli"},
     "commands": {
         "benchmarks",
@@ -45,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
     "cli": {"storage", "distributed", "recipes", "config", "errors"},
     "solo": {"models", "masks", "config", "errors"},
     "storage": {"errors"},
-    "models": {"config", "errors"},
+    "models": {"masks", "config", "errors"},
     "distributed": {"errors"},
     "recipes": {"config", "errors"},
     "viz": set(),

@@ -1,7 +1,5 @@
 """Prediction, evaluation and export from a run directory, through the command line as a user has it."""
 
-import gzip
-import hashlib
 import json
 import os
 import subprocess
@@ -13,6 +11,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 from pycocotools import mask as coco_mask
+from tensorflow.core.protobuf import saved_model_pb2
 
 from solo_dist.config import BackboneConfig, Config, DataConfig, GridConfig, ModelConfig, PostprocessConfig
 from solo_dist.data import transforms
@@ -146,6 +145,19 @@ def test_exported_model_finds_what_prediction_finds(detector, tmp_path):
         assert (exported["masks"][0].numpy() != found.masks).mean() < 1e-4
 
 
+@pytest.mark.parametrize("choice, compiled", [("auto", False), ("none", False), ("loss", True)])
+def test_exported_model_holds_nothing_for_xla_unless_the_recipe_says_so(workdir, tmp_path, choice, compiled):
+    """TensorFlow Serving, for one, cannot run what XLA must compile."""
+    config = tiny_config()
+    config.runtime.compile = choice
+    saved_model.export_detector(inference.load_detector(workdir, "latest", config), str(tmp_path / "saved"))
+    model = saved_model_pb2.SavedModel.FromString((tmp_path / "saved" / "saved_model.pb").read_bytes())
+    functions = model.meta_graphs[0].graph_def.library.function
+    must = [f.signature.name for f in functions if f.attr["_XlaMustCompile"].b]
+    must += [n.name for f in functions for n in f.node_def if n.attr["_XlaMustCompile"].b]
+    assert bool(must) == compiled, must
+
+
 def test_exported_model_of_a_picture_without_instances(tmp_path, workdir):
     config = tiny_config()
     config.postprocess.score_threshold = 1.0
@@ -242,33 +254,3 @@ def test_pictures_are_not_replaced_by_their_overlays(detector, tmp_path):
 def test_pattern_without_a_match_is_named(tmp_path):
     with pytest.raises(UserError, match="nothing_here"):
         predict_files.find_pictures(f"{tmp_path}/nothing_here*.jpg")
-
-
-def test_a_published_model_needs_no_run(tmp_path, file_server, cache, write_pth):
-    """The names and shapes of mmdetection's smallest model, from a local server, over a photo-sized image."""
-    lists = gzip.decompress((ROOT / "tests" / "golden" / "mmdet3_state_dict_keys.json.gz").read_bytes())
-    shapes = json.loads(lists)["solov2-light_r18_fpn_ms-3x_coco"]["state_dict"]
-    generator = np.random.default_rng(0)
-    content = write_pth({name: generator.uniform(0, 0.1, shape).astype(np.float32) for name, shape in shapes})
-    name = f"light-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    (file_server.folder / name).write_bytes(content)
-    PIL.Image.fromarray(noise(120, 160)).save(tmp_path / "photo.png")
-    outputs = (f"--images={tmp_path}/photo.png", f"--output={tmp_path}/out")
-    model = f"--model={file_server.url}/{name}"
-    done = run_program("solo_dist.predict", "--config=solov2_light_448_r18_fpn_3x", model, *outputs)
-    assert done.returncode == 0, done.stderr
-    assert f"downloading {file_server.url}/{name} to {cache}" in done.stderr and (cache / name).exists()
-    assert (tmp_path / "out" / "photo.jpg").exists()
-    assert f"in 1 pictures, from {file_server.url}/{name}" in done.stdout
-
-
-def test_without_network_a_published_model_says_where_its_file_belongs(tmp_path, cache, monkeypatch):
-    PIL.Image.fromarray(noise(12, 16)).save(tmp_path / "photo.png")
-    monkeypatch.setenv("SOLO_DIST_MMDET_URL", "http://127.0.0.1:9")
-    outputs = (f"--images={tmp_path}/photo.png", f"--output={tmp_path}/out")
-    done = run_program("solo_dist.predict", "--model=mmdet:solov2_light_r18_fpn_3x", *outputs)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    file = "solov2_light_r18_fpn_3x_coco_20220511_083717-75fa355b.pth"
-    assert f"get {file} elsewhere and put it at {cache}/{file}" in done.stderr
-    done = run_program("solo_dist.predict", *outputs)
-    assert done.returncode == 2 and "give --workdir=RUN" in done.stderr
