@@ -38,6 +38,11 @@ def _check_short_sides(option: str, sides: Any) -> None:
         raise ConfigError(f"{option}={sides} must be lengths, for example 640,800; () for none.")
 
 
+def _check_stages(option: str, numbers: Any) -> None:
+    if numbers and not (len(numbers) == 4 and all(isinstance(number, int) and number > 0 for number in numbers)):
+        raise ConfigError(f"{option}={numbers} must be four positive numbers, for example 1,2,2,1; () for none.")
+
+
 def _check_cache_dir(option: str, folder: str) -> None:
     if "://" in folder:
         raise ConfigError(f"{option}={folder} must be a folder on a local disk.")
@@ -157,6 +162,14 @@ class BackboneConfig:
     """'' for random, 'imagenet', or a weight file or checkpoint folder (see solo-dist import-weights)."""
     width: int = bounded(64, at_least=1)
     """Channels of the stem of the resnets."""
+    widths: tuple[int, ...] = checked((), _check_stages)
+    """Channels of the four stages of a resnet; (): width, and twice as many from each stage to the next."""
+    blocks: tuple[int, ...] = checked((), _check_stages)
+    """Residual blocks of the four stages of a resnet; (): as many as its name says."""
+    avg_down: bool = False
+    """The shortcuts that step in a resnet average 2x2 pixels, not take every other one (ResNet-D, He et al. 2019)."""
+    zero_init_residual: bool = True
+    """Residual branches of a resnet start at 0, by the scale of their last normalisation: good for deep networks."""
     norm: str = choice("frozen_batch", "batch", "sync_batch", "group")
     """frozen_batch (stored statistics, trainable scale and shift), batch, sync_batch or group."""
     frozen_stages: int = bounded(1, at_least=-1, at_most=4)
@@ -181,6 +194,8 @@ class ModelConfig:
     grid: GridConfig = dataclasses.field(default_factory=GridConfig)
     fpn_channels: int = bounded(256, at_least=1)
     """Channels of the pyramid."""
+    fpn_p2_conv: bool = True
+    """P2 has an output convolution like the other levels of the pyramid; it is the costliest of them."""
     head_channels: int = bounded(512, at_least=1)
     """Channels of the category and kernel branches."""
     head_convs: int = bounded(4, at_least=1, at_most=7)
@@ -195,6 +210,10 @@ class ModelConfig:
     """Give x, y coordinate channels to the kernel branch and the mask-feature branch."""
     norm_groups: int = bounded(32, at_least=1)
     """Groups of GroupNorm in the heads."""
+    shared_tower: bool = False
+    """Category and kernel come from the same convolutions, those of the kernel branch: half the time of the head."""
+    head_init: str = choice("normal", "he")
+    """Start of the heads' hidden convolutions: normal, of deviation 0.01 (official), or he, which keeps variances."""
 
 
 @dataclasses.dataclass
@@ -205,6 +224,8 @@ class LossConfig:
     mask_weight: float = bounded(3.0, at_least=0)
     focal_alpha: float = bounded(0.25, at_least=0, at_most=1)
     focal_gamma: float = bounded(2.0, at_least=0)
+    score_target: str = choice("one", "dice", "iou")
+    """Target of the score at a positive: one (official), or dice or iou of its predicted mask (quality focal loss)."""
 
 
 @dataclasses.dataclass
@@ -296,6 +317,8 @@ class PostprocessConfig:
     nms_sigma: float = bounded(2.0, above=0)
     update_threshold: float = bounded(0.05, at_least=0, at_most=1)
     """Least score after the decay."""
+    one_category: bool = False
+    """Each instance has one label, the best: masks that overlap by more than half across categories are dropped."""
     max_detections: int = bounded(100, at_least=1)
 
 

@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> None:
     from solo_dist.distributed.precision import set_determinism, set_precision
     from solo_dist.distributed.strategy import build_strategy, describe
     from solo_dist.distributed.watchdog import Watchdog
-    from solo_dist.distributed.xla_log import start_xla_quietly
+    from solo_dist.distributed.xla import start_xla_quietly
 
     # From here on this worker can wait for others.
     with Watchdog(config.runtime.watchdog_minutes * 60) as watchdog:

@@ -45,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
     "cli": {"storage", "distributed", "recipes", "config", "errors"},
     "solo": {"models", "masks", "config", "errors"},
     "storage": {"errors"},
-    "models": {"config", "errors"},
+    "models": {"masks", "config", "errors"},
     "distributed": {"errors"},
     "recipes": {"config", "errors"},
     "viz": set(),

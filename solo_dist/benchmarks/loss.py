@@ -70,8 +70,8 @@ def _sparse_loss(cells: np.ndarray, random: np.random.Generator) -> Callable[[tf
     masks = tf.constant(random.integers(0, 256, [BATCH, INSTANCES, SIDE, SIDE // 8]), tf.uint8)
     positives = tf.constant(cells)
     weight = 1 / cells.size
-    return lambda features, kernels: mask_dice_sum(
-        MaskMap(0, MASK_STRIDE, (features,), (kernels,)), positives, instances, masks, weight
+    return lambda features, kernels: (
+        mask_dice_sum(MaskMap(0, MASK_STRIDE, (features,), (kernels,)), positives, instances, masks, weight).loss
     )
 
 

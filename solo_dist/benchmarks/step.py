@@ -11,9 +11,9 @@ from collections.abc import Callable
 from solo_dist import recipes
 from solo_dist.benchmarks.timing import Options, alternate, ratio, report, yardstick
 from solo_dist.benchmarks.training import make_step
+from solo_dist.distributed.xla import compile_scope
 from solo_dist.models.description import describe
 from solo_dist.solo.network import build_model
-from solo_dist.training.step import compile_scope
 
 CANVAS, CATEGORIES = (512, 512), 80
 PASSES = 3
@@ -28,7 +28,7 @@ def run(options: Options) -> dict[str, float]:
     parts = describe(build_model(config.model, CANVAS), CANVAS)
     multiply_adds = PASSES * sum(part.multiply_adds for part in parts)
     cases: dict[str, Callable[[], object]] = {"unit": yardstick()}
-    default = compile_scope(config.runtime)
+    default = compile_scope(config.runtime.compile)
     for scope in {"none": 0, "loss": 0, default: 0}:
         runtime = dataclasses.replace(config.runtime, compile=scope)
         cases[scope] = make_step(dataclasses.replace(config, runtime=runtime), 1)

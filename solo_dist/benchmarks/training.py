@@ -8,11 +8,12 @@ import tensorflow as tf
 
 from solo_dist.config import Config
 from solo_dist.distributed.precision import set_precision
+from solo_dist.distributed.xla import compile_scope
 from solo_dist.masks import rle
 from solo_dist.solo import targets
 from solo_dist.solo.network import build_model
 from solo_dist.training.optim import Optimizer
-from solo_dist.training.step import TrainStep, compile_scope
+from solo_dist.training.step import TrainStep
 
 INSTANCES = 10
 
@@ -32,7 +33,7 @@ def make_step(config: Config, micro_batch: int, accumulation: int = 1) -> Callab
         model = build_model(config.model, config.data.canvas, config.train.recompute)
     variables = {variable.path: variable.value for variable in model.trainable_variables}
     optimizer = Optimizer(strategy, variables, config.optimizer, config.optimizer.learning_rate, config.train.steps)
-    scope = compile_scope(config.runtime)
+    scope = compile_scope(config.runtime.compile)
     step = TrainStep(strategy, model, optimizer, config, micro_batch, accumulation, scope)
     batch = make_batch(config, micro_batch * accumulation)
     data = tf.data.Dataset.from_tensors({name: tf.constant(value) for name, value in batch.items()}).repeat()

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from solo_dist.config import Config, ModelConfig, PostprocessConfig
+from solo_dist.config import Config, PostprocessConfig
 from solo_dist.data.geometry import letterbox
 from solo_dist.distributed.precision import set_precision
-from solo_dist.distributed.xla_log import start_xla_quietly
+from solo_dist.distributed.xla import start_xla_quietly
 from solo_dist.errors import ConfigError
 from solo_dist.masks.paste import paste_masks
 from solo_dist.run.checkpoint import CheckpointError, assign_arrays, load_arrays
@@ -50,7 +50,7 @@ class Detector:
     """Folder of the checkpoint."""
 
     def __post_init__(self) -> None:
-        self.detect = detection_function(self.model, self.config.model, self.config.postprocess)
+        self.detect = detection_function(self.model, self.config)
         canvas = self.config.data.canvas
         self._letterbox = tf.function(
             lambda image: letterbox(image, canvas), input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
@@ -72,13 +72,36 @@ class Detector:
         )
 
 
-def detection_function(model: Any, config: ModelConfig, postprocess: PostprocessConfig) -> Any:
-    """tf.function from uint8 images [B,H,W,3] to what `postprocess.detect` returns; traced once a batch size."""
+def raw_outputs(model: Any, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    """What the network says of canvases, uint8 [B,H,W,3]; see `solo.family.Member`."""
+    return model(images, training=False)
+
+
+def detections(
+    model: Any, images: tf.Tensor, postprocess: PostprocessConfig, compiled: bool = False
+) -> dict[str, tf.Tensor]:
+    """Instances in canvases, uint8 [B,H,W,3], as `solo.postprocess.detect` returns them.
+
+    Args:
+      model: the network.
+      images: the canvases.
+      postprocess: thresholds and limits.
+      compiled: let XLA compile what it makes faster. Without it, the graph runs also in a program without XLA.
+    """
+    return detect(raw_outputs(model, images), model.config, postprocess, compiled)
+
+
+def detection_function(model: Any, config: Config) -> Any:
+    """`detections` as a tf.function of uint8 images [B,H,W,3], with XLA unless `runtime.compile` is none.
+
+    It is traced once for each batch size.
+    """
+    compiled = config.runtime.compile != "none"
 
     def run(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return detect(model(images, training=False), config, postprocess)
+        return detections(model, images, config.postprocess, compiled)
 
-    return tf.function(tf.autograph.experimental.do_not_convert(run))
+    return tf.function(run, autograph=False)
 
 
 def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
@@ -106,7 +129,8 @@ def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
     # The weights come from the checkpoint: nothing is to be read or downloaded for the backbone.
     config.model.backbone.weights = ""
     set_precision(config.runtime.precision)
-    start_xla_quietly()
+    if config.runtime.compile != "none":
+        start_xla_quietly()
     model = build_model(config.model, config.data.canvas)
     assign_arrays({v.path: v for v in model.variables}, model_arrays(arrays), folder)
     return Detector(config, model, categories, metadata.step, folder)

@@ -1,4 +1,8 @@
-"""Masks at the size of the original image, from probabilities at a quarter of the canvas."""
+"""Masks at the size of the original image, from probabilities at a quarter of the canvas.
+
+Quirk 14: probabilities are enlarged four times, cut to the image without its padding, and resized to the original size,
+both bilinearly with half-pixel centres. Only then are they compared with the threshold.
+"""
 
 import concurrent.futures
 import functools
@@ -7,8 +11,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE
+from solo_dist.masks.bilinear import bilinear_matrix
 
 # Small enough that the linear algebra library uses one thread for a block: there is one a mask already.
 _PASTE_ROWS, _PASTE_COLUMNS, _PASTE_WIDTH = 16, 32, 1024
@@ -18,16 +24,14 @@ _PASTE_THREADS = 8
 def paste_masks(
     mask_probabilities: np.ndarray, image_size: tuple[int, int], original_size: tuple[int, int], threshold: float
 ) -> np.ndarray:
-    """Binary masks at the size of the original picture.
+    """Binary masks at the size of the original image, in NumPy and several threads.
 
-    Quirk 14: probabilities are enlarged four times, cut to the picture without its padding, resized to the original
-    size, both bilinearly with half-pixel centres, and only then compared. Along an axis the steps are linear, together
-    a matrix with a few neighbours a row. It is applied block by block to the part of a mask that can exceed the
-    threshold.
+    Along an axis the steps of quirk 14 are linear, together a matrix with a few neighbours a row. It is applied block
+    by block to the part of a mask that can exceed the threshold.
 
     Args:
       mask_probabilities: float32 [n,h,w], at a quarter of the canvas.
-      image_size: height and width of the picture inside the canvas.
+      image_size: height and width of the image inside the canvas.
       original_size: height and width of the result.
       threshold: of the probability, exclusive.
 
@@ -43,8 +47,22 @@ def paste_masks(
     return masks
 
 
+def paste_masks_in_graph(
+    probabilities: tf.Tensor, image_size: tf.Tensor, original_size: tf.Tensor, threshold: float
+) -> tf.Tensor:
+    """`paste_masks` in a TensorFlow graph: float32 [n,h,w], sizes int32 [2] -> bool [n,H0,W0]."""
+    height, width = probabilities.shape[1:]
+
+    def paste(mask: tf.Tensor) -> tf.Tensor:
+        large = tf.image.resize(mask[..., None], [MASK_STRIDE * height, MASK_STRIDE * width])
+        return tf.image.resize(large[: image_size[0], : image_size[1]], original_size)[..., 0] > threshold
+
+    spec = tf.TensorSpec([None, None], tf.bool)
+    return tf.map_fn(paste, probabilities, fn_output_signature=spec, parallel_iterations=1)
+
+
 class _Axis(NamedTuple):
-    """Interpolation along one axis, from the mask features to the original picture."""
+    """Interpolation along one axis, from the probabilities to the original image."""
 
     weights: np.ndarray
     """float32 [original, source]; a few neighbours in each row are not 0."""
@@ -57,20 +75,9 @@ class _Axis(NamedTuple):
 @functools.lru_cache(maxsize=64)
 def _axis(source: int, image: int, original: int) -> _Axis:
     """x4, then the first `image` values, then resized to `original`."""
-    weights = _bilinear(image, original) @ _bilinear(source, MASK_STRIDE * source)[:image]
+    weights = bilinear_matrix(image, original) @ bilinear_matrix(source, MASK_STRIDE * source)[:image]
     counts = weights > 0
-    return _Axis(weights.astype(np.float32), counts.argmax(axis=1), source - counts[:, ::-1].argmax(axis=1))
-
-
-def _bilinear(source: int, target: int) -> np.ndarray:
-    """Float64 [target, source]: weights of linear interpolation with half-pixel centres, clamped at the ends."""
-    position = ((np.arange(target) + 0.5) * (source / target) - 0.5).clip(0, source - 1)
-    low = np.floor(position).astype(int)
-    high = np.minimum(low + 1, source - 1)
-    matrix = np.zeros([target, source])
-    np.add.at(matrix, (np.arange(target), low), 1 - (position - low))
-    np.add.at(matrix, (np.arange(target), high), position - low)
-    return matrix
+    return _Axis(weights, counts.argmax(axis=1), source - counts[:, ::-1].argmax(axis=1))
 
 
 def _paste(mask: np.ndarray, probability: np.ndarray, rows: _Axis, columns: _Axis, threshold: float) -> None:
@@ -78,7 +85,7 @@ def _paste(mask: np.ndarray, probability: np.ndarray, rows: _Axis, columns: _Axi
     inside = probability > threshold
     if not inside.any():
         return
-    # An interpolated value exceeds the threshold only where one of its sources does.
+    # An interpolated value exceeds the threshold only if one of its sources does.
     y0, y1 = _reach(rows, np.flatnonzero(inside.any(axis=1)))
     x0, x1 = _reach(columns, np.flatnonzero(inside.any(axis=0)))
     if y0 == y1 or x0 == x1:

@@ -21,6 +21,11 @@ def build_backbone(config: BackboneConfig, recompute: bool = False) -> keras.lay
     """
     if config.name in ARRANGEMENTS:
         return ResNet(config, recompute, name="backbone")
+    if config.blocks or config.widths or config.avg_down or not config.zero_init_residual:
+        raise ConfigError(
+            "model.backbone.blocks, widths, avg_down and zero_init_residual are options of the resnets, not of "
+            f"model.backbone.name={config.name}; leave them out."
+        )
     if config.name == "efficientnet_lite0":
         return EfficientNetLite0(config, recompute, name="backbone")
     if config.name.startswith("keras:"):

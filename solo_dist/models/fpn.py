@@ -19,19 +19,24 @@ class FeaturePyramid(keras.layers.Layer):
 
     Args:
       channels: of every level.
+      p2_conv: whether P2 has an output convolution too, as in the article; without it P2 is the sum itself.
       recompute: keep only the input and the output for the backward pass.
     """
 
-    def __init__(self, channels: int, recompute: bool = False, **kwargs: Any):
+    def __init__(self, channels: int, p2_conv: bool = True, recompute: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.recompute = recompute
         self.lateral = [Conv(channels, 1, name=f"lateral{level}") for level in range(2, 6)]
-        self.output_convs = [Conv(channels, 3, name=f"output{level}") for level in range(2, 6)]
+        self.finest = 0 if p2_conv else 1  # index of the first level that has an output convolution
+        self.output_convs = [Conv(channels, 3, name=f"output{level}") for level in range(2 + self.finest, 6)]
 
     def build(self, input_shapes: Sequence[tuple[int | None, ...]]) -> None:
         """Creates the variables."""
-        for lateral, output, shape in zip(self.lateral, self.output_convs, input_shapes, strict=True):
+        for lateral, shape in zip(self.lateral, input_shapes, strict=True):
             lateral.build(shape)
+        for output, lateral, shape in zip(
+            self.output_convs, self.lateral[self.finest :], input_shapes[self.finest :], strict=True
+        ):
             output.build(lateral.compute_output_shape(shape))
 
     def call(self, features: Sequence[tf.Tensor], training: bool = False) -> list[tf.Tensor]:
@@ -47,4 +52,5 @@ class FeaturePyramid(keras.layers.Layer):
         merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
         for level in (2, 1, 0):
             merged[level] += upsample_nearest_2x(merged[level + 1])
-        return tuple(conv(feature) for conv, feature in zip(self.output_convs, merged, strict=True))
+        plain, others = merged[: self.finest], merged[self.finest :]
+        return (*plain, *(conv(feature) for conv, feature in zip(self.output_convs, others, strict=True)))

@@ -5,26 +5,10 @@ differentiable in every precision and compiles; TensorFlow's own resize returns 
 under XLA, which then fails.
 """
 
-import functools
-
 import numpy as np
 import tensorflow as tf
 
-
-@functools.lru_cache(maxsize=256)
-def _bilinear_matrix(source: int, target: int) -> np.ndarray:
-    """Interpolation weights along one axis, float32 [target, source]; each row has two neighbouring weights."""
-    # The official numbers come from a float32 scale and a fused multiply-add, that is, a single rounding after it.
-    scale = np.float64(np.float32(source) / np.float32(target))
-    position = np.float32(scale * (np.arange(target) + 0.5) - 0.5).clip(min=0)
-    low = np.minimum(position.astype(np.int64), source - 1)
-    high = np.minimum(low + 1, source - 1)
-    share: np.ndarray = position - low.astype(np.float32)
-    matrix = np.zeros([target, source], np.float32)
-    rows = np.arange(target)
-    np.add.at(matrix, (rows, low), 1 - share)
-    np.add.at(matrix, (rows, high), share)
-    return matrix
+from solo_dist.masks.bilinear import bilinear_matrix
 
 
 def resize_bilinear(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
@@ -49,8 +33,8 @@ def resize_bilinear(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 def resize_planes(planes: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """`resize_bilinear` of single-channel maps: floating [n, H, W] with static H, W -> [n, size[0], size[1]]."""
     height, width = planes.shape[1:]
-    rows = tf.constant(_bilinear_matrix(height, size[0]), planes.dtype)
-    columns = tf.constant(_bilinear_matrix(width, size[1]), planes.dtype)
+    rows = tf.constant(bilinear_matrix(height, size[0]), planes.dtype)
+    columns = tf.constant(bilinear_matrix(width, size[1]), planes.dtype)
     return tf.matmul(rows, tf.matmul(planes, columns, transpose_b=True))
 
 
@@ -59,7 +43,7 @@ def _resize_rows(x: tf.Tensor, target: int) -> tf.Tensor:
     height, width, channels = x.shape[1:]
     if height == target:
         return x
-    matrix = tf.constant(_bilinear_matrix(height, target), x.dtype)
+    matrix = tf.constant(bilinear_matrix(height, target), x.dtype)
     rows = tf.matmul(matrix, tf.reshape(x, [-1, height, width * channels]))
     return tf.reshape(rows, [-1, target, width, channels])
 
@@ -68,7 +52,7 @@ def _resize_columns(x: tf.Tensor, target: int) -> tf.Tensor:
     """[B, H, W, C] -> [B, H, target, C] as one [target, W] x [W, C] product a row."""
     if x.shape[2] == target:
         return x
-    return tf.matmul(tf.constant(_bilinear_matrix(x.shape[2], target), x.dtype), x)
+    return tf.matmul(tf.constant(bilinear_matrix(x.shape[2], target), x.dtype), x)
 
 
 def upsample_nearest_2x(x: tf.Tensor) -> tf.Tensor:

@@ -43,7 +43,7 @@ ARRANGEMENTS = {
 
 
 class ResidualBlock(keras.layers.Layer):
-    """Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width; projected shortcut where shapes differ.
+    """Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width; projected shortcut if shapes differ.
 
     Args:
       config: the backbone.
@@ -54,22 +54,24 @@ class ResidualBlock(keras.layers.Layer):
 
     def __init__(self, config: BackboneConfig, width: int, strides: int, project: bool, **kwargs: Any):
         super().__init__(**kwargs)
-        norm = config.norm
+        norm, zero = config.norm, config.zero_init_residual
         if ARRANGEMENTS[config.name].bottleneck:
             first, second = (strides, 1) if config.stride_in_1x1 else (1, strides)
             self.convs = [
                 ConvNorm(width, 1, first, norm=norm, name="conv1"),
                 ConvNorm(width, 3, second, norm=norm, name="conv2"),
-                ConvNorm(4 * width, 1, norm=norm, activation=None, zero_gamma=True, name="conv3"),
+                ConvNorm(4 * width, 1, norm=norm, activation=None, zero_gamma=zero, name="conv3"),
             ]
         else:
             self.convs = [
                 ConvNorm(width, 3, strides, norm=norm, name="conv1"),
-                ConvNorm(width, 3, norm=norm, activation=None, zero_gamma=True, name="conv2"),
+                ConvNorm(width, 3, norm=norm, activation=None, zero_gamma=zero, name="conv2"),
             ]
         self.shortcut: ConvNorm | None = None
+        self.pool = project and config.avg_down and strides == 2
         if project:
-            self.shortcut = ConvNorm(self.convs[-1].filters, 1, strides, norm=norm, activation=None, name="shortcut")
+            step = 1 if self.pool else strides
+            self.shortcut = ConvNorm(self.convs[-1].filters, 1, step, norm=norm, activation=None, name="shortcut")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the variables."""
@@ -85,6 +87,8 @@ class ResidualBlock(keras.layers.Layer):
         y = x
         for conv in self.convs:
             y = conv(y, training=training)
+        if self.pool:
+            x = tf.nn.avg_pool2d(x, 2, 2, "VALID")
         return tf.nn.relu(y + (x if self.shortcut is None else self.shortcut(x, training=training)))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -101,17 +105,19 @@ class Stage(keras.layers.Layer):
         super().__init__(**kwargs)
         self.recompute = recompute
         arrangement = ARRANGEMENTS[config.name]
+        width = config.widths[index] if config.widths else config.width * 2**index
         # The large stem has reached stride 4 already, where the first stage works.
         strides = 1 if index == 0 and arrangement.large_stem else 2
+        changes_shape = strides > 1 or arrangement.bottleneck or width != config.width
         self.blocks: list[Any] = [
             ResidualBlock(
                 config,
-                config.width * 2**index,
+                width,
                 strides if block == 0 else 1,
-                project=block == 0 and (strides > 1 or arrangement.bottleneck),
+                project=block == 0 and changes_shape,
                 name=f"block{block}",
             )
-            for block in range(arrangement.blocks[index])
+            for block in range((config.blocks or arrangement.blocks)[index])
         ]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

@@ -22,6 +22,12 @@ def _normal() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.01)  # official heads
 
 
+def _hidden(config: ModelConfig) -> Any:
+    """The initializer of convolutions that a normalisation and a ReLU follow."""
+    # By its name, each convolution makes an initializer of its own: one object gives equal values to equal shapes.
+    return "he_normal" if config.head_init == "he" else _normal()
+
+
 class GridHead(keras.layers.Layer):
     """Category logits and dynamic kernels for every cell of every grid; weights are shared between the levels.
 
@@ -35,19 +41,9 @@ class GridHead(keras.layers.Layer):
         self.recompute = recompute
         self.grid = config.grid
         self.coordinates = config.coordinates
-        self.category_convs, self.kernel_convs = (
-            [
-                ConvNorm(
-                    config.head_channels,
-                    3,
-                    groups=config.norm_groups,
-                    kernel_initializer=_normal(),
-                    name=f"{branch}_conv{index}",
-                )
-                for index in range(config.head_convs)
-            ]
-            for branch in ("category", "kernel")
-        )
+        self.shared_tower = config.shared_tower
+        self.category_convs = [] if config.shared_tower else _tower(config, "category")
+        self.kernel_convs = _tower(config, "kernel")
         prior_bias = keras.initializers.Constant(float(-np.log((1 - PRIOR) / PRIOR)))
         self.category = Conv(config.num_categories, 3, _normal(), prior_bias, name="category")
         self.kernel = Conv(config.kernel_channels, 3, _normal(), name="kernel")
@@ -56,15 +52,10 @@ class GridHead(keras.layers.Layer):
         """Creates the variables."""
         channels = input_shapes[0][-1]
         size = self.grid.sizes[0]
-        for convs, output, extra in (
-            (self.category_convs, self.category, 0),
-            (self.kernel_convs, self.kernel, 2 * self.coordinates),
-        ):
-            shape: tuple[Any, ...] = (None, size, size, channels + extra)
-            layers: list[Any] = [*convs, output]
-            for layer in layers:
-                layer.build(shape)
-                shape = layer.compute_output_shape(shape)
+        kernel_shape = _build(self.kernel_convs, (None, size, size, channels + 2 * self.coordinates))
+        self.kernel.build(kernel_shape)
+        category_shape = (None, size, size, channels)
+        self.category.build(kernel_shape if self.shared_tower else _build(self.category_convs, category_shape))
 
     def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """P2..P6 -> category_logits [B, N, C] and kernels [B, N, E], float32; levels in order, cells row-major."""
@@ -91,13 +82,36 @@ class GridHead(keras.layers.Layer):
         """[B, h, w, channels] -> logits [B, size * size, C] and kernels [B, size * size, E]."""
         # Coordinates are appended before the resize, and the category branch does not see them (quirk 8).
         x = resize_bilinear(append_coordinates(feature) if self.coordinates else feature, (size, size))
-        branches: tuple[tuple[tf.Tensor, list[Any]], ...] = (
-            (x[..., : feature.shape[-1]], [*self.category_convs, self.category]),
-            (x, [*self.kernel_convs, self.kernel]),
-        )
-        logits, kernels = (_apply(layers, x, recompute) for x, layers in branches)
+        if self.shared_tower:
+            x = _apply(self.kernel_convs, x, recompute)
+            logits, kernels = self.category(x), self.kernel(x)
+        else:
+            logits = _apply([*self.category_convs, self.category], x[..., : feature.shape[-1]], recompute)
+            kernels = _apply([*self.kernel_convs, self.kernel], x, recompute)
         cells = size * size
         return tf.reshape(logits, [-1, cells, logits.shape[-1]]), tf.reshape(kernels, [-1, cells, kernels.shape[-1]])
+
+
+def _tower(config: ModelConfig, branch: str) -> list[ConvNorm]:
+    """The convolutions of a branch before its output."""
+    return [
+        ConvNorm(
+            config.head_channels,
+            3,
+            groups=config.norm_groups,
+            kernel_initializer=_hidden(config),
+            name=f"{branch}_conv{index}",
+        )
+        for index in range(config.head_convs)
+    ]
+
+
+def _build(layers: Sequence[ConvNorm], shape: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Creates the variables of layers that follow one another; returns the shape of what the last one gives."""
+    for layer in layers:
+        layer.build(shape)
+        shape = layer.compute_output_shape(shape)
+    return shape
 
 
 class MaskHead(keras.layers.Layer):
@@ -117,7 +131,7 @@ class MaskHead(keras.layers.Layer):
         self.unified = config.mask_features == "unified"
         self.coordinates = config.coordinates
         self.levels = PYRAMID_LEVELS[:4] if self.unified else config.grid.levels
-        arguments = {"groups": config.norm_groups, "kernel_initializer": _normal()}
+        arguments = {"groups": config.norm_groups, "kernel_initializer": _hidden(config)}
         self.convs = {
             level: [
                 ConvNorm(config.mask_channels, 3, name=f"{level}_conv{index}", **arguments)

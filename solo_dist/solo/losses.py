@@ -1,5 +1,7 @@
 """The loss: focal loss over the category grid, dice loss over the masks of the positives only.
 
+The target of a category's score is 1 at its positives or, with `loss.score_target`, how good the predicted mask is.
+
 Both parts are sums divided by *global* counts (over replicas, workers and accumulated micro-batches) that the caller
 passes in, so that adding the results of all micro-batches gives the loss of the whole batch.
 
@@ -14,12 +16,14 @@ A factors of a mask as in mask_map.py.
 
 import functools
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from solo_dist.config import LossConfig, ModelConfig
 from solo_dist.masks.bits import count_bits, unpack_bits
 from solo_dist.solo.family import find_member
+from solo_dist.solo.focal import cell_quality, focal_loss_sum, quality_focal_loss_sum
 from solo_dist.solo.mask_map import MaskMap
 from solo_dist.solo.targets import mask_key
 
@@ -60,44 +64,39 @@ def solo_loss(
     Returns:
       Scalars category and mask, each with its weight, and total. Without a positive, mask and its gradients are 0.
     """
-    focal = focal_loss_sum(outputs["category_logits"], batch["category_grid"], loss.focal_alpha, loss.focal_gamma)
     weight = loss.mask_weight / tf.maximum(normalizers["positives"], 1.0)
-    mask = tf.add_n(
-        [
-            mask_dice_sum(
-                mask_map,
-                batch["positive_cell"],
-                batch["positive_instance"],
-                batch[mask_key(mask_map.stride)],
-                weight,
-            )
-            for mask_map in find_member(model).mask_maps(outputs, model.grid)
-        ]
-    )
+    masks = [
+        mask_dice_sum(
+            mask_map,
+            batch["positive_cell"],
+            batch["positive_instance"],
+            batch[mask_key(mask_map.stride)],
+            weight,
+        )
+        for mask_map in find_member(model).mask_maps(outputs, model.grid)
+    ]
+    mask = tf.add_n([part.loss for part in masks])
+    logits, grid = outputs["category_logits"], batch["category_grid"]
+    if loss.score_target == "one":
+        focal = focal_loss_sum(logits, grid, loss.focal_alpha, loss.focal_gamma)
+    else:
+        quality = tf.add_n([part.dice for part in masks])
+        if loss.score_target == "iou":
+            quality /= 2.0 - quality
+        targets = cell_quality(quality, batch["positive_cell"], grid.shape[1])
+        focal = quality_focal_loss_sum(logits, grid, targets, loss.focal_alpha, loss.focal_gamma)
     # Quirk 11: the focal sum is divided by the distinct positive cells + 1, dice is a mean over all positives.
     category = loss.category_weight * focal / (normalizers["positive_cells"] + 1.0)
     return {"total": category + mask, "category": category, "mask": mask}
 
 
-def focal_loss_sum(logits: tf.Tensor, category_grid: tf.Tensor, alpha: float, gamma: float) -> tf.Tensor:
-    """Sum of the sigmoid focal loss over all cells and categories (Lin et al. 2017).
+class MaskLoss(NamedTuple):
+    """Of the positives that a map serves."""
 
-    Args:
-      logits: [..., C]. Column c belongs to class c; there is no column for the background (quirk 12).
-      category_grid: int32 [...], class 0..C-1 or -1 for background.
-      alpha: weight of the target category; the others have 1 - alpha.
-      gamma: exponent of the probability that is wrong.
-    """
-    return tf.reduce_sum(focal_loss(logits, category_grid, alpha, gamma))
-
-
-def focal_loss(logits: tf.Tensor, category_grid: tf.Tensor, alpha: float, gamma: float) -> tf.Tensor:
-    """Elementwise sigmoid focal loss [..., C] of `focal_loss_sum`."""
-    logits = tf.cast(logits, tf.float32)
-    is_target = tf.one_hot(category_grid, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
-    agreement = tf.where(is_target, logits, -logits)  # large where the prediction is right
-    weight = tf.where(is_target, alpha, 1.0 - alpha)
-    return weight * tf.pow(tf.sigmoid(-agreement), gamma) * tf.nn.softplus(-agreement)
+    loss: tf.Tensor
+    """float32 scalar, the weighted sum of their dice losses."""
+    dice: tf.Tensor
+    """float32 [B,K], their dice coefficients, 1 - dice loss; 0 for padding and positives of other maps. No gradient."""
 
 
 def mask_dice_sum(
@@ -106,7 +105,7 @@ def mask_dice_sum(
     positive_instance: tf.Tensor,
     packed_masks: tf.Tensor,
     weight: tf.Tensor | float = 1.0,
-) -> tf.Tensor:
+) -> MaskLoss:
     """Weighted sum of the dice loss between predicted mask and instance's mask, over the positives that the map serves.
 
     Args:
@@ -116,33 +115,35 @@ def mask_dice_sum(
       packed_masks: uint8 [B,M,h,ceil(w/8)] of bits, at the resolution of the map's features.
       weight: float32 scalar without a gradient; given here it spares a pass over the gradient of the mask features.
     """
-    padding = -positive_cell.shape[1] % POSITIVES_PER_CHUNK
+    count = positive_cell.shape[1]
+    padding = -count % POSITIVES_PER_CHUNK
     positive_cell = tf.pad(mask_map.own(positive_cell), [[0, 0], [0, padding]], constant_values=-1)
     positive_instance = tf.pad(positive_instance, [[0, 0], [0, padding]])
     weights = tf.where(positive_cell >= 0, weight, 0.0)
-    return _dice_sum(
+    loss, dice = _dice_sum(
         weights,
         tf.maximum(positive_instance, 0),
         packed_masks,
         *mask_map.features,
         *mask_map.kernels_of(positive_cell),
     )
+    return MaskLoss(loss, tf.stop_gradient(tf.where(positive_cell >= 0, dice, 0.0)[:, :count]))
 
 
 @tf.custom_gradient
 def _dice_sum(weights, instance, packed, *factors):
-    """Of weights, instance [B,K], packed [B,M,h,w/8], A features [B,h,w,E], A kernels [B,K,E] -> float32 scalar."""
+    """Of weights, instance [B,K], packed [B,M,h,w/8], features [B,h,w,E], kernels [B,K,E] -> loss [], dice [B,K]."""
     features, kernels = factors[: len(factors) // 2], factors[len(factors) // 2 :]
     height, width = features[0].shape[1:3]
     pixels = [tf.cast(tf.reshape(x, [-1, height * width, x.shape[3]]), tf.float32) for x in features]
-    loss, d_features, d_kernels = _dice_and_gradients(pixels, kernels, weights, instance, packed, width)
+    loss, dice, d_features, d_kernels = _dice_and_gradients(pixels, kernels, weights, instance, packed, width)
     # bfloat16 halves what is kept; float16 could not hold it before the loss scale is applied.
     d_features = [
         tf.cast(gradient, tf.bfloat16) if x.dtype == tf.bfloat16 else gradient
         for gradient, x in zip(d_features, features, strict=True)
     ]
 
-    def gradient(upstream):
+    def gradient(upstream, _):
         for_features = [
             tf.reshape(tf.cast(upstream * tf.cast(gradient, tf.float32), x.dtype), [-1, *x.shape[1:]])
             for gradient, x in zip(d_features, features, strict=True)
@@ -150,14 +151,14 @@ def _dice_sum(weights, instance, packed, *factors):
         for_kernels = [tf.cast(upstream * d, k.dtype) for d, k in zip(d_kernels, kernels, strict=True)]
         return None, None, None, *for_features, *for_kernels
 
-    return loss, gradient
+    return (loss, dice), gradient
 
 
 def _dice_and_gradients(features, kernels, weights, instance, packed, width):
     """As `_dice_sum`, of features [B,P,E] with rows of `width` pixels.
 
     Returns:
-      loss [], A gradients of features [B,P,E] and A of kernels [B,K,E], all float32.
+      loss [], dice coefficients [B,K], A gradients of features [B,P,E] and A of kernels [B,K,E], all float32.
     """
     size, count = POSITIVES_PER_CHUNK, weights.shape[1]
     used = tf.reduce_any(weights > 0, axis=0)
@@ -169,24 +170,26 @@ def _dice_and_gradients(features, kernels, weights, instance, packed, width):
         *chosen, factors, whose = (tf.gather(value, columns, axis=1) for value in (*kernels, weights, instance))
         return _chunk_dice_and_gradients(features, chosen, factors, whose, packed, width)
 
-    def body(chunk, loss, d_features, d_kernels):
+    def body(chunk, loss, dice, d_features, d_kernels):
         more = chunk_terms(chunk)
-        d_features = [old + new for old, new in zip(d_features, more[1], strict=True)]
-        d_kernels = [array.write(chunk, new) for array, new in zip(d_kernels, more[2], strict=True)]
-        return chunk + 1, loss + more[0], d_features, d_kernels
+        d_features = [old + new for old, new in zip(d_features, more[2], strict=True)]
+        d_kernels = [array.write(chunk, new) for array, new in zip(d_kernels, more[3], strict=True)]
+        return chunk + 1, loss + more[0], dice.write(chunk, more[1]), d_features, d_kernels
 
-    loss, d_features, d_kernels = chunk_terms(first)
-    d_kernels = [
-        tf.TensorArray(tf.float32, count // size, element_shape=value.shape).write(first, value) for value in d_kernels
-    ]
-    _, loss, d_features, d_kernels = tf.while_loop(
+    def array_from(value):
+        return tf.TensorArray(tf.float32, count // size, element_shape=value.shape).write(first, value)
+
+    loss, dice, d_features, d_kernels = chunk_terms(first)
+    _, loss, dice, d_features, d_kernels = tf.while_loop(
         lambda chunk, *_: chunk * size < end,  # what follows is padding, or served by other maps
         body,
-        (first + 1, loss, d_features, d_kernels),
+        (first + 1, loss, array_from(dice), d_features, [array_from(value) for value in d_kernels]),
         parallel_iterations=1,
     )
+    dice = tf.reshape(tf.transpose(dice.stack(), [1, 0, 2]), [-1, count])
     d_kernels = [tf.transpose(array.stack(), [1, 0, 2, 3]) for array in d_kernels]
-    return loss, d_features, [tf.reshape(d, [-1, *k.shape[1:]]) for d, k in zip(d_kernels, kernels, strict=True)]
+    d_kernels = [tf.reshape(d, [-1, *k.shape[1:]]) for d, k in zip(d_kernels, kernels, strict=True)]
+    return loss, dice, d_features, d_kernels
 
 
 def _chunk_dice_and_gradients(features, kernels, weights, instance, packed, width):
@@ -213,7 +216,7 @@ def _chunk_dice_and_gradients(features, kernels, weights, instance, packed, widt
         d_logits = tf.raw_ops.SigmoidGrad(y=factors[index], dy=d_factor)
         d_features.append(tf.matmul(d_logits, scales * kernel, transpose_a=True))
         d_kernels.append(scales * tf.matmul(d_logits, feature))
-    return tf.reduce_sum(weights * dice), d_features, d_kernels
+    return tf.reduce_sum(weights * dice), 1.0 - dice[..., 0], d_features, d_kernels
 
 
 def _sum_of_squares(values: tf.Tensor) -> tf.Tensor:

@@ -22,7 +22,7 @@ class SOLONetwork(keras.Model):
         super().__init__(name=kwargs.pop("name", config.head), **kwargs)
         self.config = config
         self.backbone = build_backbone(config.backbone, recompute == "all")
-        self.fpn = FeaturePyramid(config.fpn_channels, recompute == "all", name="fpn")
+        self.fpn = FeaturePyramid(config.fpn_channels, config.fpn_p2_conv, recompute == "all", name="fpn")
         self.heads = find_member(config).heads(config, recompute != "none")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

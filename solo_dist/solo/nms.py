@@ -9,7 +9,11 @@ import tensorflow as tf
 
 from solo_dist.config import GridConfig
 
+SAME_INSTANCE = 0.5
+"""IoU above which two masks are taken for one instance, as in the loosest AP of COCO: masks of two instances in one
+image do not overlap."""
 _WORDS_PER_STEP = 16
+_ROWS_PER_BLOCK = 128
 
 
 def points_nms(scores: tf.Tensor, grid: GridConfig) -> tf.Tensor:
@@ -27,11 +31,11 @@ def points_nms(scores: tf.Tensor, grid: GridConfig) -> tf.Tensor:
     return tf.concat(levels, axis=1)
 
 
-def matrix_nms(masks: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor, kernel: str, sigma: float) -> tf.Tensor:
+def matrix_nms(ious: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor, kernel: str, sigma: float) -> tf.Tensor:
     """Scores after Matrix NMS: each is decayed by its overlaps with higher ones of the same category.
 
     Args:
-      masks: uint8 [T,P/8], bits of binary masks, best score first.
+      ious: float32 [T,T], `mask_ious` of the masks, best score first.
       categories: int32 [T].
       scores: float32 [T], descending.
       kernel: gaussian, exp(-sigma iou^2), or linear, 1 - iou.
@@ -40,12 +44,8 @@ def matrix_nms(masks: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor, kerne
     Returns:
       float32 [T], finite.
     """
-    common = mask_intersections(masks)
-    areas = tf.linalg.diag_part(common)
-    union = areas[:, None] + areas[None, :] - common
-    above = tf.range(masks.shape[0])[:, None] < tf.range(masks.shape[0])[None, :]
-    overlapping = above & (categories[:, None] == categories[None, :]) & (common > 0)
-    iou = tf.where(overlapping, common / tf.maximum(union, 1.0), 0.0)
+    above = tf.range(ious.shape[0])[:, None] < tf.range(ious.shape[0])[None, :]
+    iou = tf.where(above & (categories[:, None] == categories[None, :]), ious, 0.0)
     # What has itself been overlapped by still higher ones decays others less: divided by its own decay.
     covered = tf.reduce_max(iou, axis=0)[:, None]
     if kernel == "gaussian":
@@ -57,25 +57,72 @@ def matrix_nms(masks: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor, kerne
     return scores * tf.reduce_min(decay, axis=0)
 
 
-@tf.function(jit_compile=True)
-@tf.autograph.experimental.do_not_convert
-def mask_intersections(masks: tf.Tensor) -> tf.Tensor:
-    """Numbers of common pixels of masks uint8 [T,P/8] of bits -> float32 [T,T].
+def keep_one_category(ious: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    """Scores, 0 for what labels an instance a second time: greedy NMS between categories.
 
-    Compiled, this is one loop of and, population count and add over words of 64 pixels, several times faster than the
-    product of the masks as numbers, and exact.
+    A mask is dropped if its IoU with a mask of another category and a higher score, which is not dropped itself, is
+    above SAME_INSTANCE. Found for all masks at once, again and again until nothing changes (Cluster-NMS, Zheng et al.
+    2020): round r is right for the r best, so the result is that of taking masks one by one.
+
+    Args:
+      ious: float32 [T,T], `mask_ious` of the masks in any order.
+      categories: int32 [T].
+      scores: float32 [T].
+
+    Returns:
+      float32 [T].
+    """
+    place = tf.argsort(tf.argsort(scores, direction="DESCENDING", stable=True))
+    better = (place[:, None] < place[None, :]) & (scores > 0)[:, None]
+    drops = better & (categories[:, None] != categories[None, :]) & (ious > SAME_INSTANCE)
+
+    def body(kept, changed):
+        del changed
+        now = ~tf.reduce_any(drops & kept[:, None], axis=0)
+        return now, tf.reduce_any(now != kept)
+
+    kept, _ = tf.while_loop(lambda kept, changed: changed, body, (scores > 0, True))
+    return tf.where(kept, scores, 0.0)
+
+
+def mask_ious(masks: tf.Tensor, compiled: bool = False) -> tf.Tensor:
+    """IoU of all pairs of masks, uint8 [T,P/8] of bits -> float32 [T,T]; 0 if both are empty.
+
+    Args:
+      masks: the masks.
+      compiled: let XLA compile the intersections, which makes them four times faster on a CPU.
+    """
+    upper = tf.linalg.band_part((_compiled_intersections if compiled else mask_intersections)(masks), 0, -1)
+    areas = tf.linalg.diag_part(upper)
+    common = tf.linalg.set_diag(upper + tf.transpose(upper), areas)
+    union = areas[:, None] + areas[None, :] - common
+    return common / tf.maximum(union, 1.0)
+
+
+def mask_intersections(masks: tf.Tensor) -> tf.Tensor:
+    """Numbers of common pixels of masks, uint8 [T,P/8] of bits -> float32 [T,T], 0 in some places below the diagonal.
+
+    An and, a population count and an addition over words of 64 pixels: exact, and several times faster than the product
+    of the masks as numbers. The rows come in blocks, of which only the columns from the diagonal on are computed.
     """
     count, size = masks.shape
     masks = tf.pad(masks, [[0, 0], [0, -size % (8 * _WORDS_PER_STEP)]])
     words = tf.transpose(tf.bitcast(tf.reshape(masks, [count, -1, 8]), tf.int64))
     words = tf.reshape(words, [-1, _WORDS_PER_STEP, count])
+    blocks = [(first, min(first + _ROWS_PER_BLOCK, count)) for first in range(0, count, _ROWS_PER_BLOCK)]
 
     def add_words(step, common):
         for word in tf.unstack(words[step]):
-            both = tf.bitwise.bitwise_and(word[:, None], word[None, :])
-            common += tf.cast(tf.raw_ops.PopulationCount(x=both), tf.int32)
+            for index, (first, end) in enumerate(blocks):
+                both = tf.bitwise.bitwise_and(word[first:end, None], word[None, first:])
+                common[index] += tf.cast(tf.raw_ops.PopulationCount(x=both), tf.int32)
         return step + 1, common
 
-    start = (0, tf.zeros([count, count], tf.int32))
-    _, common = tf.while_loop(lambda step, _: step < words.shape[0], add_words, start)
-    return tf.cast(common, tf.float32)
+    start = (0, [tf.zeros([end - first, count - first], tf.int32) for first, end in blocks])
+    _, common = tf.while_loop(lambda step, _: step < words.shape[0], add_words, start, parallel_iterations=1)
+    rows = [tf.pad(part, [[0, 0], [first, 0]]) for (first, _), part in zip(blocks, common, strict=True)]
+    return tf.cast(tf.concat(rows, axis=0), tf.float32)
+
+
+_compiled_intersections = tf.function(mask_intersections, jit_compile=True, autograph=False)
+"""`mask_intersections` as one fused loop: about four times faster on a CPU, and one launch a step on a GPU."""

@@ -15,16 +15,19 @@ from solo_dist.config import GridConfig, ModelConfig, PostprocessConfig
 from solo_dist.solo.candidates import find_candidates
 from solo_dist.solo.family import find_member
 from solo_dist.solo.mask_map import MaskMap
-from solo_dist.solo.nms import matrix_nms, points_nms
+from solo_dist.solo.nms import keep_one_category, mask_ious, matrix_nms, points_nms
 
 
-def detect(outputs: Mapping[str, tf.Tensor], model: ModelConfig, config: PostprocessConfig) -> dict[str, tf.Tensor]:
+def detect(
+    outputs: Mapping[str, tf.Tensor], model: ModelConfig, config: PostprocessConfig, compiled: bool = False
+) -> dict[str, tf.Tensor]:
     """Instances of a batch, best first, padded to D = max_detections.
 
     Args:
       outputs: of the network; h*w must be a multiple of 8.
       model: names the member of the family, and has its grid.
       config: thresholds and limits.
+      compiled: let XLA compile the part that it makes faster.
 
     Returns:
       scores float32 [B,D], 0 for padding; categories int32 [B,D]; mask_probabilities float32 [B,D,h,w], at a quarter of
@@ -34,7 +37,7 @@ def detect(outputs: Mapping[str, tf.Tensor], model: ModelConfig, config: Postpro
     maps = find_member(model).mask_maps(outputs, model.grid)
     detections = config.max_detections
     return tf.map_fn(
-        lambda image: _detect_image(scores[image], [m.of_image(image) for m in maps], model.grid, config),
+        lambda image: _detect_image(scores[image], [m.of_image(image) for m in maps], model.grid, config, compiled),
         tf.range(tf.shape(scores)[0]),
         fn_output_signature={
             "scores": tf.TensorSpec([detections], tf.float32),
@@ -47,12 +50,15 @@ def detect(outputs: Mapping[str, tf.Tensor], model: ModelConfig, config: Postpro
 
 
 def _detect_image(
-    scores: tf.Tensor, maps: Sequence[MaskMap], grid: GridConfig, config: PostprocessConfig
+    scores: tf.Tensor, maps: Sequence[MaskMap], grid: GridConfig, config: PostprocessConfig, compiled: bool
 ) -> dict[str, tf.Tensor]:
     """`detect` of one image: scores [N,C] after points-NMS, and its maps, B = 1."""
     found = find_candidates(scores, maps, grid, config)
-    decayed = matrix_nms(found.masks, found.categories, found.scores, config.nms_kernel, config.nms_sigma)
+    ious = mask_ious(found.masks, compiled)
+    decayed = matrix_nms(ious, found.categories, found.scores, config.nms_kernel, config.nms_sigma)
     decayed = tf.where((decayed >= config.update_threshold) & (found.scores > 0), decayed, 0.0)
+    if config.one_category:
+        decayed = keep_one_category(ious, found.categories, decayed)
     short = max(0, config.max_detections - config.max_candidates)
     best, order = tf.math.top_k(decayed, config.max_detections - short)
     best, order = tf.pad(best, [[0, short]]), tf.pad(order, [[0, short]])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from solo_dist.config import Config, RuntimeConfig
+from solo_dist.config import Config
 from solo_dist.solo.losses import count_positives, solo_loss
 from solo_dist.training.optim import Optimizer
 
@@ -22,13 +22,6 @@ _INITIAL_LOSS_SCALE = 2.0**15
 _LOSS_SCALE_GROWTH_STEPS = 2000
 FLOAT16_STATE = ("step/loss_scale", "step/good_steps")
 """Names of what `TrainStep.state` has in float16 only."""
-
-
-def compile_scope(runtime: RuntimeConfig) -> str:
-    """What XLA compiles here: none, loss or step; by default what `solo-dist benchmark --what=step` favours."""
-    if runtime.compile != "auto":
-        return runtime.compile
-    return "step" if tf.config.list_physical_devices("GPU") else "none"
 
 
 class Signals(NamedTuple):

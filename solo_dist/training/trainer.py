@@ -20,6 +20,7 @@ from solo_dist.distributed import exit_codes
 from solo_dist.distributed.collectives import any_worker
 from solo_dist.distributed.stop_signals import StopSignals
 from solo_dist.distributed.watchdog import Watchdog
+from solo_dist.distributed.xla import compile_scope
 from solo_dist.errors import Preempted, RunFailed
 from solo_dist.inference.coco_metrics import format_short
 from solo_dist.inference.detector import detection_function
@@ -36,7 +37,7 @@ from solo_dist.training.profiler import StepProfiler
 from solo_dist.training.schedule import Schedule
 from solo_dist.training.start import initialise
 from solo_dist.training.state import RunState
-from solo_dist.training.step import Signals, TrainStep, compile_scope
+from solo_dist.training.step import Signals, TrainStep
 from solo_dist.training.validation import build_validation
 
 log = logging.getLogger(__name__)
@@ -88,12 +89,12 @@ class Trainer:
         self.model = build_network(config, strategy)
         self.plan = build_plan(config, strategy, self.model)
         self.optimizer = build_optimizer(config, strategy, self.model)
-        plan, scope = self.plan, compile_scope(config.runtime)
+        plan, scope = self.plan, compile_scope(config.runtime.compile)
         self.train_step = TrainStep(
             strategy, self.model, self.optimizer, config, plan.micro_batch, plan.accumulation, scope
         )
         self.state = RunState(strategy, self.model, self.optimizer, self.train_step)
-        detect = detection_function(self.model, config.model, config.postprocess)
+        detect = detection_function(self.model, config)
         self.validation = build_validation(
             config, detect, plan.micro_batch, self.directory, self.manifest, worker, num_workers
         )

@@ -11,6 +11,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 from pycocotools import mask as coco_mask
+from tensorflow.core.protobuf import saved_model_pb2
 
 from solo_dist.config import BackboneConfig, Config, DataConfig, GridConfig, ModelConfig, PostprocessConfig
 from solo_dist.errors import UserError
@@ -126,6 +127,19 @@ def test_exported_model_finds_what_prediction_finds(detector, tmp_path):
         assert exported["masks"].shape == (1, len(found.scores), height, width)
         # Only pixels at the threshold may differ, by rounding.
         assert (exported["masks"][0].numpy() != found.masks).mean() < 1e-4
+
+
+@pytest.mark.parametrize("choice, compiled", [("auto", False), ("none", False), ("loss", True)])
+def test_exported_model_holds_nothing_for_xla_unless_the_recipe_says_so(workdir, tmp_path, choice, compiled):
+    """TensorFlow Serving, for one, cannot run what XLA must compile."""
+    config = tiny_config()
+    config.runtime.compile = choice
+    saved_model.export_detector(inference.load_detector(workdir, "latest", config), str(tmp_path / "saved"))
+    model = saved_model_pb2.SavedModel.FromString((tmp_path / "saved" / "saved_model.pb").read_bytes())
+    functions = model.meta_graphs[0].graph_def.library.function
+    must = [f.signature.name for f in functions if f.attr["_XlaMustCompile"].b]
+    must += [n.name for f in functions for n in f.node_def if n.attr["_XlaMustCompile"].b]
+    assert bool(must) == compiled, must
 
 
 def test_exported_model_of_a_picture_without_instances(tmp_path, workdir):

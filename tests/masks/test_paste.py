@@ -27,3 +27,14 @@ def test_pasted_masks_equal_the_two_resizes():
         assert np.array_equal(found[sure], (soft > 0.5)[sure])
         assert sure.mean() > 0.98
     assert not found[0].any()
+
+
+def test_pasting_in_the_graph_gives_the_same_masks():
+    blocks = np.random.default_rng(1).uniform(size=[3, 5, 7]).astype(np.float32)
+    probabilities = tf.image.resize(blocks[..., None], [16, 24])[..., 0]
+    in_graph = tf.function(paste.paste_masks_in_graph)
+    for image_size, original in (((64, 96), (64, 96)), ((50, 96), (201, 333)), ((64, 61), (17, 20))):
+        masks = in_graph(probabilities, tf.constant(image_size), tf.constant(original), 0.5).numpy()
+        wanted = paste.paste_masks(probabilities.numpy(), image_size, original, 0.5)
+        sure = np.abs(slow_soft_masks(probabilities.numpy(), image_size, original) - 0.5) > 1e-5
+        assert masks.shape == wanted.shape and np.array_equal(masks[sure], wanted[sure])

@@ -132,6 +132,8 @@ def test_input_is_normalised_as_keras_does(name):
         ({"name": "keras:Xception"}, "1/4 of the canvas"),
         ({"name": "keras:ResNet50", "norm": "group"}, "model.backbone.norm=group"),
         ({"name": "keras:Foo"}, "known families"),
+        ({"name": "efficientnet_lite0", "blocks": (1, 1, 1, 1)}, "options of the resnets"),
+        ({"name": "keras:ResNet50", "zero_init_residual": False}, "options of the resnets"),
     ],
 )
 def test_what_cannot_work_is_named(options, message):
@@ -145,3 +147,29 @@ def test_stride_can_sit_in_the_1x1():
         block = built("resnet50", stride_in_1x1=first).stages[1].blocks[0]
         strides[first] = [conv.strides for conv in block.convs]
     assert strides == {False: [1, 2, 1], True: [2, 1, 1]}
+
+
+@pytest.mark.parametrize("name", ["resnet_tiny", "resnet18", "resnet50"])
+def test_stages_have_the_blocks_and_widths_asked_for(name):
+    backbone = built(name, width=16, widths=(24, 32, 40, 40), blocks=(1, 2, 1, 3), norm="group")
+    assert [len(stage.blocks) for stage in backbone.stages] == [1, 2, 1, 3]
+    expansion = 4 if name == "resnet50" else 1
+    assert [output.shape[-1] for output in backbone(images())] == [expansion * w for w in (24, 32, 40, 40)]
+
+
+def test_shortcuts_average_before_they_step():
+    """The residual branch starts at 0, so that a block with ReLU is that of its shortcut alone."""
+    backbone = built("resnet_tiny", width=16, norm="group", avg_down=True)
+    block = backbone.stages[1].blocks[0]
+    x = tf.random.stateless_normal([2, 8, 12, 16], (0, 1))
+    averaged = x.numpy().reshape(2, 4, 2, 6, 2, 16).mean(axis=(2, 4))
+    assert block.shortcut.strides == 1
+    np.testing.assert_allclose(block(x), tf.nn.relu(block.shortcut(tf.constant(averaged))), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("zero", [True, False])
+def test_residual_branches_start_closed_or_open(name, zero):
+    backbone = built(name, zero_init_residual=zero, norm="group")
+    last = [block.convs[-1].norm.gamma for stage in backbone.stages for block in stage.blocks]
+    assert {float(value) for gamma in last for value in gamma.numpy()} == {0.0 if zero else 1.0}

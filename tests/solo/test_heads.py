@@ -127,6 +127,7 @@ SMALL = ModelConfig(
     norm_groups=8,
 )
 PYRAMID_SHAPES = [(None, 16, 24, 32), (None, 8, 12, 32), (None, 4, 6, 32), (None, 2, 3, 32), (None, 1, 2, 32)]
+BRANCHES = ("category", "kernel")
 THREE = GridConfig(levels=("p2", "p4", "p6"), sizes=(7, 5, 3), scale_ranges=((1, 50), (20, 90), (60, 500)))
 
 
@@ -137,6 +138,8 @@ THREE = GridConfig(levels=("p2", "p4", "p6"), sizes=(7, 5, 3), scale_ranges=((1,
         {"grid": THREE, "head_convs": 7},
         {"grid": THREE, "mask_features": "separate"},
         {"grid": THREE, "coordinates": False},
+        {"grid": THREE, "shared_tower": True},
+        {"shared_tower": True, "coordinates": False, "head_init": "he"},
     ],
 )
 def test_options_give_the_promised_shapes(changes):
@@ -153,7 +156,23 @@ def test_options_give_the_promised_shapes(changes):
     assert set(shapes.values()) == {(2, 16, 24, 8)}
     names = [variable.path for variable in head.variables + mask_head.variables]
     assert len(set(names)) == len(names)
-    assert sum("category_conv" in name and name.endswith("kernel") for name in names) == config.head_convs
+    towers = {
+        branch: sum(f"{branch}_conv" in name and name.endswith("kernel") for name in names) for branch in BRANCHES
+    }
+    assert towers == {"category": 0 if config.shared_tower else config.head_convs, "kernel": config.head_convs}
+
+
+def test_he_initialisation_keeps_the_variance_and_gives_no_two_convolutions_the_same_values():
+    config = dataclasses.replace(SMALL, head_init="he")
+    head, mask_head = GridHead(config, name="head"), MaskHead(config, name="mask_head")
+    head.build(PYRAMID_SHAPES)
+    mask_head.build(PYRAMID_SHAPES)
+    hidden = [v for v in head.variables + mask_head.variables if "conv" in v.path and v.path.endswith("/kernel")]
+    for kernel in hidden:
+        assert np.std(kernel) == pytest.approx(np.sqrt(2 / np.prod(kernel.shape[:3])), rel=0.15), kernel.path
+    assert len({kernel.numpy().tobytes() for kernel in hidden}) == len(hidden) > 6
+    outputs = [v for v in head.variables if v.path in ("head/category/kernel", "head/kernel/kernel")]
+    assert all(np.std(kernel) == pytest.approx(0.01, rel=0.15) for kernel in outputs) and len(outputs) == 2
 
 
 def test_prior_probability_of_a_category_is_one_percent():

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from solo_dist.config import GridConfig, LossConfig, ModelConfig
 from solo_dist.solo import losses
+from solo_dist.solo.focal import quality_focal_loss_sum
 from solo_dist.solo.mask_map import MaskMap
 
 GRID = GridConfig()
@@ -41,7 +42,7 @@ def single_image_dice(logits, target, **kwargs):
     cells = tf.range(count)[None]
     with tf.GradientTape() as tape:
         tape.watch(features)
-        loss = losses.mask_dice_sum(one_map(features, kernels), cells, cells, tf.constant(pack(target)[None]))
+        loss = losses.mask_dice_sum(one_map(features, kernels), cells, cells, tf.constant(pack(target)[None])).loss
     gradient = tape.gradient(loss, features)
     return float(loss), gradient.numpy()[0].transpose(2, 0, 1)
 
@@ -59,26 +60,6 @@ def test_dice_is_the_official_one(golden):
             np.pad(logits, pad, constant_values=-1000)[i : i + 1], np.pad(target, pad)[i : i + 1]
         )
         assert one == pytest.approx(vector["loss_per_ins_f64"][i], rel=1e-5, abs=1e-7)
-
-
-def test_focal_is_the_official_one(golden):
-    vector = golden("loss_focal")
-    logits = tf.constant(vector["logits"])
-    grid = tf.constant(vector["labels"].astype(np.int32) - 1)  # quirk 12
-    with tf.GradientTape() as tape:
-        tape.watch(logits)
-        loss = losses.focal_loss_sum(logits, grid, 0.25, 2.0) / float(vector["avg_factor"])
-    assert relative(loss, vector["loss"]) <= 1e-5
-    assert relative(losses.focal_loss(logits, grid, 0.25, 2.0), vector["elementwise_f64"]) <= 1e-6
-    assert relative(tape.gradient(loss, logits), vector["grad_logits"]) <= 1e-4
-
-
-def test_focal_is_finite_for_extreme_logits():
-    logits = tf.constant([[-1e4, 1e4], [1e4, -1e4], [0.0, 200.0]])
-    with tf.GradientTape() as tape:
-        tape.watch(logits)
-        loss = losses.focal_loss_sum(logits, tf.constant([0, -1, 1]), 0.25, 2.0)
-    assert np.isfinite(loss) and np.isfinite(tape.gradient(loss, logits)).all()
 
 
 def slow_targets(masks, boxes, labels, canvas):
@@ -247,13 +228,51 @@ def test_mask_loss_and_gradients_equal_one_mask_at_a_time(case, jit):
         with tf.GradientTape() as tape:
             tape.watch(factors)
             mine = one_map(*factors, first_cell=mask_map.first_cell, stride=mask_map.stride)
-            loss = losses.mask_dice_sum(mine, batch["positive_cell"], batch["positive_instance"], packed, 0.25)
+            loss = losses.mask_dice_sum(mine, batch["positive_cell"], batch["positive_instance"], packed, 0.25).loss
         return loss, tape.gradient(loss, factors)
 
     loss, gradients = loss_and_gradients(*factors)
     assert relative(loss, expected) <= 1e-5
     for value, wanted in zip(gradients, expected_gradients, strict=True):
         assert relative(value, tf.convert_to_tensor(wanted).numpy()) <= 1e-5
+
+
+def slow_qualities(outputs, batch, measure):
+    """[B,N]: at each cell the best dice coefficient or IoU of its mask with those of its instances, in soft form."""
+    quality = np.zeros(batch["category_grid"].shape)
+    masks = np.unpackbits(batch["masks"].numpy(), axis=-1).astype(np.float64)
+    for image, cells in enumerate(batch["positive_cell"].numpy()):
+        features = outputs["mask_features"][image].numpy().astype(np.float64)
+        for cell, instance in zip(cells, batch["positive_instance"][image].numpy(), strict=True):
+            if cell < 0:
+                continue
+            p = 1 / (1 + np.exp(-features @ outputs["kernels"][image, cell].numpy().astype(np.float64)))
+            both, apart = (p * masks[image, instance]).sum(), (p**2).sum() + (masks[image, instance] ** 2).sum()
+            value = 2 * both / (apart + 2e-3) if measure == "dice" else both / (apart + 2e-3 - both)
+            quality[image, cell] = max(quality[image, cell], value)
+    return quality
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("measure", ["dice", "iou"])
+def test_the_target_of_a_score_is_the_quality_of_its_mask(measure, separate):
+    outputs, batch = random_case(seed=1)
+    quality = tf.constant(slow_qualities(outputs, batch, measure), tf.float32)
+    counts, config = losses.count_positives(batch), LossConfig(score_target=measure)
+    if separate:
+        features = outputs.pop("mask_features")
+        outputs |= {f"mask_features_{level}": features for level in SMALL.levels}
+    expected = quality_focal_loss_sum(outputs["category_logits"], batch["category_grid"], quality, 0.25, 2.0)
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        loss = losses.solo_loss(outputs, batch, counts, config, SMALL_MODEL)
+    assert relative(loss["category"], expected / (counts["positive_cells"] + 1)) <= 1e-5
+    # The mask's quality is a target: the scores are drawn to it, not it to the scores.
+    gradients = tape.gradient(loss["category"], outputs)
+    assert {name for name, gradient in gradients.items() if gradient is not None and np.any(gradient)} == {
+        "category_logits"
+    }
+    assert relative(loss["mask"], losses.solo_loss(outputs, batch, counts, LossConfig(), SMALL_MODEL)["mask"]) == 0
 
 
 def test_the_loss_is_that_of_each_level_on_its_own_map_if_these_are_separate():
@@ -275,7 +294,7 @@ def test_reduced_precision_outputs_give_a_float32_loss(dtype):
     with tf.GradientTape() as tape:
         tape.watch([features, kernels])
         arguments = batch["positive_cell"], batch["positive_instance"], batch["masks"]
-        loss = losses.mask_dice_sum(one_map(features, kernels), *arguments) / 1e6
+        loss = losses.mask_dice_sum(one_map(features, kernels), *arguments).loss / 1e6
         scaled = loss * scale
     assert loss.dtype == tf.float32
     assert relative(loss, dense_dice_sum(one_map(features, kernels), batch) / 1e6) <= 1e-5
@@ -283,7 +302,7 @@ def test_reduced_precision_outputs_give_a_float32_loss(dtype):
     gradients = tape.gradient(scaled, [features, kernels])
     with tf.GradientTape() as tape:
         tape.watch(wide)
-        loss = losses.mask_dice_sum(one_map(*wide), *arguments) / 1e6 * scale
+        loss = losses.mask_dice_sum(one_map(*wide), *arguments).loss / 1e6 * scale
     for value, wanted in zip(gradients, tape.gradient(loss, wide), strict=True):
         assert value.dtype == dtype
         assert relative(tf.cast(value, tf.float32), tf.convert_to_tensor(wanted).numpy()) <= 1e-2
@@ -304,16 +323,17 @@ def test_no_positives_give_zero_mask_loss_and_keep_every_output_in_the_graph():
     assert not np.any(gradients["mask_features"])
 
 
-def test_parts_of_a_batch_add_up_to_the_whole():
+@pytest.mark.parametrize("score_target", ["one", "dice", "iou"])
+def test_parts_of_a_batch_add_up_to_the_whole(score_target):
     outputs, batch = random_case(seed=4, batch=4)
-    counts = losses.count_positives(batch)
-    whole = losses.solo_loss(outputs, batch, counts, LossConfig(), SMALL_MODEL)
+    counts, config = losses.count_positives(batch), LossConfig(score_target=score_target)
+    whole = losses.solo_loss(outputs, batch, counts, config, SMALL_MODEL)
     parts = [
         losses.solo_loss(
             {k: v[part] for k, v in outputs.items()},
             {k: v[part] for k, v in batch.items()},
             counts,
-            LossConfig(),
+            config,
             SMALL_MODEL,
         )
         for part in (slice(0, 1), slice(1, 4))

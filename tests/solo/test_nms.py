@@ -43,7 +43,7 @@ def test_matrix_nms_is_the_official_one(golden, name, kernel, sigma):
     masks = unpack(vector["masks"], vector["mask_shape"][1:])
     packed = tf.constant(np.packbits(masks.reshape(len(masks), -1), axis=1))
     labels, scores = tf.constant(vector["labels"], tf.int32), tf.constant(vector["scores"])
-    found = nms.matrix_nms(packed, labels, scores, kernel, sigma).numpy()
+    found = nms.matrix_nms(nms.mask_ious(packed), labels, scores, kernel, sigma).numpy()
     expected = vector["out_linear" if kernel == "linear" else "out_gaussian" + ("_sigma05" if sigma == 0.5 else "")]
     assert np.isfinite(found).all()
     assert np.abs(found - expected)[np.isfinite(expected)].max() <= 1e-5
@@ -54,14 +54,53 @@ def test_linear_matrix_nms_of_identical_masks_is_finite():
     masks[:3, :2] = 1  # three times the same
     masks[3, 1:3] = 1  # a third of their union in common
     packed = tf.constant(np.packbits(masks.reshape(4, -1), axis=1))
-    found = nms.matrix_nms(packed, tf.zeros([4], tf.int32), tf.constant([0.9, 0.8, 0.7, 0.6]), "linear", 2.0)
+    ious = nms.mask_ious(packed)
+    found = nms.matrix_nms(ious, tf.zeros([4], tf.int32), tf.constant([0.9, 0.8, 0.7, 0.6]), "linear", 2.0)
     np.testing.assert_allclose(found, [0.9, 0, 0, 0.6 * 2 / 3], atol=1e-6)
 
 
-@pytest.mark.parametrize("count, pixels", [(1, 8), (13, 4000), (70, 16 * 64 * 3 + 8)])
-def test_intersections_are_exact(count, pixels):
+def slow_keep_one_category(masks, categories, scores):
+    """Greedy: masks one by one, best first, dropped if a kept one of another category overlaps them by IoU > 0.5."""
+    kept = []
+    for i in np.argsort(-scores, kind="stable"):
+        if scores[i] <= 0:
+            continue
+        same = [
+            j
+            for j in kept
+            if categories[j] != categories[i] and (masks[i] & masks[j]).sum() > 0.5 * (masks[i] | masks[j]).sum()
+        ]
+        if not same:
+            kept.append(i)
+    return np.where(np.isin(np.arange(len(scores)), kept), scores, 0)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_one_category_is_that_of_the_greedy_choice(seed, jit):
+    """Boxes on one line that are shifted little by little, so that long chains of overlaps arise."""
+    rng = np.random.default_rng(seed)
+    starts = rng.integers(0, 60, 80)
+    masks = (np.arange(128) >= starts[:, None]) & (np.arange(128) < starts[:, None] + rng.integers(20, 40, [80, 1]))
+    categories, scores = rng.integers(0, 3, 80).astype(np.int32), np.round(rng.random(80), 1).astype(np.float32)
+    scores[rng.random(80) < 0.2] = 0
+    expected = slow_keep_one_category(masks, categories, scores)
+    assert 0 < np.count_nonzero(expected) < np.count_nonzero(scores)
+    packed = tf.constant(np.packbits(masks, axis=1))
+    keep = tf.function(
+        lambda masks, *of: nms.keep_one_category(nms.mask_ious(masks), *of), jit_compile=jit, autograph=False
+    )
+    np.testing.assert_array_equal(keep(packed, tf.constant(categories), tf.constant(scores)), expected)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("count, pixels", [(1, 8), (13, 4000), (300, 16 * 64 * 3 + 8)])
+def test_ious_are_exact(count, pixels, compiled):
     masks = np.random.default_rng(0).integers(0, 2, [count, pixels]).astype(np.uint8)
     masks[: count // 2] |= 1  # full masks: the largest sums
-    found = nms.mask_intersections(tf.constant(np.packbits(masks, axis=1))).numpy()
+    masks[-1] = 0
+    found = nms.mask_ious(tf.constant(np.packbits(masks, axis=1)), compiled).numpy()
     wide = masks.astype(np.int64)
-    assert np.array_equal(found, wide @ wide.T)
+    common = wide @ wide.T
+    union = wide.sum(1)[:, None] + wide.sum(1)[None, :] - common
+    assert np.array_equal(found, common.astype(np.float32) / np.maximum(union, 1).astype(np.float32))

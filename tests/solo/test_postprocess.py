@@ -139,6 +139,26 @@ def test_detections_equal_the_plain_order_of_operations(limit):
     np.testing.assert_allclose(found["mask_probabilities"][0, :count], probabilities, atol=1e-5)
 
 
+@pytest.mark.parametrize("jit", [False, True])
+def test_an_instance_has_one_label_if_asked(jit):
+    """Two cells with masks of their own; one is likely in three categories, the other in one."""
+    logits = np.full([1, SMALL.num_cells, 4], -9.0, np.float32)
+    logits[0, 0], logits[0, 40] = [3, 2, 1, -9], [-9, -9, 2.5, -9]
+    features = np.zeros([1, 16, 24, 6], np.float32)
+    features[0, :, :12, 0] = features[0, :, 12:, 1] = 9
+    kernels = np.full([1, SMALL.num_cells, 6], -1.0, np.float32)
+    kernels[0, 0, 0] = kernels[0, 40, 1] = 1
+    outputs = {"category_logits": logits, "kernels": kernels, "mask_features": features}
+    outputs = {name: tf.constant(value) for name, value in outputs.items()}
+    found = {}
+    for one in (False, True):
+        config = PostprocessConfig(max_candidates=50, one_category=one)
+        detect = tf.function(lambda outputs, c=config: postprocess.detect(outputs, SMALL_MODEL, c), jit_compile=jit)
+        detected = detect(outputs)
+        found[one] = detected["categories"][0, : int(detected["count"][0])].numpy().tolist()
+    assert found == {False: [0, 2, 1, 2], True: [0, 2]}
+
+
 def test_no_candidate_gives_no_detection():
     found = postprocess.detect(random_outputs(seed=0, batch=2, shift=-30.0), SMALL_MODEL, PostprocessConfig())
     assert found["count"].numpy().tolist() == [0, 0]
