@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from solo_dist.benchmarks.timing import Options, alternate, peak_kilobytes, ratio, report
 from solo_dist.config import AugmentConfig, Config, DataConfig, ModelConfig
-from solo_dist.data import transforms
+from solo_dist.data import geometry
 from solo_dist.data.input import pipeline
 from solo_dist.data.input.reader import RecordReader
 from solo_dist.data.schema import is_complete, load_manifest, parse_record
@@ -110,7 +110,7 @@ def _floor(data: str, resize: bool) -> tf.data.Dataset:
 
     def load(path: tf.Tensor) -> tf.Tensor:
         image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
-        return tf.image.resize(image, transforms.fitted_size(tf.shape(image)[:2], CANVAS)) if resize else image
+        return tf.image.resize(image, geometry.fitted_size(tf.shape(image)[:2], CANVAS)) if resize else image
 
     return _parallel(tf.data.Dataset.from_tensor_slices(paths).repeat(), load)
 

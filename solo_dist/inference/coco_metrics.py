@@ -23,7 +23,7 @@ import tqdm
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from solo_dist.data import transforms
+from solo_dist.data import geometry
 from solo_dist.data.schema import Manifest
 from solo_dist.errors import DataError
 from solo_dist.masks import rle as runs
@@ -281,9 +281,9 @@ def _reducer(canvas: tuple[int, int]) -> Any:
 
     @tf.autograph.experimental.do_not_convert
     def reduce(instances: runs.Runs, count: tf.Tensor, original: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        geometry = transforms.whole_picture(original, canvas)
-        moved, _ = transforms.move_instances(instances, tf.zeros([count, 4]), original, geometry)
-        return unpack_bits(targets.reduced_masks(moved, count, canvas)), geometry.size
+        placement = geometry.whole_image(original, canvas)
+        moved, _ = geometry.move_instances(instances, tf.zeros([count, 4]), original, placement)
+        return unpack_bits(targets.reduced_masks(moved, count, canvas)), placement.size
 
     return tf.function(reduce, input_signature=[runs.Runs(*[column] * 4), tf.TensorSpec([], tf.int32), pair])
 

@@ -17,7 +17,7 @@ import PIL.ImageOps
 import tensorflow as tf
 
 from solo_dist.config import Config, PostprocessConfig
-from solo_dist.data import transforms
+from solo_dist.data import geometry
 from solo_dist.data.sharding import image_io
 from solo_dist.distributed.precision import set_precision
 from solo_dist.distributed.xla import start_xla_quietly
@@ -118,9 +118,9 @@ def letterbox(image: tf.Tensor, canvas: tuple[int, int]) -> tuple[tf.Tensor, tf.
     Returns:
       uint8 [H,W,3], and the size that the picture takes there, int32 [2].
     """
-    size = transforms.fitted_size(tf.shape(image)[:2], canvas)
+    size = geometry.fitted_size(tf.shape(image)[:2], canvas)
     resized = tf.image.resize(image, size, antialias=True)
-    return transforms.pad_to_canvas(transforms.to_uint8(resized), canvas), size
+    return geometry.pad_to_canvas(geometry.to_uint8(resized), canvas), size
 
 
 def read_picture(path: str) -> np.ndarray:

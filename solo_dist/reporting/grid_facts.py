@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import GridConfig
-from solo_dist.data import transforms
+from solo_dist.data import geometry
 from solo_dist.masks import rle as runs
 from solo_dist.solo import targets
 
@@ -60,8 +60,8 @@ def _assigner(canvas: tuple[int, int], grids: Sequence[GridConfig]) -> Any:
 
     @tf.autograph.experimental.do_not_convert
     def assign(masks: runs.Runs, count: tf.Tensor, size: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        geometry = transforms.whole_picture(size, canvas)
-        moved, boxes = transforms.move_instances(masks, runs.tight_boxes(masks, count), size, geometry)
+        placement = geometry.whole_image(size, canvas)
+        moved, boxes = geometry.move_instances(masks, runs.tight_boxes(masks, count), size, placement)
         centers, areas = targets.mass_centers(moved, count)
         categories = tf.zeros([count], tf.int32)
         found = [targets.assign_positives(boxes, categories, centers, areas > 0, canvas, grid) for grid in grids]

@@ -22,7 +22,7 @@ import tensorflow as tf
 from pycocotools.coco import COCO
 
 from solo_dist.config import AugmentConfig, DataConfig, GridConfig
-from solo_dist.data import schema, transforms
+from solo_dist.data import geometry, schema
 from solo_dist.data.sharding import coco, resume
 from solo_dist.data.sharding import job as sharding
 from solo_dist.data.sharding.job import ShardJob, shard_coco
@@ -140,11 +140,11 @@ def compare_with_recomputed(manifest, canvas, grid):
     @tf.function
     def both(serialized, flipped):
         record = schema.parse_record(serialized)
-        geometry = transforms.whole_picture(record.size, canvas, flipped)
-        moved, boxes = transforms.move_instances(record.runs, record.boxes, record.size, geometry)
+        placement = geometry.whole_image(record.size, canvas, flipped)
+        moved, boxes = geometry.move_instances(record.runs, record.boxes, record.size, placement)
         recomputed = make_targets(moved, boxes, record.categories, canvas, grid)
         precomputed = schema.precomputed_targets(record, flipped, canvas, grid.num_cells)
-        return (geometry.size, recomputed), (record.canvas_size, precomputed)
+        return (placement.size, recomputed), (record.canvas_size, precomputed)
 
     total = 0
     for file in manifest.files:
@@ -529,8 +529,8 @@ def test_views_are_different_crops_whose_targets_belong_to_them(data_set):
     assert len(sizes) > 6 and all(height % 4 == width % 4 == 0 for height, width in sizes)
     for record in records:
         assert tf.io.decode_jpeg(record.image).shape[:2] == tuple(record.size.numpy())
-        geometry = transforms.Geometry(tf.concat([[0, 0], record.size], 0), record.canvas_size, tf.constant(True))
-        moved, boxes = transforms.move_instances(record.runs, record.boxes, record.size, geometry)
+        placement = geometry.Placement(tf.concat([[0, 0], record.size], 0), record.canvas_size, tf.constant(True))
+        moved, boxes = geometry.move_instances(record.runs, record.boxes, record.size, placement)
         wanted = make_targets(moved, boxes, record.categories, SETTINGS.canvas, GRID)
         made = schema.precomputed_targets(record, True, SETTINGS.canvas, GRID.num_cells)
         np.testing.assert_array_equal(made.masks, wanted.masks)

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from tensorflow.core.protobuf import saved_model_pb2
 
 from solo_dist.config import BackboneConfig, Config, DataConfig, GridConfig, ModelConfig, PostprocessConfig
-from solo_dist.data import transforms
+from solo_dist.data import geometry
 from solo_dist.data.sharding import image_io
 from solo_dist.errors import UserError
 from solo_dist.inference import detector as inference
@@ -99,8 +99,8 @@ def test_letterbox_is_what_the_shard_tool_does():
         expected = np.asarray(image_io.cut_and_resize(PIL.Image.fromarray(picture), window, size), int)
         assert image.shape == (64, 96, 3)
         assert np.abs(image[: size[0], : size[1]].numpy() - expected).max() <= 2
-        assert (image[size[0] :].numpy() == transforms.PADDING).all()
-        assert (image[:, size[1] :].numpy() == transforms.PADDING).all()
+        assert (image[size[0] :].numpy() == geometry.PADDING).all()
+        assert (image[:, size[1] :].numpy() == geometry.PADDING).all()
 
 
 def test_detector_finds_the_same_whatever_the_padding_and_at_the_original_size(detector):

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, Config
-from solo_dist.data import transforms
+from solo_dist.data import augmentation, geometry
 from solo_dist.data.input.cache import open_shards
 from solo_dist.data.input.reader import RecordReader
 from solo_dist.data.input.service import through_service
@@ -193,7 +193,7 @@ def reduction(config: Config, manifest: Manifest, training: bool) -> Callable[[t
     if not manifest.keep_original:
         return None
     augment = config.data.augment if training else None
-    return lambda size: transforms.reduction(size, _canvas(config), augment)
+    return lambda size: geometry.reduction(size, _canvas(config), augment)
 
 
 def element_builder(
@@ -213,27 +213,27 @@ def element_builder(
     reduce = reduction(config, manifest, training)
 
     def paint(record: Record, image: tf.Tensor, position: tf.Tensor) -> Element:
-        draws = transforms.draw(config.seed, position)
+        draws = augmentation.draw(config.seed, position)
         if draw:
-            geometry = transforms.draw_geometry(draws, record.size, canvas, augment)
+            placement = augmentation.draw_placement(draws, record.size, canvas, augment)
         else:
-            size = record.canvas_size if fits else transforms.fitted_size(record.size, canvas)
-            flip = transforms.draw_flip(draws, augment) if training else tf.constant(False)
-            geometry = transforms.Geometry(tf.concat([[0, 0], record.size], axis=0), size, flip)
+            size = record.canvas_size if fits else geometry.fitted_size(record.size, canvas)
+            flip = augmentation.draw_flip(draws, augment) if training else tf.constant(False)
+            placement = geometry.Placement(tf.concat([[0, 0], record.size], axis=0), size, flip)
         if recompute:
-            runs, boxes = transforms.move_instances(record.runs, record.boxes, record.size, geometry)
+            runs, boxes = geometry.move_instances(record.runs, record.boxes, record.size, placement)
             made = targets.make_targets(runs, boxes, record.categories, canvas, grid, spec)
         else:
-            made = precomputed_targets(record, geometry.flip, canvas, grid.num_cells)
+            made = precomputed_targets(record, placement.flip, canvas, grid.num_cells)
         if recompute or manifest.keep_original:
-            image = transforms.move_image(image, geometry, reduce(record.size) if reduce else 1)
+            image = geometry.move_image(image, placement, reduce(record.size) if reduce else 1)
         else:
-            image = transforms.flip_image(image, geometry.flip)
-        if training and transforms.changes_colour(augment):
-            image = transforms.change_colours(image, draws, augment)
+            image = geometry.flip_image(image, placement.flip)
+        if training and augmentation.changes_colour(augment):
+            image = augmentation.change_colours(image, draws, augment)
         return {
-            "image": transforms.pad_to_canvas(transforms.to_uint8(image), canvas),
-            "image_size": geometry.size,
+            "image": geometry.pad_to_canvas(geometry.to_uint8(image), canvas),
+            "image_size": placement.size,
             "image_id": record.image_id,
             "original_size": record.original_size,
             **_fixed_size_targets(made, config, position),
@@ -316,7 +316,7 @@ def _padding_element(config: Config) -> Element:
     """An element without a picture, image_id -1, which fills up the last batch of a validation."""
     height, width = config.data.canvas
     return {
-        "image": tf.tile(tf.constant(transforms.PADDING, tf.uint8)[None, None], [height, width, 1]),
+        "image": tf.tile(tf.constant(geometry.PADDING, tf.uint8)[None, None], [height, width, 1]),
         "image_size": tf.constant([height, width]),
         "image_id": tf.constant(-1, tf.int64),
         "original_size": tf.constant([height, width]),

@@ -15,15 +15,15 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist import errors
+from solo_dist.data.geometry import REDUCTIONS
 from solo_dist.data.input.cache import RemoteShards
 from solo_dist.data.schema import Manifest, ShardError, load_record_index, parse_record
-from solo_dist.data.transforms import REDUCTIONS
 
 MAX_CONSECUTIVE = 64
 """Broken records in a row after which reading stops whatever data.max_bad_records allows."""
 
 Reduce = Callable[[tf.Tensor], tf.Tensor]
-"""From the size of a stored picture, int32 [2], to one of transforms.REDUCTIONS, int32 scalar."""
+"""From the size of a stored picture, int32 [2], to one of geometry.REDUCTIONS, int32 scalar."""
 
 _REMEDY = "Shard the data again, or raise data.max_bad_records."
 

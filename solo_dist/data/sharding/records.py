@@ -11,7 +11,7 @@ import PIL.Image
 import tensorflow as tf
 
 from solo_dist.config import AugmentConfig, GridConfig
-from solo_dist.data import transforms
+from solo_dist.data import augmentation, geometry
 from solo_dist.data.schema import ORIENTATIONS, serialize_record
 from solo_dist.data.sharding import image_io
 from solo_dist.data.sharding.coco import Annotation, CocoImage, Rejection, Unusable, clean_annotation, official_boxes
@@ -82,9 +82,9 @@ class RecordMaker:
     def __init__(self, settings: ShardSettings, class_of: dict[int, int]):
         self._settings = settings
         self._class_of = class_of
-        self._geometry = _traced(self._draw_geometry, _spec(2), _spec(dtype=tf.int64))
-        self._place = _traced(transforms.move_instances, *_INSTANCES, _spec(2), _GEOMETRY)
-        self._targets = _traced(self._make_targets, *_INSTANCES, _spec(None), _spec(2), _GEOMETRY)
+        self._draw = _traced(self._draw_placement, _spec(2), _spec(dtype=tf.int64))
+        self._place = _traced(geometry.move_instances, *_INSTANCES, _spec(2), _PLACEMENT)
+        self._targets = _traced(self._make_targets, *_INSTANCES, _spec(None), _spec(2), _PLACEMENT)
 
     def make(self, image: CocoImage, index: int, path: str, raw_annotations: list[dict[str, Any]]) -> ImageResult:
         """Records of image number `index` of the data set, whose picture is at `path`. Never raises for bad input."""
@@ -104,9 +104,9 @@ class RecordMaker:
         )
         counts, records = Counts(instances=len(trained)), []
         for view in range(self._settings.views):
-            geometry = self._geometry(tf.constant([image.height, image.width]), index * self._settings.views + view)
+            placement = self._draw(tf.constant([image.height, image.width]), index * self._settings.views + view)
             encoded = data if jpeg_as_is else b""
-            record, more = self._view(image, picture, encoded, instances, geometry)
+            record, more = self._view(image, picture, encoded, instances, placement)
             records.append(record)
             counts.add(more)
         return ImageResult(records, annotations, rejected, counts)
@@ -126,12 +126,12 @@ class RecordMaker:
                 rejected.append(_reject(raw, image, annotation.untrainable))
         return annotations, rejected
 
-    def _draw_geometry(self, size: tf.Tensor, number: tf.Tensor) -> transforms.Geometry:
+    def _draw_placement(self, size: tf.Tensor, number: tf.Tensor) -> geometry.Placement:
         settings = self._settings
         if settings.views == 1:
-            return transforms.whole_picture(size, settings.canvas)
+            return geometry.whole_image(size, settings.canvas)
         augment = dataclasses.replace(settings.augment, flip=False)  # both orientations are stored
-        return transforms.draw_geometry(transforms.draw(settings.seed, number), size, settings.canvas, augment)
+        return augmentation.draw_placement(augmentation.draw(settings.seed, number), size, settings.canvas, augment)
 
     def _view(
         self,
@@ -139,16 +139,16 @@ class RecordMaker:
         picture: PIL.Image.Image,
         encoded: bytes,
         instances: "_Instances",
-        geometry: transforms.Geometry,
+        placement: geometry.Placement,
     ) -> tuple[bytes, Counts]:
         """A record; `encoded` is a JPEG of exactly the picture, or empty."""
         size = (image.height, image.width)
-        canvas_size = tuple(geometry.size.numpy().tolist())
+        canvas_size = tuple(placement.size.numpy().tolist())
         if not self._settings.keep_original:
-            window = tuple(geometry.window.numpy().tolist())
+            window = tuple(placement.window.numpy().tolist())
             if window != (0, 0, *size) or canvas_size != size:
                 picture, encoded = image_io.cut_and_resize(picture, window, canvas_size), b""
-            instances = instances.moved(self._place, size, geometry)
+            instances = instances.moved(self._place, size, placement)
             if self._settings.views > 1:
                 instances = instances.with_pixels()
             size = canvas_size
@@ -182,13 +182,13 @@ class RecordMaker:
     def _canvas_targets(
         self, instances: "_Instances", size: tuple[int, ...], canvas_size: tuple[int, ...], flipped: bool
     ) -> Targets:
-        geometry = transforms.Geometry(tf.constant([0, 0, *size]), tf.constant(canvas_size), tf.constant(flipped))
+        placement = geometry.Placement(tf.constant([0, 0, *size]), tf.constant(canvas_size), tf.constant(flipped))
         return self._targets(
             runs.from_numpy(instances.runs),
             tf.constant(instances.boxes),
             tf.constant(instances.categories, tf.int32),
             tf.constant(size),
-            geometry,
+            placement,
         )
 
     def _make_targets(
@@ -197,9 +197,9 @@ class RecordMaker:
         boxes: tf.Tensor,
         categories: tf.Tensor,
         size: tf.Tensor,
-        geometry: transforms.Geometry,
+        placement: geometry.Placement,
     ) -> Targets:
-        moved, boxes = transforms.move_instances(instance_runs, boxes, size, geometry)
+        moved, boxes = geometry.move_instances(instance_runs, boxes, size, placement)
         return make_targets(moved, boxes, categories, self._settings.canvas, self._settings.grid)
 
 
@@ -211,9 +211,9 @@ class _Instances:
     boxes: np.ndarray
     runs: list[np.ndarray]
 
-    def moved(self, place: Callable[..., Any], size: tuple[int, int], geometry: transforms.Geometry) -> "_Instances":
+    def moved(self, place: Callable[..., Any], size: tuple[int, int], placement: geometry.Placement) -> "_Instances":
         """On the picture that the geometry makes. Of some there may be no pixel left."""
-        moved, boxes = place(runs.from_numpy(self.runs), tf.constant(self.boxes), tf.constant(size), geometry)
+        moved, boxes = place(runs.from_numpy(self.runs), tf.constant(self.boxes), tf.constant(size), placement)
         triples = np.stack([moved.row, moved.start, moved.end], axis=1).astype(np.int16)
         counts = np.bincount(moved.instance, minlength=len(self.runs))
         parts = np.split(triples, np.cumsum(counts)[:-1]) if len(self.runs) else []
@@ -235,7 +235,7 @@ def _spec(*shape: int | None, dtype: tf.DType = tf.int32) -> tf.TensorSpec:
 
 
 _INSTANCES = (runs.Runs(*[_spec(None)] * 4), _spec(None, 4, dtype=tf.float32))
-_GEOMETRY = transforms.Geometry(_spec(4), _spec(2), _spec(dtype=tf.bool))
+_PLACEMENT = geometry.Placement(_spec(4), _spec(2), _spec(dtype=tf.bool))
 
 
 def _count_positives(

@@ -9,7 +9,7 @@ import PIL.ImageDraw
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE
-from solo_dist.data import transforms
+from solo_dist.data import geometry
 from solo_dist.data.schema import Manifest, Record, ShardError, parse_record, precomputed_targets
 from solo_dist.masks.bits import unpack_bits
 from solo_dist.solo.targets import Targets
@@ -81,7 +81,7 @@ def _on_canvas(record: Record, canvas: tuple[int, int], flipped: bool) -> np.nda
     height, width = (int(side) for side in record.canvas_size)
     picture = PIL.Image.fromarray(tf.io.decode_jpeg(record.image, channels=3).numpy()).resize((width, height))
     pixels = np.asarray(picture)
-    padded = np.full((*canvas, 3), transforms.PADDING, np.uint8)
+    padded = np.full((*canvas, 3), geometry.PADDING, np.uint8)
     padded[:height, :width] = pixels[:, ::-1] if flipped else pixels
     return padded
 

@@ -237,7 +237,7 @@ def assert_paths_agree(config: Config, count: int) -> None:
 
 
 def _one_plain_one_flipped(config: Config) -> list[int]:
-    draws = [float(pipeline.transforms.draw(config.seed, tf.constant(p, tf.int64)).flip) for p in range(50)]
+    draws = [float(pipeline.augmentation.draw(config.seed, tf.constant(p, tf.int64)).flip) for p in range(50)]
     return [next(p for p, draw in enumerate(draws) if (draw < 0.5) == flipped) for flipped in (False, True)]
 
 
@@ -245,7 +245,7 @@ def test_both_paths_agree(shards):
     assert_paths_agree(recipe(shards, AugmentConfig()), NUM_IMAGES)
 
 
-def test_both_paths_agree_on_whole_pictures(large_shards):
+def test_both_paths_agree_on_whole_images(large_shards):
     assert_paths_agree(recipe(large_shards, AugmentConfig()), 5)
 
 
@@ -281,7 +281,7 @@ def test_both_paths_agree_on_all_real_pictures(name, keep_original, shared_data,
     assert_paths_agree(*_real_recipe(shared_data, name, tmp_path, None, keep_original=keep_original))
 
 
-def test_whole_pictures_fit_any_canvas_and_grids(whole_shards):
+def test_whole_images_fit_any_canvas_and_grids(whole_shards):
     config = recipe(whole_shards, canvas=(96, 64), max_positives=128)
     config.model.grid = GridConfig(levels=("p3",), sizes=(9,), scale_ranges=((1, 2000),))
     batch = read(pipeline.build_dataset(config, "train", batch_size=4), 1)[0]

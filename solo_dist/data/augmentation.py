@@ -1,0 +1,158 @@
+"""Augmentation: what is drawn at random for an image, and what that does to its geometry and its colours.
+
+Every random number of an image comes from one stateless draw of (seed, position). Colour changes are composed into one
+affine map of RGB. Legend of shapes: `solo_dist.config`.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from solo_dist.config import AugmentConfig
+from solo_dist.data.geometry import Placement, fit_factor, fitted_size, reduction, to_uint8, whole_image
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of red, green and blue in the brightness of a pixel (ITU-R BT.601)."""
+
+_RGB_TO_YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float64)
+
+
+class Draws(NamedTuple):
+    """The random numbers of a picture, float32 scalars in [0, 1)."""
+
+    flip: tf.Tensor
+    scale: tf.Tensor
+    short_side: tf.Tensor
+    top: tf.Tensor
+    bottom: tf.Tensor
+    left: tf.Tensor
+    right: tf.Tensor
+    place_y: tf.Tensor
+    place_x: tf.Tensor
+    brightness: tf.Tensor
+    contrast: tf.Tensor
+    saturation: tf.Tensor
+    hue: tf.Tensor
+
+
+def draw(seed: int, position: tf.Tensor) -> Draws:
+    """All random numbers of the picture at a position (int64 scalar) of the training order; the same on any machine."""
+    numbers = tf.random.stateless_uniform(
+        [len(Draws._fields)], seed=tf.stack([tf.constant(seed, tf.int64), position]), alg="philox"
+    )
+    return Draws(*tf.unstack(numbers))
+
+
+# ---- Geometry
+
+
+def draw_flip(draws: Draws, augment: AugmentConfig) -> tf.Tensor:
+    """bool scalar."""
+    return draws.flip < 0.5 if augment.flip else tf.constant(False)
+
+
+def draw_placement(draws: Draws, size: tf.Tensor, canvas: tuple[int, int], augment: AugmentConfig) -> Placement:
+    """Random crop, scale and flip of a picture of `size`, int32 [2] height, width.
+
+    The scale is that of the whole picture: drawn relative to the fitted one, or such that its short side has one of
+    the official lengths and the canvas still holds it. What exceeds the canvas at that scale is cut off, at a random
+    place. The window begins and ends at multiples of the `reduction`, or at the end of the picture.
+    """
+    if not augment.changes_geometry:
+        return whole_image(size, canvas, draw_flip(draws, augment))
+    factor = _draw_factor(draws, size, canvas, augment)
+    begin, end = _draw_crop(draws, size, augment.crop)
+    # A picture that fits exactly must not lose its last row to rounding.
+    largest = tf.cast(tf.floor(tf.constant(canvas, tf.float64) / factor + 1e-6), tf.int32)
+    sides = tf.minimum(end - begin, tf.maximum(largest, 1))
+    room = tf.cast(end - begin - sides + 1, tf.float32)
+    begin += tf.cast(tf.floor(tf.stack([draws.place_y, draws.place_x]) * room), tf.int32)
+    begin, sides = _at_multiples(begin, begin + sides, size, reduction(size, canvas, augment))
+    return Placement(tf.concat([begin, sides], axis=0), fitted_size(sides, canvas, factor), draw_flip(draws, augment))
+
+
+def _draw_factor(draws: Draws, size: tf.Tensor, canvas: tuple[int, int], augment: AugmentConfig) -> tf.Tensor:
+    factor = fit_factor(size, canvas)
+    if augment.short_sides:
+        sides = tf.constant(augment.short_sides, tf.float64)
+        chosen = tf.gather(sides, tf.cast(draws.short_side * len(augment.short_sides), tf.int32))
+        factor = tf.minimum(factor, chosen / tf.cast(tf.reduce_min(size), tf.float64))
+    low, high = augment.scale
+    return factor * tf.cast(low + (high - low) * draws.scale, tf.float64)
+
+
+def _draw_crop(draws: Draws, size: tf.Tensor, largest_share: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """First and one-past-last pixels that remain, int32 [2] each as y, x."""
+    sides = tf.cast(size, tf.float32)
+    begin = tf.floor(tf.stack([draws.top, draws.left]) * largest_share * sides)
+    cut = tf.floor(tf.stack([draws.bottom, draws.right]) * largest_share * sides)
+    return tf.cast(begin, tf.int32), size - tf.cast(cut, tf.int32)
+
+
+def _at_multiples(begin: tf.Tensor, end: tf.Tensor, size: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Begin and sides, int32 [2] each, of the smaller window at multiples of `step` (or the end of the picture)."""
+    end = tf.where(end == size, end, tf.maximum(end // step * step, tf.minimum(step, size)))
+    begin = tf.minimum(-(-begin // step) * step, (end - 1) // step * step)
+    return begin, end - begin
+
+
+# ---- Colour
+
+
+def changes_colour(augment: AugmentConfig) -> bool:
+    """Whether any of the four colour changes is on."""
+    return any((augment.brightness, augment.contrast, augment.saturation, augment.hue))
+
+
+def change_colours(image: tf.Tensor, draws: Draws, augment: AugmentConfig) -> tf.Tensor:
+    """Brightness, contrast about the mean grey, saturation and hue of [h, w, 3], 0..255 -> uint8 [h, w, 3].
+
+    The four are affine in RGB and grey stays grey under saturation and hue, so together they are
+    c * Hue * Saturation * pixel + (1 - c) * mean grey + b. The hue is turned in the YIQ plane: no trip through HSV.
+    """
+    contrast = _factor(draws.contrast, augment.contrast)
+    offset = 255.0 * _signed(draws.brightness, augment.brightness)
+    if image.dtype == tf.uint8 and not (augment.contrast or augment.saturation or augment.hue):
+        return _shift(image, tf.cast(tf.floor(offset + 0.5), tf.int32))
+    pixels = tf.cast(image, tf.float32)
+    if augment.contrast:
+        grey = tf.tensordot(tf.reduce_mean(pixels, axis=[0, 1]), LUMA, 1)
+        offset += (1.0 - contrast) * grey
+    if augment.saturation or augment.hue:
+        pixels = _matrix_product(pixels, contrast * _colour_matrix(draws, augment))
+    elif augment.contrast:
+        pixels *= contrast
+    return to_uint8(pixels + offset)
+
+
+def _shift(pixels: tf.Tensor, by: tf.Tensor) -> tf.Tensor:
+    """uint8 pixels + by, bounded to 0..255; by is an int32 scalar in -255..255. Stays within bytes."""
+    low, high = tf.cast(tf.maximum(-by, 0), tf.uint8), tf.cast(255 - tf.maximum(by, 0), tf.uint8)
+    # Arithmetic modulo 256, in which a negative shift is a large positive one.
+    return tf.minimum(tf.maximum(pixels, low), high) + tf.cast(by % 256, tf.uint8)
+
+
+def _signed(number: tf.Tensor, bound: float) -> tf.Tensor:
+    return (2.0 * number - 1.0) * bound
+
+
+def _factor(number: tf.Tensor, bound: float) -> tf.Tensor:
+    return 1.0 + _signed(number, bound)
+
+
+def _matrix_product(pixels: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    flat = tf.matmul(tf.reshape(pixels, [-1, 3]), matrix, transpose_b=True)
+    return tf.reshape(flat, tf.shape(pixels))
+
+
+def _colour_matrix(draws: Draws, augment: AugmentConfig) -> tf.Tensor:
+    """float32 [3, 3], column vectors of RGB to RGB."""
+    saturation = _factor(draws.saturation, augment.saturation)
+    angle = 2.0 * math.pi * _signed(draws.hue, augment.hue)
+    cos, sin = tf.cos(angle) * saturation, tf.sin(angle) * saturation
+    # In YIQ: brightness stays, the colour plane is turned and stretched.
+    inner = tf.stack([1.0, 0.0, 0.0, 0.0, cos, -sin, 0.0, sin, cos])
+    back = np.linalg.inv(_RGB_TO_YIQ).astype(np.float32)
+    return back @ tf.reshape(inner, [3, 3]) @ _RGB_TO_YIQ.astype(np.float32)
