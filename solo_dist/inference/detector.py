@@ -7,18 +7,14 @@ Used by evaluate, predict and export. Shape legend: config.py; D detections, H0 
 """
 
 import dataclasses
-import io
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 import tensorflow as tf
 
 from solo_dist.config import Config, PostprocessConfig
 from solo_dist.data import geometry
-from solo_dist.data.sharding import image_io
 from solo_dist.distributed.precision import set_precision
 from solo_dist.distributed.xla import start_xla_quietly
 from solo_dist.errors import ConfigError
@@ -121,18 +117,6 @@ def letterbox(image: tf.Tensor, canvas: tuple[int, int]) -> tuple[tf.Tensor, tf.
     size = geometry.fitted_size(tf.shape(image)[:2], canvas)
     resized = tf.image.resize(image, size, antialias=True)
     return geometry.pad_to_canvas(geometry.to_uint8(resized), canvas), size
-
-
-def read_picture(path: str) -> np.ndarray:
-    """uint8 [H0,W0,3] of a picture file of any kind, upright as its EXIF tag says. Raises pictures.Unusable."""
-    data = image_io.read_bytes(path)
-    try:
-        picture = PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data)))
-        return np.asarray(image_io.to_rgb(picture))
-    except image_io.Unusable:
-        raise
-    except Exception as error:  # the decoders of a dozen formats raise whatever they like
-        raise image_io.Unusable("image does not decode") from error
 
 
 def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:

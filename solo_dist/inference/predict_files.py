@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from solo_dist.data.sharding.image_io import Unusable
+from solo_dist.data.image_io import Unusable, read_image
 from solo_dist.errors import ConfigError
 from solo_dist.inference.coco_metrics import BEST_THRESHOLD, METRICS_FILE, RESULTS_FILE, encode_masks
-from solo_dist.inference.detector import Detector, Found, read_picture
+from solo_dist.inference.detector import Detector, Found
 from solo_dist.storage import file_io
 from solo_dist.viz.overlay import overlay
 
@@ -56,7 +56,7 @@ def predict_pictures(detector: Detector, paths: Sequence[str], output: str, scor
     bar = tqdm.tqdm(paths, desc="predicting", unit=" pictures")
     for number, (path, name) in enumerate(zip(bar, names, strict=True), start=1):
         try:
-            picture = read_picture(path)
+            picture = read_image(path)
         except Unusable as error:
             summary.unreadable.append((path, str(error)))
             continue

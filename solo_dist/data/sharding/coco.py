@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
+from solo_dist.data.image_io import Unusable
 from solo_dist.errors import DataError
 from solo_dist.masks.rle import MAX_SIDE, segmentation_to_rle
 from solo_dist.storage import file_io
@@ -25,10 +26,6 @@ _CHUNK = 1 << 22
 
 class CocoError(DataError):
     """A file that is not COCO instances; the message names the file and the remedy."""
-
-
-class Unusable(ValueError):
-    """Why an entry cannot be used: a short reason from a fixed list, so that reasons can be counted."""
 
 
 @dataclasses.dataclass(frozen=True)

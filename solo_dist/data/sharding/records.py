@@ -11,10 +11,10 @@ import PIL.Image
 import tensorflow as tf
 
 from solo_dist.config import AugmentConfig, GridConfig
-from solo_dist.data import augmentation, geometry
+from solo_dist.data import augmentation, geometry, image_io
+from solo_dist.data.image_io import Unusable
 from solo_dist.data.schema import ORIENTATIONS, serialize_record
-from solo_dist.data.sharding import image_io
-from solo_dist.data.sharding.coco import Annotation, CocoImage, Rejection, Unusable, clean_annotation, official_boxes
+from solo_dist.data.sharding.coco import Annotation, CocoImage, Rejection, clean_annotation, official_boxes
 from solo_dist.masks import rle as runs
 from solo_dist.solo.targets import Targets, make_targets
 
@@ -90,7 +90,7 @@ class RecordMaker:
         """Records of image number `index` of the data set, whose picture is at `path`. Never raises for bad input."""
         try:
             data = image_io.read_bytes(path)
-            picture, jpeg_as_is = image_io.decode(data, image)
+            picture, jpeg_as_is = image_io.decode(data, (image.height, image.width))
         except Unusable as error:
             rejected = [Rejection("image", image.id, image.file_name, str(error), _cause(error))]
             rejected += [_reject(raw, image, "its image was rejected") for raw in raw_annotations]

@@ -17,9 +17,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from solo_dist.data import image_io
+from solo_dist.data.image_io import Unusable
 from solo_dist.data.schema import ShardError, ShardFile
-from solo_dist.data.sharding import image_io
-from solo_dist.data.sharding.coco import Annotation, CocoImage, Rejection, Unusable
+from solo_dist.data.sharding.coco import Annotation, CocoImage, Rejection
 from solo_dist.data.sharding.records import Counts, ImageResult, RecordMaker, ShardSettings
 from solo_dist.distributed import exit_codes
 from solo_dist.storage import file_io
@@ -235,13 +236,13 @@ def repaired(folder: str, images: list[CocoImage], rejected: list[Rejection]) ->
     """For each of the pictures that could not be used, whether it can be now.
 
     Raises:
-      StoreError: as pictures.read_bytes.
+      StoreError: as image_io.read_bytes.
     """
     lacking = {rejection.id for rejection in rejected if rejection.kind == "image"}
 
     def usable(image: CocoImage) -> bool:
         try:
-            image_io.decode(image_io.read_bytes(f"{folder}/{image.file_name}"), image)
+            image_io.decode(image_io.read_bytes(f"{folder}/{image.file_name}"), (image.height, image.width))
         except Unusable:
             return False
         return True

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from solo_dist.data.image_io import Unusable
 from solo_dist.data.sharding import coco
 
 CATEGORIES = [{"id": 7, "name": "pear"}, {"id": 3, "name": "apple"}]
@@ -193,7 +194,7 @@ def clean(**changes):
     ],
 )
 def test_unusable_annotations_have_a_reason(changes, reason):
-    with pytest.raises(coco.Unusable, match=reason):
+    with pytest.raises(Unusable, match=reason):
         clean(**changes)
 
 

@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 
 from solo_dist.config import GridConfig
 from solo_dist.data import schema
+from solo_dist.data.image_io import Unusable
 from solo_dist.data.schema import REJECTED
 from solo_dist.data.sharding import coco
 from solo_dist.data.sharding.job import ShardJob, shard_coco
@@ -105,7 +106,7 @@ def check_json(path):
                 continue
             try:
                 annotation = coco.clean_annotation(entry, images[entry["image_id"]], class_of)
-            except coco.Unusable as error:
+            except Unusable as error:
                 assert 3 < len(str(error)) < 80, "a reason from a fixed list"
                 rejected += 1
                 continue

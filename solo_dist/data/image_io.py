@@ -1,24 +1,33 @@
-"""Reading picture files of any kind and fitting them into a canvas, for the shard tool. No TensorFlow graph here.
+"""Reading image files of any kind as RGB, and writing JPEG: for the shard tool and for prediction. No graph here.
 
-Convention for orientation: COCO annotations are on the pixels as stored. Where the json gives the size of the
-rotated picture instead (annotation tools that honour the EXIF tag do), the picture is rotated. An orientation that
-does not exchange the sides (mirrored, upside down) cannot be told from the sizes: the pixels as stored are taken.
+Convention for orientation: COCO annotations are on the pixels as stored. If the json gives the size of the rotated
+image instead (annotation tools that honour the EXIF tag do), the image is rotated. An orientation that does not
+exchange the sides (mirrored, upside down) cannot be told from the sizes: the pixels as stored are taken. Prediction
+has no annotations to agree with, and shows every image upright.
 """
 
+import contextlib
 import io
+import threading
+from collections.abc import Iterator
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import tensorflow as tf
 
-from solo_dist.data.sharding.coco import CocoImage, Unusable
 from solo_dist.errors import StoreError
 from solo_dist.storage import file_io
 
 JPEG_QUALITY = 95
 _EXIF_ORIENTATION = 0x0112
-PIL.Image.MAX_IMAGE_PIXELS = None  # sides are limited by runs.MAX_SIDE, checked against the json before decoding
+_SIDEWAYS = (5, 6, 7, 8)
+
+_opening = threading.Lock()
+
+
+class Unusable(ValueError):
+    """Why an entry of a data set cannot be used: a short reason from a fixed list, so that reasons can be counted."""
 
 
 def read_bytes(path: str) -> bytes:
@@ -26,7 +35,7 @@ def read_bytes(path: str) -> bytes:
 
     Raises:
       Unusable: it is missing, empty or cannot be read.
-      StoreError: the object store that it is in cannot be read; that is not the picture's fault.
+      StoreError: the object store that it is in cannot be read; that is not the image's fault.
     """
     try:
         data = file_io.read(path)
@@ -41,30 +50,57 @@ def read_bytes(path: str) -> bytes:
     return data
 
 
-def decode(data: bytes, image: CocoImage) -> tuple[PIL.Image.Image, bool]:
-    """Decodes a picture as RGB in the size that the json gives.
+def decode(data: bytes, size: tuple[int, int]) -> tuple[PIL.Image.Image, bool]:
+    """Decodes an image as RGB in the size (height, width) that the json gives. PIL's limit of pixels does not apply.
 
     Returns:
-      The picture, and whether `data` is a JPEG that holds exactly these pixels, so that it need not be encoded again.
+      The image, and whether `data` is a JPEG that holds exactly these pixels, so that it need not be encoded again.
     Raises:
       Unusable: does not decode, or has another size.
     """
-    try:
-        picture: PIL.Image.Image = PIL.Image.open(io.BytesIO(data))
-        size = picture.size
-        as_stored = picture.format == "JPEG" and picture.mode in ("RGB", "L")
-        turned = size != (image.width, image.height)
+    with _decoding():
+        image = _open_of_any_size(data)
+        as_stored = image.format == "JPEG" and image.mode in ("RGB", "L")
+        turned = image.size != size[::-1]
         if turned:
-            sideways = picture.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-            if not sideways or size[::-1] != (image.width, image.height):
+            if image.size != size or image.getexif().get(_EXIF_ORIENTATION, 1) not in _SIDEWAYS:
                 raise Unusable("image size differs from the json")
-            picture = PIL.ImageOps.exif_transpose(picture)
-        picture = to_rgb(picture)
+            image = PIL.ImageOps.exif_transpose(image)
+        return to_rgb(image), as_stored and not turned
+
+
+def read_image(path: str) -> np.ndarray:
+    """uint8 [H0,W0,3] of an image file of any kind, upright as its EXIF tag says.
+
+    Raises:
+      Unusable: it cannot be read, does not decode, or has more pixels than PIL's limit against decompression bombs.
+      StoreError: as `read_bytes`.
+    """
+    data = read_bytes(path)
+    with _decoding():
+        return np.asarray(to_rgb(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data)))))
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    try:
+        yield
     except Unusable:
         raise
+    except PIL.Image.DecompressionBombError as error:
+        raise Unusable("image has too many pixels") from error
     except Exception as error:  # the decoders of a dozen formats raise whatever they like
         raise Unusable("image does not decode") from error
-    return picture, as_stored and not turned
+
+
+def _open_of_any_size(data: bytes) -> PIL.Image.Image:
+    """Opens without PIL's limit of pixels: the sides are compared with the json before anything is decoded."""
+    with _opening:  # the limit is a variable of PIL's module, and threads open images beside each other
+        limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
+        try:
+            return PIL.Image.open(io.BytesIO(data))
+        finally:
+            PIL.Image.MAX_IMAGE_PIXELS = limit
 
 
 def cut_and_resize(picture: PIL.Image.Image, window: tuple[int, ...], size: tuple[int, int]) -> PIL.Image.Image:
