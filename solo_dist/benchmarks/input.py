@@ -110,7 +110,7 @@ def _floor(data: str, resize: bool) -> tf.data.Dataset:
 
     def load(path: tf.Tensor) -> tf.Tensor:
         image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
-        return tf.image.resize(image, geometry.fitted_size(tf.shape(image)[:2], CANVAS)) if resize else image
+        return tf.image.resize(image, geometry.whole_image(tf.shape(image)[:2], CANVAS).size) if resize else image
 
     return _parallel(tf.data.Dataset.from_tensor_slices(paths).repeat(), load)
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import AugmentConfig
-from solo_dist.data.geometry import Placement, fit_factor, fitted_size, reduction, to_uint8, whole_image
+from solo_dist.data.geometry import Placement, fit_factor, reduction, scaled_size, to_uint8, whole_image
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in the brightness of a pixel (ITU-R BT.601)."""
@@ -69,8 +69,9 @@ def draw_placement(draws: Draws, size: tf.Tensor, canvas: tuple[int, int], augme
     sides = tf.minimum(end - begin, tf.maximum(largest, 1))
     room = tf.cast(end - begin - sides + 1, tf.float32)
     begin += tf.cast(tf.floor(tf.stack([draws.place_y, draws.place_x]) * room), tf.int32)
-    begin, sides = _at_multiples(begin, begin + sides, size, reduction(size, canvas, augment))
-    return Placement(tf.concat([begin, sides], axis=0), fitted_size(sides, canvas, factor), draw_flip(draws, augment))
+    begin, sides = _at_multiples(begin, begin + sides, size, reduction(size, canvas, augment.scale[1]))
+    window = tf.concat([begin, sides], axis=0)
+    return Placement(window, scaled_size(sides, factor, canvas), factor, draw_flip(draws, augment))
 
 
 def _draw_factor(draws: Draws, size: tf.Tensor, canvas: tuple[int, int], augment: AugmentConfig) -> tf.Tensor:

@@ -1,7 +1,8 @@
 """How an image of any size becomes a canvas: a window of whole pixels is cut out, resized, mirrored, padded.
 
-Training, evaluation, prediction and export all use these functions. Masks as row runs follow the image exactly, by
-integer maps. Legend of shapes: `solo_dist.config`; m instances of an image, r runs.
+Training, evaluation, prediction, export and the shard tool all use these functions, so that a model is asked about
+images as it has learnt them. Masks as row runs follow the image exactly, by integer maps. Legend of shapes:
+`solo_dist.config`; m instances of an image, r runs.
 """
 
 from typing import NamedTuple
@@ -9,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from solo_dist.config import MASK_STRIDE, AugmentConfig
+from solo_dist.config import MASK_STRIDE
 from solo_dist.masks import rle as row_runs
-from solo_dist.solo import targets
 
 PADDING = (124, 116, 104)
 """Colour of the canvas beyond the image: the mean of ImageNet, 0 once normalised, as the official padding."""
@@ -19,70 +19,132 @@ PADDING = (124, 116, 104)
 REDUCTIONS = (1, 2, 4, 8)
 """Factors by which a JPEG can be shrunk while it is decoded."""
 
+_POWERS_OF_TWO = tuple(2**power for power in range(16))
+
 
 class Placement(NamedTuple):
-    """Cut `window` out of the stored picture, resize it to `size`, then mirror it where `flip`."""
+    """Cut `window` out of the stored image, resize it to `size`, then mirror it if `flip`."""
 
     window: tf.Tensor
-    """int32 [4]: first row, first column, height, width in pixels of the stored picture."""
+    """int32 [4]: first row, first column, height, width in pixels of the stored image."""
     size: tf.Tensor
     """int32 [2]: height, width on the canvas."""
+    factor: tf.Tensor
+    """float64 scalar: the scale. The sides of `size` are those of the window times the factor, rounded."""
     flip: tf.Tensor
     """bool scalar."""
 
 
-def fitted_size(size: tf.Tensor, canvas: tuple[int, int], factor: tf.Tensor | None = None) -> tf.Tensor:
-    """The size of a picture scaled by `factor`, by default as large as the canvas holds.
-
-    Sides are rounded to multiples of 4, so that masks at 1/4 are exact under a flip within the picture.
-
-    Args:
-      size: int32 [2], height, width.
-      canvas: H, W, multiples of 32.
-      factor: float64 scalar.
-    """
-    sides = tf.cast(size, tf.float64)
-    if factor is None:
-        factor = fit_factor(size, canvas)
-    rounded = tf.cast(tf.floor(sides * factor / MASK_STRIDE + 0.5), tf.int32) * MASK_STRIDE
-    return tf.clip_by_value(rounded, MASK_STRIDE, tf.constant(canvas, tf.int32))
+# ---- Which placement
 
 
 def fit_factor(size: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
-    """The largest scale at which a picture of `size`, int32 [2], fits into the canvas; float64 scalar."""
+    """The largest scale at which an image of `size`, int32 [2], fits into the canvas; float64 scalar."""
     return tf.reduce_min(tf.constant(canvas, tf.float64) / tf.cast(size, tf.float64))
 
 
-def reduction(size: tf.Tensor, canvas: tuple[int, int], augment: AugmentConfig | None) -> tf.Tensor:
-    """By how much a picture of `size`, int32 [2], may be shrunk on decoding: int32 scalar 1, 2, 4 or 8.
+def scaled_size(size: tf.Tensor, factor: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
+    """The size, int32 [2], that an image of `size` takes on the canvas if it is scaled by `factor`, float64 scalar.
 
-    JPEG decoders shrink by these factors for less than no cost, and well filtered. The largest is taken with which no
-    geometry that `augment` can draw (None: the fitted picture) has to enlarge what was decoded.
+    Sides are rounded to multiples of 4, so that masks at 1/4 are exact under a flip within the image.
     """
-    largest = max(1.0, augment.scale[1]) if augment else 1.0
-    spare = 1.0 / (largest * fit_factor(size, canvas))
-    return tf.reduce_max(tf.where(tf.constant(REDUCTIONS, tf.float64) <= spare, REDUCTIONS, 1))
+    sides = tf.cast(size, tf.float64) * factor
+    rounded = tf.cast(tf.floor(sides / MASK_STRIDE + 0.5), tf.int32) * MASK_STRIDE
+    return tf.clip_by_value(rounded, MASK_STRIDE, tf.constant(canvas, tf.int32))
 
 
 def whole_image(size: tf.Tensor, canvas: tuple[int, int], flip: tf.Tensor | bool = False) -> Placement:
-    """The geometry of precomputed targets: the picture, int32 [2] height, width, fitted into the canvas."""
-    return Placement(tf.concat([[0, 0], size], axis=0), fitted_size(size, canvas), tf.convert_to_tensor(flip))
+    """The image, int32 [2] height, width, as large as the canvas holds it."""
+    factor = fit_factor(size, canvas)
+    window = tf.concat([[0, 0], size], axis=0)
+    return Placement(window, scaled_size(size, factor, canvas), factor, tf.convert_to_tensor(flip))
+
+
+def stored_image(
+    size: tf.Tensor, canvas: tuple[int, int], keep_original: bool, flip: tf.Tensor | bool = False
+) -> Placement:
+    """The placement of precomputed targets for a stored image of `size`, int32 [2] height, width.
+
+    Images that were kept as they are get fitted into the canvas; others were made for it and stay as they are.
+    """
+    if keep_original:
+        return whole_image(size, canvas, flip)
+    window = tf.concat([[0, 0], size], axis=0)
+    return Placement(window, size, tf.constant(1.0, tf.float64), tf.convert_to_tensor(flip))
+
+
+def reduction(size: tf.Tensor, canvas: tuple[int, int], largest_scale: float = 1.0) -> tf.Tensor:
+    """By how much a JPEG of `size`, int32 [2], may be shrunk while it is decoded: int32 scalar 1, 2, 4 or 8.
+
+    The largest is taken with which nothing that was decoded has to be enlarged, even if the image is scaled to
+    `largest_scale` times the size at which it fits into the canvas.
+    """
+    return _largest_of(REDUCTIONS, 1.0 / (max(1.0, largest_scale) * fit_factor(size, canvas)))
+
+
+def _largest_of(factors: tuple[int, ...], limit: tf.Tensor) -> tf.Tensor:
+    """The largest of ascending factors that is not above the limit, float64 scalar; the first if all are."""
+    return tf.reduce_max(tf.where(tf.constant(factors, tf.float64) <= limit, factors, factors[0]))
+
+
+# ---- Pixels
+
+
+def letterbox(image: tf.Tensor, canvas: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
+    """A whole image on the canvas, as evaluation sees it.
+
+    Args:
+      image: uint8 [H0,W0,3].
+      canvas: H, W.
+
+    Returns:
+      uint8 [H,W,3], and the size that the image takes there, int32 [2].
+    """
+    placement = whole_image(tf.shape(image)[:2], canvas)
+    return pad_to_canvas(to_uint8(move_image(image, placement)), canvas), placement.size
 
 
 def move_image(image: tf.Tensor, placement: Placement, reduced_by: tf.Tensor | int = 1) -> tf.Tensor:
     """uint8 [height, width, 3], decoded with a `reduction` -> float32 [*placement.size, 3].
 
-    Half-pixel bilinear without antialiasing, as the official pipeline. Only the window is resized.
+    An image that is at least twice too large is shrunk by a power of two first, each pixel the mean of those that it
+    covers; a JPEG decoder does nearly the same at no cost, which training makes use of. What remains is half-pixel
+    bilinear, as the official pipeline, which never shrinks by so much. Only the window is resized.
     """
     y, x, height, width = tf.unstack(-(-placement.window // reduced_by), num=4)
-    image = image[y : y + height, x : x + width]
-    resized = tf.raw_ops.ResizeBilinear(images=image[None], size=placement.size, half_pixel_centers=True)[0]
+    image = image[y : y + height, x : x + width][None]
+    step = _largest_of(_POWERS_OF_TWO, 1.0 / (placement.factor * tf.cast(reduced_by, tf.float64)))
+
+    def bilinear(pixels: tf.Tensor) -> tf.Tensor:
+        return tf.raw_ops.ResizeBilinear(images=pixels, size=placement.size, half_pixel_centers=True)
+
+    def shrunk() -> tf.Tensor:
+        return tf.raw_ops.ResizeArea(images=image, size=-(-tf.stack([height, width]) // step))
+
+    resized = tf.cond(step > 1, lambda: bilinear(shrunk()), lambda: bilinear(image))[0]
     return flip_image(resized, placement.flip)
 
 
 def flip_image(image: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
-    """[h, w, c] of any type, mirrored left and right where `flip`."""
+    """[h, w, c] of any type, mirrored left and right if `flip`."""
     return tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
+
+
+def pad_to_canvas(image: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
+    """uint8 [h, w, 3] -> [H, W, 3], PADDING beyond the image, which lies top left."""
+    height, width = tf.unstack(tf.shape(image)[:2])
+    # Pieces of a ready canvas: copies of rows, where arithmetic with a colour would go pixel by pixel.
+    empty = tf.constant(np.full((*canvas, 3), PADDING, np.uint8))
+    image = tf.concat([image, empty[:height, width:]], axis=1)
+    return tf.ensure_shape(tf.concat([image, empty[height:]], axis=0), [*canvas, 3])
+
+
+def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
+    """Rounded and bounded to 0..255."""
+    return pixels if pixels.dtype == tf.uint8 else tf.cast(tf.clip_by_value(pixels + 0.5, 0.0, 255.0), tf.uint8)
+
+
+# ---- Instances
 
 
 def move_instances(
@@ -94,9 +156,9 @@ def move_instances(
     window are drawn anew around what remains of the mask. The box of an instance without a pixel means nothing.
 
     Args:
-      runs: masks of m instances in pixels of the stored picture.
+      runs: masks of m instances in pixels of the stored image.
       boxes: float32 [m, 4] x1, y1, x2, y2 there.
-      size: int32 [2], height, width of the stored picture.
+      size: int32 [2], height, width of the stored image.
       placement: what to do.
     """
     y, x, height, width = tf.unstack(placement.window, num=4)
@@ -105,7 +167,7 @@ def move_instances(
     moved = row_runs.resample(runs, rows, columns, size)
     num_instances = tf.shape(boxes)[0]
     corner = tf.cast(tf.stack([x, y, x, y]), tf.float32)
-    whole = targets.scale_boxes(boxes - corner, placement.window[2:], placement.size)
+    whole = scale_boxes(boxes - corner, placement.factor, placement.size)
     boxes = tf.where(
         _inside(row_runs.tight_boxes(runs, num_instances), placement.window)[:, None],
         whole,
@@ -113,7 +175,7 @@ def move_instances(
     )
 
     def mirrored() -> tuple[row_runs.Runs, tf.Tensor]:
-        return row_runs.flip(moved, placement.size[1]), targets.flip_boxes(boxes, placement.size[1])
+        return row_runs.flip(moved, placement.size[1]), flip_boxes(boxes, placement.size[1])
 
     return tf.cond(placement.flip, mirrored, lambda: (moved, boxes))
 
@@ -125,15 +187,18 @@ def _inside(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     return tf.reduce_all((low >= tf.stack([x, y])) & (high < tf.stack([x + width, y + height])), axis=1)
 
 
-def pad_to_canvas(image: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
-    """uint8 [h, w, 3] -> [H, W, 3], PADDING beyond the picture, which lies top left."""
-    height, width = tf.unstack(tf.shape(image)[:2])
-    # Pieces of a ready canvas: copies of rows, where arithmetic with a colour would go pixel by pixel.
-    empty = tf.constant(np.full((*canvas, 3), PADDING, np.uint8))
-    image = tf.concat([image, empty[:height, width:]], axis=1)
-    return tf.ensure_shape(tf.concat([image, empty[height:]], axis=0), [*canvas, 3])
+def scale_boxes(boxes: tf.Tensor, factor: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Boxes float32 [m, 4] on an image that was scaled by `factor`, a float scalar, to `size`, int32 [2].
+
+    Official behaviour: all coordinates times the one factor, whatever the sides were rounded to, then clipped to the
+    image's first and last pixel.
+    """
+    limit = tf.cast(size - 1, tf.float32)
+    return tf.clip_by_value(boxes * tf.cast(factor, tf.float32), 0.0, tf.gather(limit, [1, 0, 1, 0]))
 
 
-def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
-    """Rounded and bounded to 0..255."""
-    return pixels if pixels.dtype == tf.uint8 else tf.cast(tf.clip_by_value(pixels + 0.5, 0.0, 255.0), tf.uint8)
+def flip_boxes(boxes: tf.Tensor, width: tf.Tensor | int) -> tf.Tensor:
+    """Boxes float32 [m, 4] mirrored within `width` columns: x becomes width - 1 - x."""
+    x1, y1, x2, y2 = tf.unstack(boxes, num=4, axis=1)
+    last = tf.cast(width, tf.float32) - 1.0
+    return tf.stack([last - x2, y1, last - x1, y2], axis=1)

@@ -103,17 +103,6 @@ def _open_of_any_size(data: bytes) -> PIL.Image.Image:
             PIL.Image.MAX_IMAGE_PIXELS = limit
 
 
-def cut_and_resize(picture: PIL.Image.Image, window: tuple[int, ...], size: tuple[int, int]) -> PIL.Image.Image:
-    """The window (first row, first column, height, width) of a picture, resized to `size`, height and width.
-
-    Bilinear with the filter widened when shrinking (antialiased). The official pipeline uses OpenCV's bilinear
-    without antialiasing: the same where pictures grow, as in the official recipes, better where they shrink.
-    """
-    y, x, height, width = window
-    box = (x, y, x + width, y + height)
-    return picture.resize((size[1], size[0]), PIL.Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
-
-
 def encode_jpeg(picture: PIL.Image.Image) -> bytes:
     """JPEG of an RGB picture."""
     buffer = io.BytesIO()

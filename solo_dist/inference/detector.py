@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import Config, PostprocessConfig
-from solo_dist.data import geometry
+from solo_dist.data.geometry import letterbox
 from solo_dist.distributed.precision import set_precision
 from solo_dist.distributed.xla import start_xla_quietly
 from solo_dist.errors import ConfigError
@@ -102,21 +102,6 @@ def detection_function(model: Any, config: Config) -> Any:
         return detections(model, images, config.postprocess, compiled)
 
     return tf.function(run, autograph=False)
-
-
-def letterbox(image: tf.Tensor, canvas: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Fits a picture into the canvas as the shard tool does: bilinear, antialiased where it shrinks, PADDING beyond.
-
-    Args:
-      image: uint8 [H0,W0,3].
-      canvas: H, W.
-
-    Returns:
-      uint8 [H,W,3], and the size that the picture takes there, int32 [2].
-    """
-    size = geometry.fitted_size(tf.shape(image)[:2], canvas)
-    resized = tf.image.resize(image, size, antialias=True)
-    return geometry.pad_to_canvas(geometry.to_uint8(resized), canvas), size
 
 
 def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:

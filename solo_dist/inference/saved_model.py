@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from solo_dist.inference.detector import Detector, detections, letterbox
+from solo_dist.data.geometry import letterbox
+from solo_dist.inference.detector import Detector, detections
 from solo_dist.masks.paste import paste_masks_in_graph
 from solo_dist.storage import file_io
 

@@ -83,23 +83,6 @@ def make_targets(
     return Targets(positives, masks, dict(zip(spec.mask_strides[1:], coarser, strict=True)))
 
 
-def scale_boxes(boxes: tf.Tensor, size: tf.Tensor, new_size: tf.Tensor) -> tf.Tensor:
-    """Boxes float32 [m, 4] of a picture of `size` (int32 [2], height, width) after a resize to `new_size`.
-
-    Official behaviour: coordinates times the factor, then clipped to the picture's first and last pixel.
-    """
-    factor = tf.cast(new_size, tf.float32) / tf.cast(size, tf.float32)
-    limit = tf.cast(new_size - 1, tf.float32)
-    return tf.clip_by_value(boxes * tf.gather(factor, [1, 0, 1, 0]), 0.0, tf.gather(limit, [1, 0, 1, 0]))
-
-
-def flip_boxes(boxes: tf.Tensor, width: tf.Tensor | int) -> tf.Tensor:
-    """Boxes float32 [m, 4] mirrored within `width` columns: x becomes width - 1 - x."""
-    x1, y1, x2, y2 = tf.unstack(boxes, num=4, axis=1)
-    last = tf.cast(width, tf.float32) - 1.0
-    return tf.stack([last - x2, y1, last - x1, y2], axis=1)
-
-
 def mass_centers(runs: Runs, num_instances: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
     """Centres of mass of the full-resolution masks (quirk 3), float32 [m, 2] as x, y, and areas, int64 [m].
 

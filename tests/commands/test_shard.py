@@ -529,7 +529,7 @@ def test_views_are_different_crops_whose_targets_belong_to_them(data_set):
     assert len(sizes) > 6 and all(height % 4 == width % 4 == 0 for height, width in sizes)
     for record in records:
         assert tf.io.decode_jpeg(record.image).shape[:2] == tuple(record.size.numpy())
-        placement = geometry.Placement(tf.concat([[0, 0], record.size], 0), record.canvas_size, tf.constant(True))
+        placement = geometry.stored_image(record.size, SETTINGS.canvas, keep_original=False, flip=True)
         moved, boxes = geometry.move_instances(record.runs, record.boxes, record.size, placement)
         wanted = make_targets(moved, boxes, record.categories, SETTINGS.canvas, GRID)
         made = schema.precomputed_targets(record, True, SETTINGS.canvas, GRID.num_cells)

@@ -36,6 +36,26 @@ def move_points(points: np.ndarray, placement: geometry.Placement) -> np.ndarray
     return moved
 
 
+def placed(window: Sequence[int], size: Sequence[int], factor: float = 1.0, flip: bool = False) -> geometry.Placement:
+    return geometry.Placement(
+        tf.constant(window), tf.constant(size, tf.int32), tf.constant(factor, tf.float64), tf.constant(flip)
+    )
+
+
+def mean_of_areas(values: np.ndarray, count: int) -> np.ndarray:
+    """[n, ...] -> [count, ...]: means over `count` equal intervals of the first axis, each cut into `count` parts."""
+    fine = values.repeat(count, axis=0)
+    return fine.reshape(count, len(values), *values.shape[1:]).mean(1)
+
+
+def interpolate(values: np.ndarray, count: int) -> np.ndarray:
+    """[n, ...] -> [count, ...]: linear between the centres of the values, constant beyond the first and last."""
+    position = np.clip((np.arange(count) + 0.5) * len(values) / count - 0.5, 0, len(values) - 1)
+    below = position.astype(int)
+    share = (position - below).reshape(-1, *[1] * (values.ndim - 1))
+    return values[below] * (1 - share) + values[np.minimum(below + 1, len(values) - 1)] * share
+
+
 def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
     padded = np.pad(mask, radius)
     height, width = mask.shape
@@ -94,7 +114,7 @@ def geometries(draw: st.DrawFn, height: int, width: int) -> geometry.Placement:
     window = [y, x, draw(st.integers(24, height - y)), draw(st.integers(24, width - x))]
     scale = draw(st.floats(0.4, 2.0))
     size = [max(4, round(side * scale / 4) * 4) for side in window[2:]]
-    return geometry.Placement(tf.constant(window), tf.constant(size), tf.constant(draw(st.booleans())))
+    return placed(window, size, scale, draw(st.booleans()))
 
 
 @st.composite
@@ -164,14 +184,15 @@ def test_boxes_and_centres_agree_with_the_moved_masks(scene):
         if window.sum() < before.sum():
             np.testing.assert_array_equal(box, inclusive_boxes(after[None])[0])
         else:
+            # Sides were rounded to multiples of 4, boxes were not: up to 2 pixels at the far end of the image.
             zoom = max(placement.size.numpy() / [window_height, window_width])
-            assert np.abs(box - inclusive_boxes(after[None])[0]).max() <= max(1, zoom)
+            assert np.abs(box - inclusive_boxes(after[None])[0]).max() <= 2 + max(1, zoom)
 
 
 def test_an_instance_outside_the_window_leaves_nothing():
     masks = np.zeros((2, 32, 32), bool)
     masks[0, 2:6, 2:6] = masks[1, 20:28, 18:30] = True
-    placement = geometry.Placement(tf.constant([16, 16, 16, 8]), tf.constant([16, 8]), tf.constant(False))
+    placement = placed([16, 16, 16, 8], [16, 8])
     runs, boxes = move(masks, inclusive_boxes(masks), placement)
     moved = to_dense(runs, 2, 16, 8)
     assert not moved[0].any()
@@ -183,7 +204,7 @@ def test_a_whole_instance_keeps_its_annotated_box():
     masks = np.zeros((1, 40, 40), bool)
     masks[0, 10:20, 10:20] = True
     annotated = np.array([[9.5, 8.25, 21.0, 20.5]], np.float32)
-    placement = geometry.Placement(tf.constant([4, 2, 36, 38]), tf.constant([36, 38]), tf.constant(True))
+    placement = placed([4, 2, 36, 38], [36, 38], flip=True)
     _, boxes = move(masks, annotated, placement)
     np.testing.assert_array_equal(boxes, [[37 - 19.0, 4.25, 37 - 7.5, 16.5]])
 
@@ -202,14 +223,14 @@ def test_a_whole_instance_keeps_its_annotated_box():
     ],
 )
 def test_pictures_are_shrunk_on_decoding_as_far_as_no_pixel_is_missed(size, scale, wanted):
-    assert geometry.reduction(tf.constant(size), (64, 96), AugmentConfig(scale=scale)) == wanted
+    assert geometry.reduction(tf.constant(size), (64, 96), scale[1]) == wanted
 
 
 def test_a_shrunk_picture_moves_as_the_whole_one():
     ramp = np.add.outer(np.arange(80), np.arange(120)).astype(np.float32)
     small = ramp.reshape(20, 4, 30, 4).mean((1, 3))
     picture, shrunk = (tf.constant(np.repeat(values[:, :, None], 3, 2)) for values in (ramp, small))
-    placement = geometry.Placement(tf.constant([8, 20, 56, 100]), tf.constant([12, 20]), tf.constant(False))
+    placement = placed([8, 20, 56, 100], [12, 20], 0.2)
     np.testing.assert_allclose(
         geometry.move_image(shrunk, placement, 4)[1:-1, 1:-1],
         geometry.move_image(picture, placement)[1:-1, 1:-1],
@@ -219,7 +240,7 @@ def test_a_shrunk_picture_moves_as_the_whole_one():
 
 def test_window_is_cut_before_it_is_resized():
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    placement = geometry.Placement(tf.constant([5, 7, 30, 20]), tf.constant([44, 36]), tf.constant(True))
+    placement = placed([5, 7, 30, 20], [44, 36], 1.5, flip=True)
     wanted = tf.image.resize(image[5:35, 7:27], (44, 36)).numpy()[:, ::-1]
     np.testing.assert_allclose(geometry.move_image(tf.constant(image), placement), wanted, atol=1e-3)
 
@@ -227,23 +248,49 @@ def test_window_is_cut_before_it_is_resized():
 def test_resizing_and_flipping_are_those_of_the_official_pipeline(golden):
     """Pixels within a level of OpenCV's fixed-point resize, masks exact (quirk 16).
 
-    Boxes are within a tenth of a pixel: ours scale by the rounded sides, the official ones by one factor.
+    Boxes scale by one factor, whatever the sides are rounded to.
     """
     g = golden("pipeline_up")
     height, width = g["image_bgr"].shape[:2]
     size = g["img_shape"][:2].astype(np.int32)
-    whole = tf.constant([0, 0, height, width])
-    plain = geometry.Placement(whole, tf.constant(size), tf.constant(False))
+    whole, factor = [0, 0, height, width], float(g["scale_factor"])
+    plain = placed(whole, size, factor)
     resized = geometry.to_uint8(geometry.move_image(tf.constant(g["image_bgr"]), plain)).numpy()
     assert np.abs(resized.astype(int) - g["resized_bgr_u8"]).max() <= 1
 
-    flipped = geometry.Placement(whole, tf.constant(size), tf.constant(bool(g["flip"])))
+    flipped = placed(whole, size, factor, bool(g["flip"]))
     masks = np.unpackbits(g["gt_masks"], axis=1)[:, : height * width].reshape(-1, height, width).astype(bool)
     runs, boxes = move(masks, g["gt_boxes"], flipped)
     count, out_height, out_width = g["out_mask_shape"]
     wanted = np.unpackbits(g["out_masks"], axis=1)[:, : out_height * out_width].reshape(g["out_mask_shape"])
     np.testing.assert_array_equal(to_dense(runs, count, out_height, out_width), wanted.astype(bool))
-    np.testing.assert_allclose(boxes, g["out_boxes"], atol=0.1)
+    np.testing.assert_allclose(boxes, g["out_boxes"], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "steps"), [((40, 60), 1), ((100, 77), 1), ((131, 180), 1), ((257, 199), 4), ((515, 1023), 8)]
+)
+def test_a_letterboxed_image_is_means_of_squares_then_linear_interpolation(size, steps):
+    image = np.random.default_rng(3).integers(0, 256, (*size, 3), np.uint8)
+    canvas, fitted = (part.numpy() for part in geometry.letterbox(tf.constant(image), (64, 96)))
+    factor = min(64 / size[0], 96 / size[1])
+    assert np.abs(fitted - np.multiply(size, factor)).max() <= 2 and (fitted % 4 == 0).all()
+    wanted = image.astype(float)
+    for axis in (0, 1):
+        wanted = np.moveaxis(wanted, axis, 0)
+        wanted = interpolate(mean_of_areas(wanted, -(-size[axis] // steps)), fitted[axis])
+        wanted = np.moveaxis(wanted, 0, axis)
+    height, width = fitted
+    np.testing.assert_allclose(canvas[:height, :width], wanted, atol=0.51)
+    assert (canvas[height:] == geometry.PADDING).all() and (canvas[:, width:] == geometry.PADDING).all()
+
+
+def test_scaling_and_mirroring_boxes():
+    boxes = tf.constant([[10.0, 4.0, 29.0, 30.0], [-3.0, 5.0, 200.0, 7.0]])
+    scaled = geometry.scale_boxes(boxes, tf.constant(0.5, tf.float64), tf.constant([14, 80]))
+    np.testing.assert_allclose(scaled, [[5.0, 2.0, 14.5, 13.0], [0.0, 2.5, 79.0, 3.5]])
+    np.testing.assert_allclose(geometry.flip_boxes(scaled, 80)[0], [64.5, 2.0, 74.0, 13.0])
+    np.testing.assert_array_equal(geometry.flip_boxes(geometry.flip_boxes(boxes, 160), 160), boxes)
 
 
 def test_canvas_is_padded_right_and_below():

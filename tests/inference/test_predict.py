@@ -88,20 +88,6 @@ def run_program(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_letterbox_is_what_the_shard_tool_does():
-    """The tool resizes with PIL, the graph with TensorFlow; both widen the filter when they shrink."""
-    for height, width in ((40, 200), (333, 250), (50, 60), (64, 96)):
-        picture = noise(height, width)
-        image, size = inference.letterbox(tf.constant(picture), (64, 96))
-        size = tuple(size.numpy())
-        window = (0, 0, height, width)
-        expected = np.asarray(image_io.cut_and_resize(PIL.Image.fromarray(picture), window, size), int)
-        assert image.shape == (64, 96, 3)
-        assert np.abs(image[: size[0], : size[1]].numpy() - expected).max() <= 2
-        assert (image[size[0] :].numpy() == geometry.PADDING).all()
-        assert (image[:, size[1] :].numpy() == geometry.PADDING).all()
-
-
 def test_detector_finds_the_same_whatever_the_padding_and_at_the_original_size(detector):
     found = detector.detect_picture(noise(101, 77))
     assert 1 < len(found.scores) <= 6

@@ -192,11 +192,3 @@ def test_the_later_instance_has_the_category_and_both_keep_their_positives():
     first, second = (set(made.cell.numpy()[made.instance.numpy() == i]) for i in (0, 1))
     assert first == second and first
     assert {int(made.category_grid[cell]) for cell in first} == {2}
-
-
-def test_scaling_and_mirroring_boxes():
-    boxes = tf.constant([[10.0, 4.0, 29.0, 30.0], [-3.0, 5.0, 200.0, 7.0]])
-    scaled = targets.scale_boxes(boxes, tf.constant([40, 80]), tf.constant([20, 160]))
-    np.testing.assert_allclose(scaled, [[20.0, 2.0, 58.0, 15.0], [0.0, 2.5, 159.0, 3.5]])
-    np.testing.assert_allclose(targets.flip_boxes(scaled, 160)[0], [101.0, 2.0, 139.0, 15.0])
-    np.testing.assert_array_equal(targets.flip_boxes(targets.flip_boxes(boxes, 160), 160), boxes)

@@ -189,11 +189,13 @@ def _element_maker(
 
 
 def reduction(config: Config, manifest: Manifest, training: bool) -> Callable[[tf.Tensor], tf.Tensor] | None:
-    """How whole pictures are shrunk on decoding; None: the stored pictures have the size of the canvas already."""
-    if not manifest.keep_original:
+    """How whole images are shrunk on decoding, to save time in training; None: not at all.
+
+    Evaluation does without, so that it sees what prediction sees, to the pixel.
+    """
+    if not (training and manifest.keep_original):
         return None
-    augment = config.data.augment if training else None
-    return lambda size: geometry.reduction(size, _canvas(config), augment)
+    return lambda size: geometry.reduction(size, _canvas(config), config.data.augment.scale[1])
 
 
 def element_builder(
@@ -217,9 +219,8 @@ def element_builder(
         if draw:
             placement = augmentation.draw_placement(draws, record.size, canvas, augment)
         else:
-            size = record.canvas_size if fits else geometry.fitted_size(record.size, canvas)
             flip = augmentation.draw_flip(draws, augment) if training else tf.constant(False)
-            placement = geometry.Placement(tf.concat([[0, 0], record.size], axis=0), size, flip)
+            placement = geometry.stored_image(record.size, canvas, manifest.keep_original, flip)
         if recompute:
             runs, boxes = geometry.move_instances(record.runs, record.boxes, record.size, placement)
             made = targets.make_targets(runs, boxes, record.categories, canvas, grid, spec)

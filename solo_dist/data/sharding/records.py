@@ -83,6 +83,7 @@ class RecordMaker:
         self._settings = settings
         self._class_of = class_of
         self._draw = _traced(self._draw_placement, _spec(2), _spec(dtype=tf.int64))
+        self._resize = _traced(_resize, _spec(None, None, 3, dtype=tf.uint8), _PLACEMENT)
         self._place = _traced(geometry.move_instances, *_INSTANCES, _spec(2), _PLACEMENT)
         self._targets = _traced(self._make_targets, *_INSTANCES, _spec(None), _spec(2), _PLACEMENT)
 
@@ -147,7 +148,8 @@ class RecordMaker:
         if not self._settings.keep_original:
             window = tuple(placement.window.numpy().tolist())
             if window != (0, 0, *size) or canvas_size != size:
-                picture, encoded = image_io.cut_and_resize(picture, window, canvas_size), b""
+                pixels = self._resize(tf.constant(np.asarray(picture)), placement)
+                picture, encoded = PIL.Image.fromarray(pixels.numpy()), b""
             instances = instances.moved(self._place, size, placement)
             if self._settings.views > 1:
                 instances = instances.with_pixels()
@@ -169,7 +171,7 @@ class RecordMaker:
         }
         counts = Counts(image_bytes=len(encoded), max_instances=len(instances.runs))
         for orientation in ORIENTATIONS:
-            made = self._canvas_targets(instances, size, canvas_size, orientation == "flipped")
+            made = self._canvas_targets(instances, size, orientation == "flipped")
             cells, owners = made.positives.cell.numpy(), made.positives.instance.numpy()
             values[f"positives_{orientation}"] = np.stack([cells, owners]).astype("<i4").tobytes()
             values[f"masks_{orientation}"] = zlib.compress(made.masks.numpy().tobytes())
@@ -179,10 +181,10 @@ class RecordMaker:
         counts.record_bytes = len(record)
         return record, counts
 
-    def _canvas_targets(
-        self, instances: "_Instances", size: tuple[int, ...], canvas_size: tuple[int, ...], flipped: bool
-    ) -> Targets:
-        placement = geometry.Placement(tf.constant([0, 0, *size]), tf.constant(canvas_size), tf.constant(flipped))
+    def _canvas_targets(self, instances: "_Instances", size: tuple[int, ...], flipped: bool) -> Targets:
+        placement = geometry.stored_image(
+            tf.constant(size), self._settings.canvas, self._settings.keep_original, flipped
+        )
         return self._targets(
             runs.from_numpy(instances.runs),
             tf.constant(instances.boxes),
@@ -235,7 +237,11 @@ def _spec(*shape: int | None, dtype: tf.DType = tf.int32) -> tf.TensorSpec:
 
 
 _INSTANCES = (runs.Runs(*[_spec(None)] * 4), _spec(None, 4, dtype=tf.float32))
-_PLACEMENT = geometry.Placement(_spec(4), _spec(2), _spec(dtype=tf.bool))
+_PLACEMENT = geometry.Placement(_spec(4), _spec(2), _spec(dtype=tf.float64), _spec(dtype=tf.bool))
+
+
+def _resize(image: tf.Tensor, placement: geometry.Placement) -> tf.Tensor:
+    return geometry.to_uint8(geometry.move_image(image, placement))
 
 
 def _count_positives(

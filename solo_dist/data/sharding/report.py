@@ -56,7 +56,7 @@ def draw_pictures(manifest: Manifest, count: int, folder: str, flipped: bool = F
 def draw_record(record: Record, manifest: Manifest, flipped: bool = False) -> PIL.Image.Image:
     """The picture with its masks, then each level's grid with the cells that are positive, in their mask's colour."""
     targets = precomputed_targets(record, flipped, manifest.canvas, manifest.grid.num_cells)
-    picture = _on_canvas(record, manifest.canvas, flipped)
+    picture = _on_canvas(record, manifest, flipped)
     masks = unpack_bits(targets.masks).numpy().repeat(MASK_STRIDE, axis=1).repeat(MASK_STRIDE, axis=2)
     names = [manifest.categories[int(category)]["name"] for category in record.categories]
     first = overlay(picture, masks, names)
@@ -77,13 +77,10 @@ def _tile(panels: list[PIL.Image.Image]) -> PIL.Image.Image:
     return sheet
 
 
-def _on_canvas(record: Record, canvas: tuple[int, int], flipped: bool) -> np.ndarray:
-    height, width = (int(side) for side in record.canvas_size)
-    picture = PIL.Image.fromarray(tf.io.decode_jpeg(record.image, channels=3).numpy()).resize((width, height))
-    pixels = np.asarray(picture)
-    padded = np.full((*canvas, 3), geometry.PADDING, np.uint8)
-    padded[:height, :width] = pixels[:, ::-1] if flipped else pixels
-    return padded
+def _on_canvas(record: Record, manifest: Manifest, flipped: bool) -> np.ndarray:
+    placement = geometry.stored_image(record.size, manifest.canvas, manifest.keep_original, flipped)
+    image = geometry.move_image(tf.io.decode_jpeg(record.image, channels=3), placement)
+    return geometry.pad_to_canvas(geometry.to_uint8(image), manifest.canvas).numpy()
 
 
 def _draw_level(image: PIL.Image.Image, targets: Targets, manifest: Manifest, level: int) -> PIL.Image.Image:
