@@ -20,6 +20,8 @@ from solo_dist.errors import StoreError
 from solo_dist.storage import file_io
 
 JPEG_QUALITY = 95
+DCT_METHOD = "INTEGER_ACCURATE"
+"""With it TensorFlow decodes a JPEG to the pixels that PIL gives; its default is up to 23 levels off, and no faster."""
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
 

@@ -14,7 +14,6 @@ from pycocotools import mask as coco_mask
 from tensorflow.core.protobuf import saved_model_pb2
 
 from solo_dist.config import BackboneConfig, Config, DataConfig, GridConfig, ModelConfig, PostprocessConfig
-from solo_dist.data import geometry, image_io
 from solo_dist.errors import UserError
 from solo_dist.inference import detector as inference
 from solo_dist.inference import predict_files, saved_model

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from solo_dist import errors
 from solo_dist.data.geometry import REDUCTIONS
+from solo_dist.data.image_io import DCT_METHOD
 from solo_dist.data.input.cache import RemoteShards
 from solo_dist.data.schema import Manifest, ShardError, load_record_index, parse_record
 
@@ -177,7 +178,7 @@ def decode_picture(serialized: tf.Tensor, reduce: Reduce | None = None) -> Store
     record = parse_record(serialized)
 
     def decode(ratio: int) -> Callable[[], tf.Tensor]:
-        return lambda: tf.io.decode_jpeg(record.image, channels=3, ratio=ratio)
+        return lambda: tf.io.decode_jpeg(record.image, channels=3, ratio=ratio, dct_method=DCT_METHOD)
 
     if reduce is None:
         return StoredImage(decode(1)(), serialized)

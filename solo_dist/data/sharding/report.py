@@ -9,7 +9,7 @@ import PIL.ImageDraw
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE
-from solo_dist.data import geometry
+from solo_dist.data import geometry, image_io
 from solo_dist.data.schema import Manifest, Record, ShardError, parse_record, precomputed_targets
 from solo_dist.masks.bits import unpack_bits
 from solo_dist.solo.targets import Targets
@@ -79,7 +79,7 @@ def _tile(panels: list[PIL.Image.Image]) -> PIL.Image.Image:
 
 def _on_canvas(record: Record, manifest: Manifest, flipped: bool) -> np.ndarray:
     placement = geometry.stored_image(record.size, manifest.canvas, manifest.keep_original, flipped)
-    image = geometry.move_image(tf.io.decode_jpeg(record.image, channels=3), placement)
+    image = geometry.move_image(tf.io.decode_jpeg(record.image, channels=3, dct_method=image_io.DCT_METHOD), placement)
     return geometry.pad_to_canvas(geometry.to_uint8(image), manifest.canvas).numpy()
 
 
