@@ -140,11 +140,11 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
             f"unexpected arguments {' '.join(rest[1:4])}: a value goes with its flag, as in --steps=10, and a pattern "
             "such as 'photos/*.jpg' in quotes."
         )
-    urls = [url for name in flags.FLAGS for url in _urls(flags.FLAGS[name].value)]
-    if urls:
-        from solo_dist.storage import file_io  # imports TensorFlow
+    given = [url for name in flags.FLAGS for url in _urls(flags.FLAGS[name].value)]
+    if given:
+        from solo_dist.storage import urls  # imports TensorFlow
 
-        file_io.prepare(urls)
+        urls.prepare(given)
     return rest
 
 

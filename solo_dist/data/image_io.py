@@ -17,7 +17,7 @@ import PIL.ImageOps
 import tensorflow as tf
 
 from solo_dist.errors import StoreError
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, urls
 
 JPEG_QUALITY = 95
 DCT_METHOD = "INTEGER_ACCURATE"
@@ -44,7 +44,7 @@ def read_bytes(path: str) -> bytes:
     except tf.errors.NotFoundError as error:
         raise Unusable("image file is missing") from error
     except StoreError as error:
-        if file_io.is_remote(path):
+        if urls.is_remote(path):
             raise
         raise Unusable("image file cannot be read") from error.__cause__
     if not data:

@@ -21,7 +21,7 @@ from solo_dist.config import MASK_STRIDE, GridConfig
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.masks.rle import Runs, decode_runs
 from solo_dist.solo.targets import Positives, Targets, category_grid
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, store_errors, urls
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -215,7 +215,7 @@ def load_manifest(folder: str) -> Manifest:
     try:
         text = file_io.read(path)
     except tf.errors.NotFoundError:
-        if not file_io.names(folder) and (file_io.is_remote(folder) or not tf.io.gfile.isdir(folder)):
+        if not file_io.names(folder) and (urls.is_remote(folder) or not tf.io.gfile.isdir(folder)):
             raise ShardError(
                 f"The folder of shards {folder!r} does not exist; make it with `solo-dist shard`."
             ) from None
@@ -281,7 +281,7 @@ def _check_files(manifest: Manifest) -> None:
             path = f"{manifest.folder}/{file.name}"
             raise ShardError(f"{path} is missing, the manifest lists it; run `solo-dist shard` on the folder again.")
     # In threads: with a bucket each question takes a round trip.
-    with concurrent.futures.ThreadPoolExecutor(16) as pool, file_io.clear_errors(manifest.folder):
+    with concurrent.futures.ThreadPoolExecutor(16) as pool, store_errors.clear_errors(manifest.folder):
         sizes = list(pool.map(lambda file: tf.io.gfile.stat(f"{manifest.folder}/{file.name}").length, files))
     for file, size in zip(files, sizes, strict=True):
         if size != file.bytes:

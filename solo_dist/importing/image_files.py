@@ -10,7 +10,7 @@ import tensorflow as tf
 from solo_dist.errors import ConfigError
 from solo_dist.importing.orientation import ImageSize, size_of
 from solo_dist.importing.report import LeftOut
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, store_errors
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jfif", ".mpo")
 
@@ -23,7 +23,7 @@ def files_under(folder: str, option: str) -> list[str]:
     """
     folder = folder.rstrip("/") or "/"
     found = []
-    with file_io.clear_errors(folder):
+    with store_errors.clear_errors(folder):
         for root, folders, names in tf.io.gfile.walk(folder):
             folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
             found += [f"{root.rstrip('/')}/{name}" for name in names if not name.startswith(".")]
@@ -34,7 +34,7 @@ def files_under(folder: str, option: str) -> list[str]:
 
 def is_folder(path: str) -> bool:
     """Whether there is a folder of that name."""
-    with file_io.clear_errors(path):
+    with store_errors.clear_errors(path):
         return tf.io.gfile.isdir(path)
 
 

@@ -17,7 +17,7 @@ from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, decode
 from solo_dist.importing.image_files import common_folder, relative
 from solo_dist.importing.labelme_shapes import polygon_rle
 from solo_dist.importing.outlines import simple_outlines
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, urls
 
 _VERSION = "5.4.1"
 """Of LabelMe; the first versions that know the shape `mask` are older."""
@@ -52,7 +52,7 @@ def _content(image: LabelledImage, path: str) -> dict[str, Any]:
 
 
 def _image_path(image: str, json_path: str) -> str:
-    if file_io.is_remote(image) or file_io.is_remote(json_path):
+    if urls.is_remote(image) or urls.is_remote(json_path):
         return image
     folder = posixpath.realpath(posixpath.dirname(json_path) or ".")
     return posixpath.relpath(posixpath.realpath(image), folder)

@@ -11,9 +11,9 @@ from solo_dist.errors import ConfigError
 def get_config(workdir: str) -> Config:
     """Reads config.json of a run directory. Raises ConfigError if there is no run, or the file is damaged."""
     from solo_dist.run.directory import RunDirectory  # imports TensorFlow: run directories can be in a bucket
-    from solo_dist.storage import file_io
+    from solo_dist.storage import urls
 
-    file_io.prepare([workdir])
+    urls.prepare([workdir])
     config = RunDirectory(workdir).load_config()
     if config is None:
         raise ConfigError(f"There is no run in {workdir} (no config.json); give the --workdir of a training run.")

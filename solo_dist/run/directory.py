@@ -17,7 +17,7 @@ from solo_dist.config import Config
 from solo_dist.errors import ConfigError
 from solo_dist.run.checkpoint import CheckpointError, load_metadata
 from solo_dist.run.checkpoint_store import CheckpointStore
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, urls
 
 METRICS_FILE = "metrics.jsonl"
 """One JSON object a line: step, split, then tag: value."""
@@ -34,8 +34,8 @@ class RunDirectory:
 
     def __init__(self, path: str):
         self.path = path.rstrip("/")
-        self.is_remote = file_io.is_remote(self.path)
-        self.local = file_io.scratch_folder(self.path) if self.is_remote else self.path
+        self.is_remote = urls.is_remote(self.path)
+        self.local = urls.scratch_folder(self.path) if self.is_remote else self.path
 
     @property
     def tensorboard(self) -> str:

@@ -15,7 +15,7 @@ from tensorflow.core.util import event_pb2
 
 from solo_dist.run.directory import METRICS_FILE, RunDirectory
 from solo_dist.run.upload import Uploader
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, store_errors
 
 _TENSORBOARD_FOLDERS = {"train": "train", "validation": "eval"}
 _LONGEST_EVENT_FILE = 1 << 20
@@ -63,7 +63,7 @@ class MetricWriter:
         Args:
           split: 'train' or 'validation'.
         """
-        with file_io.clear_errors(self._folder):
+        with store_errors.clear_errors(self._folder):
             with self._boards[split].as_default(step=step):
                 for tag, value in values.items():
                     tf.summary.scalar(tag, value)
@@ -73,13 +73,13 @@ class MetricWriter:
 
     def image(self, step: int, split: str, tag: str, image: np.ndarray) -> None:
         """Adds one image, uint8 [height, width, 3], to TensorBoard."""
-        with file_io.clear_errors(self._folder), self._boards[split].as_default(step=step):
+        with store_errors.clear_errors(self._folder), self._boards[split].as_default(step=step):
             tf.summary.image(tag, image[None])
 
     def flush(self) -> None:
         """Returns when everything written so far is in the files, on this machine."""
         for split, board in self._boards.items():
-            with file_io.clear_errors(self._folder):
+            with store_errors.clear_errors(self._folder):
                 board.flush()
             if self._uploader and self._uploader.size_of_newest(_board(split)) > _LONGEST_EVENT_FILE:
                 board.close()
@@ -93,7 +93,7 @@ class MetricWriter:
     def close(self) -> None:
         """Flushes, closes and publishes. Raises StoreError."""
         for board in self._boards.values():
-            with file_io.clear_errors(self._folder):
+            with store_errors.clear_errors(self._folder):
                 board.close()
         if self._uploader:
             self._uploader.close()

@@ -31,7 +31,7 @@ import tensorflow as tf
 
 from solo_dist.distributed.exit_codes import EXIT_USER_ERROR, job_id
 from solo_dist.errors import StoreError, StoreUnavailable, UserError
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, urls
 
 _FILE_NAME = "lock.json"
 _HEARTBEAT_SECONDS = 10.0
@@ -97,11 +97,11 @@ class WorkdirLock:
             holder = self._read()
             if holder is not None:
                 self._check_abandoned(holder)
-            if holder is not None or file_io.is_remote(self._workdir):
+            if holder is not None or urls.is_remote(self._workdir):
                 self._write()
             else:
                 self._create()
-            time.sleep(_SETTLE_SECONDS_REMOTE if file_io.is_remote(self._workdir) else _SETTLE_SECONDS_LOCAL)
+            time.sleep(_SETTLE_SECONDS_REMOTE if urls.is_remote(self._workdir) else _SETTLE_SECONDS_LOCAL)
             holder = self._read()
         except StoreError as error:
             raise type(error)(f"Cannot write to --workdir={self._workdir}: {error}") from error

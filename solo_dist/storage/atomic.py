@@ -1,14 +1,16 @@
 """Files that are complete or absent, with checksums, on a disk or a bucket."""
 
+import contextlib
 import json
+import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import google_crc32c
 import tensorflow as tf
 
-from solo_dist.storage import file_io
+from solo_dist.storage.urls import is_remote
 
 PARTIAL = ".partial"
 """Ends the name of a file that is being written."""
@@ -25,20 +27,34 @@ def frame_record(record: bytes) -> bytes:
     return b"".join((length, masked_crc(length), record, masked_crc(record)))
 
 
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[str]:
+    """Yields where to write a file that takes the place of `path` once the block has succeeded.
+
+    Object stores publish an object when it is closed, so that is `path` itself. A file system needs another name and a
+    rename, and the content on the disk before it: a machine that is reset could be left with the name alone.
+    """
+    if is_remote(path):
+        yield path
+        return
+    temporary = f"{path}.{os.getpid()}{PARTIAL}"
+    yield temporary
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    tf.io.gfile.rename(temporary, path, overwrite=True)
+
+
 def write_atomically(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
     """Writes a file that is either complete or absent; returns its bytes and CRC-32C.
 
     In an object store it is complete as soon as it is there, unless `chunks` fails.
     """
     size, crc = 0, 0
-    written = path if file_io.is_remote(path) else path + PARTIAL
-    with tf.io.gfile.GFile(written, "wb") as file:
+    with replacing(path) as written, tf.io.gfile.GFile(written, "wb") as file:
         file.write(b"")  # a GFile that is never written to makes no file
         for chunk in chunks:
             file.write(chunk)
             size, crc = size + len(chunk), google_crc32c.extend(crc, chunk)
-    if written != path:
-        tf.io.gfile.rename(written, path, overwrite=True)
     return size, f"{crc:08x}"
 
 

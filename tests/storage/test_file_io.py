@@ -9,16 +9,16 @@ import pytest
 import tensorflow as tf
 
 from solo_dist.errors import StoreError
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, urls
 from tests.stores.fixtures import Bucket, environment_with
 
 # A process that calls the functions of the module, since TensorFlow reads what leads to a test server when it starts.
 SERVE = """
 import json, os, sys
 from solo_dist import cli
-from solo_dist.storage import file_io as storage
+from solo_dist.storage import file_io as storage, urls
 
-storage.prepare([sys.argv[1]])
+urls.prepare([sys.argv[1]])
 print(flush=True)
 for line in sys.stdin:
     patience, name, *arguments = json.loads(line)
@@ -211,7 +211,7 @@ def test_local_files(tmp_path):
 
 
 def test_folders_in_a_store_do_not_share_a_local_one():
-    urls = [
+    folders = [
         "gs://b/runs/a",
         "gs://b/runs_a",
         "s3://b/runs/a",
@@ -219,8 +219,8 @@ def test_folders_in_a_store_do_not_share_a_local_one():
         "gs://b/lr_1e-3",
         "gs://b/" + 300 * "x",
     ]
-    assert len({file_io.scratch_folder(url) for url in urls}) == len(urls)
-    assert file_io.scratch_folder("gs://b/runs/a/") == file_io.scratch_folder("gs://b/runs/a")
+    assert len({urls.scratch_folder(folder) for folder in folders}) == len(folders)
+    assert urls.scratch_folder("gs://b/runs/a/") == urls.scratch_folder("gs://b/runs/a")
 
 
 def test_unknown_kind_of_path():
@@ -229,15 +229,15 @@ def test_unknown_kind_of_path():
 
 
 def test_tensorflow_io_is_imported_for_its_paths_only(monkeypatch):
-    code = "import sys; from solo_dist.storage import file_io; file_io.prepare(['a', 'gs://b/c', 'grpc://host:1']); "
+    code = "import sys; from solo_dist.storage import urls; urls.prepare(['a', 'gs://b/c', 'grpc://host:1']); "
     done = subprocess.run([sys.executable, "-c", code + "sys.exit('tensorflow_io' in sys.modules)"], timeout=120)
     assert done.returncode == 0
     monkeypatch.setattr(tf.io.gfile, "get_registered_schemes", lambda: [])
-    monkeypatch.setattr(file_io.tf, "__version__", "2.18.0")
+    monkeypatch.setattr(urls.tf, "__version__", "2.18.0")
     with pytest.raises(
         StoreError, match=r"s3:// paths need tensorflow-io 0.37 with TensorFlow 2.16 or 2.17; .* 2.18.0"
     ):
-        file_io.prepare(["s3://bucket/run"])
-    monkeypatch.setattr(file_io, "_TENSORFLOW_IO", "0.99")
+        urls.prepare(["s3://bucket/run"])
+    monkeypatch.setattr(urls, "_TENSORFLOW_IO", "0.99")
     with pytest.raises(StoreError, match="tensorflow-io"):
-        file_io.prepare(["az://bucket/run"])
+        urls.prepare(["az://bucket/run"])

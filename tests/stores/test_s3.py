@@ -7,9 +7,9 @@ from tests.stores.test_gcs import DATA, python
 TENSORFLOW = """
     import os, sys
     import tensorflow as tf
-    from solo_dist.storage import file_io as storage
+    from solo_dist.storage import urls
     url, data = sys.argv[1], bytes(range(256)) * 5000 + b"\\r\\n--\\n"
-    storage.prepare([url])
+    urls.prepare([url])
     for name in ("a/one", "a/b/two", "a/b c/dr%ei+ü"):
         with tf.io.gfile.GFile(f"{url}/{name}", "wb") as file:
             file.write(data)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from solo_dist.config import DataConfig
 from solo_dist.data.schema import Manifest, ShardFile
 from solo_dist.errors import ConfigError
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, retries, urls
 from solo_dist.storage.atomic import PARTIAL, checksum
 from solo_dist.storage.host_lock import exclusive
 
@@ -146,7 +146,7 @@ class CachedShards(RemoteShards):
 
         partial = copy + PARTIAL
         try:
-            crc = file_io.with_retries(fetch, self._manifest.folder)
+            crc = retries.with_retries(fetch, self._manifest.folder)
             if crc == file.crc32c:
                 with self._lock("cache"):  # who adds up the folder meanwhile would see neither name, or both
                     os.replace(partial, copy)
@@ -166,4 +166,4 @@ def open_shards(manifest: Manifest, data: DataConfig) -> RemoteShards | None:
     """As the recipe says; None: the paths in the manifest's folder, on a disk, need no attention."""
     if data.cache_dir:
         return CachedShards(manifest, data.cache_dir, data.cache_bytes)
-    return RemoteShards(manifest) if file_io.is_remote(manifest.folder) else None
+    return RemoteShards(manifest) if urls.is_remote(manifest.folder) else None

@@ -22,7 +22,7 @@ from solo_dist.errors import ConfigError
 from solo_dist.solo import targets
 from solo_dist.solo.family import find_member
 from solo_dist.solo.targets import STORED_TARGETS, mask_key
-from solo_dist.storage import file_io
+from solo_dist.storage import urls
 
 Element = dict[str, tf.Tensor]
 
@@ -71,14 +71,14 @@ def build_dataset(
     batch_size = batch_size or _batch_share(config, num_workers)
     training = split == "train"
     served = training and bool(config.data.service)
-    if served and file_io.is_remote(manifest.folder) and not manifest.folder.startswith("gs://"):
+    if served and urls.is_remote(manifest.folder) and not manifest.folder.startswith("gs://"):
         raise ConfigError(
             f"The workers of data.service cannot read {manifest.folder}; give gs:// or a folder they see."
         )
     # Paths are found by Python code of this process, which the workers of a service do not have.
     shards = None if served else open_shards(manifest, config.data)
     reader = RecordReader(manifest, config.data.max_bad_records, reduction(config, manifest, training), shards)
-    waiting = _WAITING_ELEMENTS if file_io.is_remote(manifest.folder) else 0
+    waiting = _WAITING_ELEMENTS if urls.is_remote(manifest.folder) else 0
     parallelism = parallelism or waiting or tf.data.AUTOTUNE
     options = input_options(threads=waiting)
     total = batch_size * num_workers

@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from solo_dist.data.image_io import Unusable
 from solo_dist.errors import DataError
 from solo_dist.masks.rle import MAX_SIDE, segmentation_to_rle
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, urls
 
 ARRAYS = ("images", "annotations", "categories")
 _CHUNK = 1 << 22
@@ -167,7 +167,7 @@ def stream_arrays(path: str) -> Iterator[tuple[str, Any]]:
     Raises:
       CocoError: the file does not exist, cannot be read, is not json, or lacks one of the arrays.
     """
-    if (not file_io.is_remote(path) and tf.io.gfile.isdir(path)) or not file_io.exists(path):
+    if (not urls.is_remote(path) and tf.io.gfile.isdir(path)) or not file_io.exists(path):
         raise CocoError(f"There is no file {path}; give the COCO instances json.")
     seen = set()
     try:

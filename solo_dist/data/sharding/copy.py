@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ import tqdm
 
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError, ShardFile
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, retries, store_errors, urls
 from solo_dist.storage.atomic import PARTIAL, checksum, write_atomically
 
 WORKERS = 16
@@ -64,7 +65,7 @@ def _refuse_strangers(target: str, manifest: bytes, files: Sequence[ShardFile]) 
     if schema.MANIFEST in names and file_io.read(f"{target}/{schema.MANIFEST}") != manifest:
         raise ShardError(f"{target} holds other shards; delete the folder, or choose another.")
     ours = {schema.MANIFEST, schema.PROGRESS, *(file.name for file in files)}
-    strange = sorted(name for name in names if name.removesuffix(PARTIAL) not in ours)
+    strange = sorted(name for name in names if re.sub(rf"\.\d+{PARTIAL}$", "", name) not in ours)
     if strange:
         raise ShardError(f"{target} holds other files ({strange[0]}); choose an empty folder.")
 
@@ -88,13 +89,13 @@ def stored(folder: str, files: Iterable[ShardFile]) -> dict[str, tuple[int, str]
             return 0, schema.crc32c(b"")
         return size, checksum(f"{folder}/{file.name}") if size == file.bytes else ""
 
-    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool, file_io.clear_errors(folder):
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool, store_errors.clear_errors(folder):
         return dict(zip((file.name for file in here), pool.map(facts, here), strict=True))
 
 
 def _objects(folder: str) -> dict[str, tuple[int, str]]:
     """The same of all objects directly in a folder of gs://, as its listing says."""
-    with file_io.clear_errors(folder):
+    with store_errors.clear_errors(folder):
         bucket, prefix = _bucket(folder)
         blobs = bucket.list_blobs(prefix=prefix, delimiter="/", fields="items(name,size,crc32c),nextPageToken")
         return {blob.name.removeprefix(prefix): (blob.size, _hex(blob.crc32c)) for blob in blobs}
@@ -122,13 +123,13 @@ def _copy(source: str, target: str, files: Sequence[ShardFile], total: int, prog
     with tqdm.tqdm(
         desc=f"to {target}", total=total, initial=done, unit="B", unit_scale=True, disable=not progress, mininterval=1.0
     ) as bar:
-        if target.startswith("gs://") and not file_io.is_remote(source):
+        if target.startswith("gs://") and not urls.is_remote(source):
             for start in range(0, len(files), _UPLOADS_AT_A_TIME):
                 _upload(source, target, files[start : start + _UPLOADS_AT_A_TIME], bar)
             return
-        if not file_io.is_remote(target):
+        if not urls.is_remote(target):
             tf.io.gfile.makedirs(target)
-        with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool, file_io.clear_errors(target):
+        with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool, store_errors.clear_errors(target):
             copies = [pool.submit(_copy_file, source, target, file, bar) for file in files]
             try:
                 for copy in concurrent.futures.as_completed(copies):
@@ -157,7 +158,7 @@ def _upload(source: str, target: str, files: Sequence[ShardFile], bar: tqdm.tqdm
     """From a disk to gs://. An object appears when all of it has arrived and its checksum is right."""
     from google.cloud.storage import transfer_manager
 
-    with file_io.clear_errors(target), contextlib.ExitStack() as stack:
+    with store_errors.clear_errors(target), contextlib.ExitStack() as stack:
         bucket, prefix = _bucket(target)
         pairs = [
             (stack.enter_context(_Watched(f"{source}/{file.name}", bar)), bucket.blob(prefix + file.name))
@@ -176,8 +177,8 @@ def _copy_file(source: str, target: str, file: ShardFile, bar: tqdm.tqdm) -> Non
             while piece := opened.read(_PIECE):
                 yield piece
 
-    remote = target if file_io.is_remote(target) else source
-    file_io.with_retries(lambda: write_atomically(f"{target}/{file.name}", pieces()), remote)
+    remote = target if urls.is_remote(target) else source
+    retries.with_retries(lambda: write_atomically(f"{target}/{file.name}", pieces()), remote)
     bar.update(file.bytes)
 
 

@@ -35,7 +35,7 @@ from solo_dist.data.sharding.records import Counts, ShardSettings
 from solo_dist.data.sharding.resume import find_finished, prepare_folder
 from solo_dist.data.sharding.worker import ShardNote, ShardTask, make_shards, valid_note
 from solo_dist.errors import ConfigError
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, urls
 from solo_dist.storage.atomic import checksum, write_atomically
 from solo_dist.storage.host_lock import exclusive
 
@@ -100,7 +100,7 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
 @contextlib.contextmanager
 def exclusive_writer(output: str) -> Iterator[str]:
     """Yields the local folder in which the work is done; in it two processes would empty each other's spools."""
-    local = file_io.scratch_folder(output) if file_io.is_remote(output) else output
+    local = urls.scratch_folder(output) if urls.is_remote(output) else output
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(exclusive(f"{local}/{schema.PROGRESS}/lock", wait=False))
@@ -115,7 +115,7 @@ def _shard_and_copy(
     job: ShardJob, catalogue: Catalogue, num_shards: int, fingerprint: str, processes: int, progress: bool
 ) -> Manifest:
     """Into an object store, by way of a local folder of these data and settings."""
-    scratch = f"{file_io.scratch_folder(job.output)}/{schema.crc32c(fingerprint.encode())}"
+    scratch = f"{urls.scratch_folder(job.output)}/{schema.crc32c(fingerprint.encode())}"
     if _find_finished(job, scratch, catalogue, fingerprint) is None:
         prepare_folder(scratch, fingerprint)
         local = dataclasses.replace(job, output=scratch)

@@ -250,14 +250,26 @@ def _count_positives(
     edges = np.cumsum([0, *(size * size for size in grid.sizes)])
     counts.positives_per_level = np.histogram(cells, edges)[0].tolist()
     counts.max_positives = len(cells)
-    owner = np.full(grid.num_cells, -1)
+    collisions = count_collisions(cells, instances, num_instances, grid.num_cells)
+    counts.colliding, counts.lost, counts.without_positives = collisions
+
+
+def count_collisions(
+    cells: np.ndarray, instances: np.ndarray, num_instances: int, num_cells: int
+) -> tuple[int, int, int]:
+    """How many instances of an image lose a cell to a later one, lose all their cells so, and had none at all.
+
+    Args:
+      cells: int [P], flat cell of each positive.
+      instances: int [P], its instance.
+      num_instances: m.
+      num_cells: N.
+    """
+    owner = np.full(num_cells, -1)
     np.maximum.at(owner, cells, instances)
-    own = owner[cells] == instances
-    positives = np.bincount(instances, minlength=num_instances)
-    remaining = np.bincount(instances[own], minlength=num_instances)
-    counts.colliding = int(np.sum(remaining < positives))
-    counts.lost = int(np.sum((remaining == 0) & (positives > 0)))
-    counts.without_positives = int(np.sum(positives == 0))
+    before = np.bincount(instances, minlength=num_instances)
+    after = np.bincount(instances[owner[cells] == instances], minlength=num_instances)
+    return int((after < before).sum()), int(((after == 0) & (before > 0)).sum()), int((before == 0).sum())
 
 
 def _reject(raw: dict[str, Any], image: CocoImage, reason: str) -> Rejection:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from solo_dist.config import MASK_STRIDE
 from solo_dist.data import geometry, image_io
 from solo_dist.data.schema import Manifest, Record, ShardError, parse_record, precomputed_targets
+from solo_dist.data.sharding.records import count_collisions
 from solo_dist.masks.bits import unpack_bits
 from solo_dist.solo.targets import Targets
 from solo_dist.storage import file_io
@@ -127,7 +128,8 @@ class _Counts:
         self._categories = np.zeros(len(manifest.categories), int)
         self._positives = np.zeros(len(manifest.grid.sizes), int)
         self._instances_on = np.zeros(len(manifest.grid.sizes), int)
-        self._image_bytes = self._record_bytes = self._colliding = self._lost = self._without = 0
+        self._image_bytes = self._record_bytes = 0
+        self._collisions = np.zeros(3, int)
         self._instances: list[int] = []
         self._positives_of_image: list[int] = []
 
@@ -145,21 +147,13 @@ class _Counts:
         level = np.searchsorted(self._edges, cells, side="right") - 1
         pairs = np.unique(np.stack([level, instances]), axis=1)
         self._instances_on += np.bincount(pairs[0], minlength=len(self._positives))
-        self._count_collisions(cells, instances, len(categories), manifest.grid.num_cells)
-
-    def _count_collisions(self, cells: np.ndarray, instances: np.ndarray, count: int, num_cells: int) -> None:
-        owner = np.full(num_cells, -1)
-        np.maximum.at(owner, cells, instances)
-        before = np.bincount(instances, minlength=count)
-        after = np.bincount(instances[owner[cells] == instances], minlength=count)
-        self._colliding += int((after < before).sum())
-        self._lost += int(((after == 0) & (before > 0)).sum())
-        self._without += int((before == 0).sum())
+        self._collisions += count_collisions(cells, instances, len(categories), manifest.grid.num_cells)
 
     def lines(self, manifest: Manifest) -> list[str]:
         """The statistics as text."""
         number = max(len(self._instances), 1)
         total = int(self._categories.sum())
+        colliding, lost, without = self._collisions
         extra = self._record_bytes - self._image_bytes
         lines = [
             f"records: {len(self._instances)} counted, {self._record_bytes / number / 1000:.1f} kB each: pictures "
@@ -168,8 +162,8 @@ class _Counts:
             f"instances: {total}, {total / number:.1f} an image, at most {max(self._instances, default=0)}; "
             f"positives: {self._positives.sum() / number:.1f} an image, at most "
             f"{max(self._positives_of_image, default=0)}",
-            f"collisions: {self._colliding} instances lose cells to a later one, {self._lost} of them all their cells; "
-            f"{self._without} instances have no positive cell",
+            f"collisions: {colliding} instances lose cells to a later one, {lost} of them all their cells; "
+            f"{without} instances have no positive cell",
             "positives by level:",
         ]
         rows = zip(manifest.grid.levels, self._positives, self._instances_on, strict=True)

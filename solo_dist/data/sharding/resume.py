@@ -89,9 +89,10 @@ def _rejected_later(output: str, catalogue: Catalogue) -> list[Rejection]:
 
 def _strange_files(output: str) -> list[str]:
     """Names in a folder that this tool does not give."""
-    known = re.compile(r"shard-\d+-of-\d+\.tfrecord.*|records\.npy.*|annotations\.json\.gz.*|rejected\.jsonl.*")
-    ours = (schema.PROGRESS, schema.MANIFEST)
-    return [name for name in file_io.names(output) if not known.fullmatch(name) and name not in ours]
+    known = re.compile(
+        r"shard-\d+-of-\d+\.tfrecord.*|records\.npy.*|annotations\.json\.gz.*|rejected\.jsonl.*|manifest\.json.*"
+    )
+    return [name for name in file_io.names(output) if not known.fullmatch(name) and name != schema.PROGRESS]
 
 
 def _other_files(output: str, name: str) -> ShardError:

@@ -24,7 +24,7 @@ from solo_dist.data.schema import is_complete
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
 from solo_dist.errors import ConfigError
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, urls
 from solo_dist.storage.host_lock import exclusive
 
 CATEGORIES = ("disc", "square", "triangle", "star")
@@ -84,7 +84,7 @@ def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_valida
     outputs = f"{folder}/{SPLITS[0]}/shards", f"{folder}/{SPLITS[1]}/shards"
     if all(map(is_complete, outputs)):
         return outputs
-    local = file_io.scratch_folder(folder) if file_io.is_remote(folder) else folder
+    local = urls.scratch_folder(folder) if urls.is_remote(folder) else folder
     with exclusive(f"{local}/lock"):  # of two trainings that are started for the first time, one makes the pictures
         for split, count, output in zip(SPLITS, (num_train, num_validation), outputs, strict=True):
             if not is_complete(output):
@@ -112,9 +112,8 @@ def make_shapes(folder: str, split: str, count: int, settings: ShapesSettings = 
         for category, mask in instances:
             annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **_annotation(category, mask)})
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(CATEGORIES[: settings.num_categories])]
-    with tf.io.gfile.GFile(f"{folder}/instances.json.partial", "w") as file:
-        file.write(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    tf.io.gfile.rename(f"{folder}/instances.json.partial", f"{folder}/instances.json", overwrite=True)
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    file_io.write(f"{folder}/instances.json", json.dumps(content).encode())
     return True
 
 

@@ -23,7 +23,7 @@ from solo_dist.data.schema import ShardError, ShardFile
 from solo_dist.data.sharding.coco import Annotation, CocoImage, Rejection
 from solo_dist.data.sharding.records import Counts, ImageResult, RecordMaker, ShardSettings
 from solo_dist.distributed import exit_codes
-from solo_dist.storage import file_io
+from solo_dist.storage import urls
 from solo_dist.storage.atomic import checksum, frame_record, read_json, write_atomically
 
 _PICTURES_AT_A_TIME = 16
@@ -154,7 +154,7 @@ def _exit_with_parent() -> None:
 def _run_task(task: ShardTask) -> ShardNote:
     assert _worker is not None
     maker, counter = _worker
-    file_io.prepare([task.images])
+    urls.prepare([task.images])
 
     def count() -> None:
         with counter.get_lock():

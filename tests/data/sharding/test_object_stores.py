@@ -33,12 +33,13 @@ SETUP = f"""
     from solo_dist.data.sharding.records import ShardSettings
     from solo_dist.data.sharding.job import ShardJob, shard_coco
     from solo_dist.data.sharding.copy import copy_shards
-    from solo_dist.storage import file_io as storage
+    from solo_dist import errors
+    from solo_dist.storage import urls
 
     GRID = GridConfig(levels=("p3",), sizes=(4,), scale_ranges=((1, 512),))
 
     def shard(source, output):
-        storage.prepare([output])
+        urls.prepare([output])
         settings = ShardSettings(({SIDE}, {SIDE}), GRID)
         job = ShardJob(f"{{source}}/instances.json", f"{{source}}/images", output, settings, {SHARDS})
         return shard_coco(job, processes=0, progress=False)
@@ -197,7 +198,7 @@ def look(bucket, forks, target: str) -> str:
     """What a reader finds."""
     output = forks(bucket).run(
         f"""{SETUP}
-    storage.prepare(["{target}"])
+    urls.prepare(["{target}"])
     try:
         assert images_of(batches("{target}")) == list(range(1, {IMAGES} + 1))
         print("complete")
@@ -238,7 +239,7 @@ def test_an_upload_that_stopped_goes_on_and_strangers_are_refused(gcs, forks, so
 
 def test_a_folder_of_images_that_a_store_refuses_is_told_with_the_reason(bucket, forks, source):
     code = f"""{SETUP}
-    storage.prepare(["{bucket.url()}"])
+    urls.prepare(["{bucket.url()}"])
     try:
         job = ShardJob("{source}/instances.json", "IMAGES", "ram://made", ShardSettings(({SIDE}, {SIDE}), GRID))
         shard_coco(job, processes=0, progress=False)
@@ -274,7 +275,7 @@ def test_the_cache_fills_in_the_first_epoch(bucket, forks, source, tmp_path):
     fill(bucket, source / "shards", "shards/")
     cache, epoch = tmp_path / "cache", IMAGES // 4
     code = f"""{SETUP}
-    storage.prepare(["{bucket.url()}"])
+    urls.prepare(["{bucket.url()}"])
     got = batches("{bucket.url("shards")}", {epoch}, cache_dir="{cache}")
     assert images_of(got) == list(range(1, {IMAGES} + 1))
     """
@@ -295,7 +296,7 @@ def test_the_cache_fills_in_the_first_epoch(bucket, forks, source, tmp_path):
     gone.unlink()
     output = forks(bucket).run(
         f"""{SETUP}
-    storage.prepare(["{bucket.url()}"])
+    urls.prepare(["{bucket.url()}"])
     want = batches("{source}/shards", {3 * epoch})
     got = batches("{bucket.url("shards")}", {3 * epoch}, cache_dir="{cache}")
     for one, other in zip(want, got, strict=True):
@@ -358,7 +359,7 @@ def test_a_store_that_is_gone_is_not_taken_for_broken_records(gcs, forks, source
         with readable_errors():
             for _ in range(100):
                 next(iterator)
-    except storage.StoreError as error:
+    except errors.StoreError as error:
         print("stopped:", error)
     """
     )

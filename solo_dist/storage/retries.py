@@ -1,0 +1,69 @@
+"""Calls to stores that are repeated for as long as what went wrong may pass.
+
+What may pass (a store that does not answer, has too much to do, or cannot be reached) is tried again with growing
+pauses, for SOLO_DIST_STORE_SECONDS (300) in all. What is left becomes a StoreError that says what to do.
+"""
+
+import logging
+import os
+import posixpath
+import warnings
+from collections.abc import Callable
+from typing import TypeVar
+
+import tensorflow as tf
+
+# The public listdir asks isdir first, which hides errors.
+from tensorflow.python.lib.io import _pywrap_file_io
+
+from solo_dist.storage.store_errors import cause_of, explained, may_pass, reason
+from solo_dist.storage.urls import is_remote
+
+_PATIENCE_VARIABLE = "SOLO_DIST_STORE_SECONDS"
+_PATIENCE_SECONDS = 300.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+def with_retries(call: Callable[[], T], path: str) -> T:
+    """Calls until it succeeds or fails for good. Lets NotFoundError pass; raises StoreError for other failures."""
+    try:
+        return _retried(call) if is_remote(path) else call()
+    except tf.errors.OpError as error:
+        error = _told(error, path)
+        cause = cause_of(error)
+        if isinstance(error, tf.errors.NotFoundError) and (cause is None or cause.name != "bucket"):
+            raise
+        raise explained(error, path) from error
+
+
+def _retried(call: Callable[[], T]) -> T:
+    with warnings.catch_warnings():  # it warns of Python versions that it will not support in some years
+        warnings.simplefilter("ignore", FutureWarning)
+        from google.api_core import exceptions, retry
+
+    patience = float(os.environ.get(_PATIENCE_VARIABLE, _PATIENCE_SECONDS))
+    policy = retry.Retry(
+        predicate=may_pass,
+        initial=_FIRST_PAUSE_SECONDS,
+        maximum=_LONGEST_PAUSE_SECONDS,
+        timeout=patience,
+        on_error=lambda error: log.warning("Tried again for up to %g s: %s", patience, reason(error)),
+    )
+    try:
+        return policy(call)()
+    except exceptions.RetryError as error:
+        raise error.cause from None
+
+
+def _told(error: tf.errors.OpError, path: str) -> tf.errors.OpError:
+    """The same failure with the store's own words: s3:// asks for the head of an object first, which has none."""
+    if is_remote(path) and "No response body" in error.message and not isinstance(error, tf.errors.NotFoundError):
+        try:
+            _pywrap_file_io.GetChildren(posixpath.dirname(path))
+        except tf.errors.OpError as same:
+            return same
+    return error
