@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     manifest = load_manifest(_SHARDS.value)
     print(report.statistics(manifest, _RECORDS.value or manifest.num_records))
     if _OUTPUT.value:
-        for path in report.draw_pictures(manifest, _PICTURES.value, _OUTPUT.value.rstrip("/"), _FLIPPED.value):
+        for path in report.draw_images(manifest, _PICTURES.value, _OUTPUT.value.rstrip("/"), _FLIPPED.value):
             print(path)
 
 

@@ -27,8 +27,8 @@ _CANVAS = flags.DEFINE_string("canvas", "", "HxW in place of the recipe's canvas
 _NUM_SHARDS = flags.DEFINE_integer("num_shards", 0, "Number of files; 0: one for every 64 images, at most 256.")
 _PROCESSES = flags.DEFINE_integer("processes", os.cpu_count() or 1, "Number of processes; the shards are the same.", 1)
 _KEEP_ORIGINAL = flags.DEFINE_bool("keep_original", False, "Store images at full size, not fitted into the canvas.")
-_VIEWS = flags.DEFINE_integer(
-    "views", 1, "If above 1: so many random crops and scales of each image, as in the recipe."
+_COPIES = flags.DEFINE_integer(
+    "augmented_copies", 1, "If above 1: so many random crops and scales of each image, as in the recipe."
 )
 _STRICT = flags.DEFINE_bool("strict", False, "Fail at the first rejection that is not a crowd or marked to ignore.")
 flags.mark_flag_as_required("config")
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
         canvas=canvas,
         grid=config.model.grid,
         keep_original=_KEEP_ORIGINAL.value,
-        views=_VIEWS.value,
+        augmented_copies=_COPIES.value,
         augment=config.data.augment,
         seed=config.seed,
     )

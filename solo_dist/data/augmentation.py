@@ -20,7 +20,7 @@ _RGB_TO_YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], 
 
 
 class Draws(NamedTuple):
-    """The random numbers of a picture, float32 scalars in [0, 1)."""
+    """The random numbers of an image, float32 scalars in [0, 1)."""
 
     flip: tf.Tensor
     scale: tf.Tensor
@@ -38,7 +38,7 @@ class Draws(NamedTuple):
 
 
 def draw(seed: int, position: tf.Tensor) -> Draws:
-    """All random numbers of the picture at a position (int64 scalar) of the training order; the same on any machine."""
+    """All random numbers of the image at a position (int64 scalar) of the training order; the same on any machine."""
     numbers = tf.random.stateless_uniform(
         [len(Draws._fields)], seed=tf.stack([tf.constant(seed, tf.int64), position]), alg="philox"
     )
@@ -54,17 +54,17 @@ def draw_flip(draws: Draws, augment: AugmentConfig) -> tf.Tensor:
 
 
 def draw_placement(draws: Draws, size: tf.Tensor, canvas: tuple[int, int], augment: AugmentConfig) -> Placement:
-    """Random crop, scale and flip of a picture of `size`, int32 [2] height, width.
+    """Random crop, scale and flip of an image of `size`, int32 [2] height, width.
 
-    The scale is that of the whole picture: drawn relative to the fitted one, or such that its short side has one of
+    The scale is that of the whole image: drawn relative to the fitted one, or such that its short side has one of
     the official lengths and the canvas still holds it. What exceeds the canvas at that scale is cut off, at a random
-    place. The window begins and ends at multiples of the `reduction`, or at the end of the picture.
+    place. The window begins and ends at multiples of the `reduction`, or at the end of the image.
     """
     if not augment.changes_geometry:
         return whole_image(size, canvas, draw_flip(draws, augment))
     factor = _draw_factor(draws, size, canvas, augment)
     begin, end = _draw_crop(draws, size, augment.crop)
-    # A picture that fits exactly must not lose its last row to rounding.
+    # An image that fits exactly must not lose its last row to rounding.
     largest = tf.cast(tf.floor(tf.constant(canvas, tf.float64) / factor + 1e-6), tf.int32)
     sides = tf.minimum(end - begin, tf.maximum(largest, 1))
     room = tf.cast(end - begin - sides + 1, tf.float32)
@@ -93,7 +93,7 @@ def _draw_crop(draws: Draws, size: tf.Tensor, largest_share: float) -> tuple[tf.
 
 
 def _at_multiples(begin: tf.Tensor, end: tf.Tensor, size: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Begin and sides, int32 [2] each, of the smaller window at multiples of `step` (or the end of the picture)."""
+    """Begin and sides, int32 [2] each, of the smaller window at multiples of `step` (or the end of the image)."""
     end = tf.where(end == size, end, tf.maximum(end // step * step, tf.minimum(step, size)))
     begin = tf.minimum(-(-begin // step) * step, (end - 1) // step * step)
     return begin, end - begin

@@ -105,10 +105,10 @@ def _open_of_any_size(data: bytes) -> PIL.Image.Image:
             PIL.Image.MAX_IMAGE_PIXELS = limit
 
 
-def encode_jpeg(picture: PIL.Image.Image) -> bytes:
-    """JPEG of an RGB picture."""
+def encode_jpeg(image: PIL.Image.Image) -> bytes:
+    """JPEG of an RGB image."""
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
 
 
@@ -120,11 +120,11 @@ def tensorflow_decodes(data: bytes, size: tuple[int, int]) -> bool:
         return False
 
 
-def to_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """8 bits RGB of a picture of any mode; 16 bits are scaled. Raises Unusable for floating point pixels."""
-    if picture.mode == "F":
+def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """8 bits RGB of an image of any mode; 16 bits are scaled. Raises Unusable for floating point pixels."""
+    if image.mode == "F":
         raise Unusable("image has floating point pixels")
-    if picture.mode.startswith("I"):  # 16 bits a pixel; PIL's own conversion would clip instead of scale
-        values = np.asarray(picture)
-        picture = PIL.Image.fromarray((values >> 8 if values.max() > 255 else values).astype(np.uint8))
-    return picture.convert("RGB")
+    if image.mode.startswith("I"):  # 16 bits a pixel; PIL's own conversion would clip instead of scale
+        values = np.asarray(image)
+        image = PIL.Image.fromarray((values >> 8 if values.max() > 255 else values).astype(np.uint8))
+    return image.convert("RGB")

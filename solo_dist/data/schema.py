@@ -4,7 +4,7 @@ A folder of shards holds TFRecord files, `records.npy` (int64 [num_records, 2]: 
 record), `annotations.json.gz` (the COCO json that evaluation uses: original sizes and ids, crowds included),
 `rejected.jsonl` (for people) and `manifest.json`, which is written last: a folder without it is not complete.
 
-With V views, record i * V + v is view v of image i.
+With V augmented copies of each image, record i * V + v is copy v of image i.
 """
 
 import concurrent.futures
@@ -35,7 +35,7 @@ FEATURES = {
     "image": tf.io.FixedLenFeature([], tf.string),  # encoded, RGB or gray
     "image_id": tf.io.FixedLenFeature([], tf.int64),  # of the COCO json
     "file_name": tf.io.FixedLenFeature([], tf.string),
-    "size": tf.io.FixedLenFeature([2], tf.int64),  # height, width of the stored picture; runs and boxes refer to it
+    "size": tf.io.FixedLenFeature([2], tf.int64),  # height, width of the stored image; runs and boxes refer to it
     "original_size": tf.io.FixedLenFeature([2], tf.int64),  # height, width in the COCO json
     "canvas_size": tf.io.FixedLenFeature([2], tf.int64),  # height, width it takes on the canvas, multiples of 4
     "category": tf.io.RaggedFeature(tf.int64),  # [m] class 0..C-1, in annotation order
@@ -60,23 +60,23 @@ class Record:
     """A parsed record; tensors inside the graph. Legend: m instances, r runs."""
 
     image: tf.Tensor
-    """string, encoded picture of `size`."""
+    """string, encoded image of `size`."""
     image_id: tf.Tensor
     """int64."""
     file_name: tf.Tensor
     """string."""
     size: tf.Tensor
-    """int32 [2], height and width of the stored picture."""
+    """int32 [2], height and width of the stored image."""
     original_size: tf.Tensor
-    """int32 [2], height and width of the picture in the COCO json."""
+    """int32 [2], height and width of the image in the COCO json."""
     canvas_size: tf.Tensor
     """int32 [2], height and width that it takes on the canvas; equal to `size` unless the original was kept."""
     categories: tf.Tensor
     """int32 [m]."""
     boxes: tf.Tensor
-    """float32 [m, 4] x1, y1, x2, y2 in the stored picture."""
+    """float32 [m, 4] x1, y1, x2, y2 in the stored image."""
     runs: Runs
-    """Masks in the stored picture."""
+    """Masks in the stored image."""
     features: dict[str, tf.Tensor]
     """As stored; for `precomputed_targets`."""
 
@@ -152,10 +152,10 @@ class Manifest:
     categories: list[dict[str, Any]]
     """{"id": id in the COCO json, "name": ...}; the position in the list is the class."""
     files: list[ShardFile]
-    views: int
-    """Geometric views of each image."""
+    augmented_copies: int
+    """Records of each image; above 1: each of another random crop and scale."""
     keep_original: bool
-    """Whether pictures are stored whole instead of fitted into the canvas."""
+    """Whether images are stored whole instead of fitted into the canvas."""
     statistics: dict[str, Any]
     """`solo_dist.data.sharding.records.Counts`: positives_per_level, colliding, max_positives, image_bytes, ..."""
     side_files: list[ShardFile]
@@ -167,8 +167,8 @@ class Manifest:
 
     @property
     def num_records(self) -> int:
-        """Images times views."""
-        return self.num_images * self.views
+        """Images times copies."""
+        return self.num_images * self.augmented_copies
 
     @property
     def annotations(self) -> str:
@@ -258,6 +258,8 @@ def crc32c(data: bytes) -> str:
 
 def _manifest_of(values: dict[str, Any], folder: str) -> Manifest:
     values = dict(values)
+    if "views" in values:  # its name in older folders
+        values["augmented_copies"] = values.pop("views")
     values["canvas"] = tuple(values["canvas"])
     values["grid"] = GridConfig(**{name: _tuples(value) for name, value in values["grid"].items()})
     for name in ("files", "side_files"):
@@ -265,7 +267,7 @@ def _manifest_of(values: dict[str, Any], folder: str) -> Manifest:
     manifest = Manifest(**values, folder=folder)
     manifest.grid.validate()
     if sum(file.num_records for file in manifest.files) != manifest.num_records:
-        raise ValueError("the files' num_records do not add up to num_images times views")
+        raise ValueError("the files' num_records do not add up to num_images times augmented_copies")
     if {side.name for side in manifest.side_files} != {RECORDS, ANNOTATIONS}:
         raise ValueError("side_files are not as expected")
     if not all(isinstance(category["name"], str) and "id" in category for category in manifest.categories):

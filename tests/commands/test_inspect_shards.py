@@ -41,7 +41,7 @@ def manifest(tmp_path_factory):
 
 def test_statistics_count_what_is_there(manifest):
     text = report.statistics(manifest, 4)
-    assert "4 images x 1 views in 1 files, pictures fitted into 64x96" in text
+    assert "4 images x 1 augmented copies in 1 files, fitted into 64x96" in text
     assert "instances: 6, 1.5 an image, at most 3" in text
     # Of two boxes in one place the first loses its cells, of three the first two.
     assert "collisions: 3 instances lose cells to a later one, 3 of them all their cells; 0 instances have no" in text
@@ -55,7 +55,7 @@ def test_statistics_count_what_is_there(manifest):
 
 @pytest.mark.parametrize("flipped", [False, True])
 def test_pictures_show_masks_and_cells_where_they_are(manifest, tmp_path, flipped):
-    paths = list(report.draw_pictures(manifest, 2, str(tmp_path / "drawn"), flipped))
+    paths = list(report.draw_images(manifest, 2, str(tmp_path / "drawn"), flipped))
     assert [Path(path).name for path in paths] == ["record_000000.png", "record_000003.png"]
     records = list(report.read_records(manifest))
     sheet = report.draw_record(records[1], manifest, flipped)

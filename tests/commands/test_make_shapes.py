@@ -12,7 +12,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from solo_dist.data.sharding import shapes
-from solo_dist.data.sharding.shapes import DEFAULT_SETTINGS, ShapesSettings, draw_picture, make_shapes
+from solo_dist.data.sharding.shapes import DEFAULT_SETTINGS, ShapesSettings, draw_image, make_shapes
 from solo_dist.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -20,18 +20,18 @@ MANY = ShapesSettings(side=96, num_categories=4, most_shapes=5)
 
 
 def test_an_image_depends_on_seed_split_and_number_alone():
-    first, instances = draw_picture(MANY, 0, 3)
-    again, same_instances = draw_picture(MANY, 0, 3)
+    first, instances = draw_image(MANY, 0, 3)
+    again, same_instances = draw_image(MANY, 0, 3)
     np.testing.assert_array_equal(first, again)
     assert [category for category, _ in instances] == [category for category, _ in same_instances]
-    others = [draw_picture(MANY, 0, 4), draw_picture(MANY, 1, 3), draw_picture(dataclasses.replace(MANY, seed=1), 0, 3)]
+    others = [draw_image(MANY, 0, 4), draw_image(MANY, 1, 3), draw_image(dataclasses.replace(MANY, seed=1), 0, 3)]
     assert all((other != first).mean() > 0.5 for other, _ in others)
 
 
 def test_masks_are_the_visible_parts_of_shapes_of_several_sizes():
     counts, areas, touching, categories = [], [], 0, set()
     for number in range(60):
-        image, instances = draw_picture(MANY, 0, number)
+        image, instances = draw_image(MANY, 0, number)
         masks = np.array([mask for _, mask in instances])
         assert image.shape == (96, 96, 3) and image.dtype == np.uint8
         assert masks.sum(axis=0).max() == 1, "visible parts do not overlap"
@@ -58,7 +58,7 @@ def test_a_shape_differs_from_what_is_around_it():
     # Otherwise nobody could find it: the mean colour inside a mask against that of the ring around it.
     distances = []
     for number in range(30):
-        image, instances = draw_picture(DEFAULT_SETTINGS, 0, number)
+        image, instances = draw_image(DEFAULT_SETTINGS, 0, number)
         anything = np.any([mask for _, mask in instances], axis=0)
         for _, mask in instances:
             ring = shifted(mask) & ~anything
@@ -76,7 +76,7 @@ def test_the_files_are_coco(tmp_path):
     assert len(truth.getImgIds()) == 5
     for number, image in enumerate(truth.loadImgs(truth.getImgIds())):
         stored = np.asarray(PIL.Image.open(tmp_path / "images" / image["file_name"]), int)
-        drawn, instances = draw_picture(settings, 0, number)
+        drawn, instances = draw_image(settings, 0, number)
         assert np.abs(stored - drawn).mean() < 5  # noise and JPEG
         annotations = truth.loadAnns(truth.getAnnIds(imgIds=image["id"]))
         assert [annotation["category_id"] - 1 for annotation in annotations] == [category for category, _ in instances]

@@ -492,9 +492,12 @@ def test_no_usable_image_at_all_is_an_error(data_set):
         ({"num_shards": 3}, "num_shards=3 is more than the 1 images"),
         ({"num_shards": -1}, "num_shards=-1"),
         ({"settings": ShardSettings((65, 96), GRID)}, r"multiples of 32"),
-        ({"settings": ShardSettings((64, 96), GRID, views=0)}, "views=0"),
-        ({"settings": ShardSettings((64, 96), GRID, views=2)}, "views above 1 need a recipe with"),
-        ({"settings": ShardSettings((64, 96), GRID, views=2, keep_original=True)}, "keep_original"),
+        ({"settings": ShardSettings((64, 96), GRID, augmented_copies=0)}, "augmented_copies=0"),
+        (
+            {"settings": ShardSettings((64, 96), GRID, augmented_copies=2)},
+            "augmented_copies above 1 need a recipe with",
+        ),
+        ({"settings": ShardSettings((64, 96), GRID, augmented_copies=2, keep_original=True)}, "keep_original"),
         ({"settings": ShardSettings((64, 96), GridConfig(sizes=(3,)))}, "model.grid has 5 levels"),
     ],
 )
@@ -520,10 +523,10 @@ def test_views_are_different_crops_whose_targets_belong_to_them(data_set):
     for number in range(3):
         data_set.add(f"{number}.png", height=64, width=96, annotations=3)
     augment = AugmentConfig(scale=(0.5, 1.5), crop=0.2)
-    settings = ShardSettings(SETTINGS.canvas, GRID, views=4, augment=augment, seed=3)
+    settings = ShardSettings(SETTINGS.canvas, GRID, augmented_copies=4, augment=augment, seed=3)
     manifest = shard(data_set.job(settings=settings))
     records = list(records_of(manifest))
-    assert manifest.num_images == 3 and manifest.views == 4 and len(records) == manifest.num_records == 12
+    assert manifest.num_images == 3 and manifest.augmented_copies == 4 and len(records) == manifest.num_records == 12
     assert [int(record.image_id) for record in records] == [1] * 4 + [2] * 4 + [3] * 4
     sizes = {tuple(record.size.numpy()) for record in records}
     assert len(sizes) > 6 and all(height % 4 == width % 4 == 0 for height, width in sizes)
@@ -535,7 +538,7 @@ def test_views_are_different_crops_whose_targets_belong_to_them(data_set):
         made = schema.precomputed_targets(record, True, SETTINGS.canvas, GRID.num_cells)
         np.testing.assert_array_equal(made.masks, wanted.masks)
         np.testing.assert_array_equal(made.positives.cell, wanted.positives.cell)
-    other = ShardSettings(SETTINGS.canvas, GRID, views=4, augment=augment, seed=4)
+    other = ShardSettings(SETTINGS.canvas, GRID, augmented_copies=4, augment=augment, seed=4)
     assert content(shard(data_set.job("other", other)).folder) != content(manifest.folder)
 
 

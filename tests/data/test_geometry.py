@@ -26,7 +26,7 @@ def draw_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def move_points(points: np.ndarray, placement: geometry.Placement) -> np.ndarray:
-    """float [n, 2] of x, y in the stored picture -> on the canvas, by the definition of the geometry."""
+    """float [n, 2] of x, y in the stored image -> on the canvas, by the definition of the geometry."""
     y, x, height, width = placement.window.numpy()
     out_height, out_width = placement.size.numpy()
     moved = (points - [x, y]) * [out_width / width, out_height / height]
@@ -99,7 +99,7 @@ sides = st.integers(48, 90)
 
 @st.composite
 def polygons(draw: st.DrawFn, height: int, width: int) -> np.ndarray:
-    """A star-shaped polygon, partly outside the picture at times; its inside is one piece without thin parts."""
+    """A star-shaped polygon, partly outside the image at times; its inside is one piece without thin parts."""
     center = np.array([draw(st.floats(0, width)), draw(st.floats(0, height))])
     radii = np.array(draw(st.lists(st.floats(6, 30), min_size=6, max_size=9)))
     angles = np.arange(len(radii)) * 2 * np.pi / len(radii)
@@ -146,20 +146,20 @@ def test_masks_are_those_of_the_moved_polygons(scene):
     zoom = max(out_height / placement.window.numpy()[2], out_width / placement.window.numpy()[3])
     for mask, shape in zip(moved, shapes, strict=True):
         wanted = draw_polygon(move_points(shape, placement), out_height, out_width)
-        # A pixel of the outline, in the coarser of the two pictures.
+        # A pixel of the outline, in the coarser of the two images.
         assert_equal_within_boundary(mask, wanted, radius=max(1, int(np.ceil(zoom))))
 
 
 @PROPERTY
 @given(scenes())
-def test_masks_are_those_of_the_moved_picture(scene):
+def test_masks_are_those_of_the_moved_image(scene):
     (height, width), shapes, placement = scene
     masks = masks_of(shapes, height, width)
     runs, _ = move(masks, inclusive_boxes(masks), placement)
     moved = to_dense(runs, len(masks), *placement.size.numpy())
     for before, after in zip(masks, moved, strict=True):
-        picture = np.repeat(before[:, :, None], 3, axis=2).astype(np.uint8) * 255
-        painted = geometry.move_image(tf.constant(picture), placement).numpy()[:, :, 0] > 127
+        image = np.repeat(before[:, :, None], 3, axis=2).astype(np.uint8) * 255
+        painted = geometry.move_image(tf.constant(image), placement).numpy()[:, :, 0] > 127
         assert_equal_within_boundary(after, painted, radius=1)
 
 
@@ -228,11 +228,11 @@ def test_pictures_are_shrunk_on_decoding_as_far_as_no_pixel_is_missed(size, scal
 def test_a_shrunk_picture_moves_as_the_whole_one():
     ramp = np.add.outer(np.arange(80), np.arange(120)).astype(np.float32)
     small = ramp.reshape(20, 4, 30, 4).mean((1, 3))
-    picture, shrunk = (tf.constant(np.repeat(values[:, :, None], 3, 2)) for values in (ramp, small))
+    image, shrunk = (tf.constant(np.repeat(values[:, :, None], 3, 2)) for values in (ramp, small))
     placement = placed([8, 20, 56, 100], [12, 20], 0.2)
     np.testing.assert_allclose(
         geometry.move_image(shrunk, placement, 4)[1:-1, 1:-1],
-        geometry.move_image(picture, placement)[1:-1, 1:-1],
+        geometry.move_image(image, placement)[1:-1, 1:-1],
         atol=0.6,
     )
 

@@ -107,7 +107,7 @@ def make_folder(folder, **changes):
         grid=GRID,
         categories=[{"id": 3, "name": "apple"}],
         files=[described("a.tfrecord", 2)],
-        views=1,
+        augmented_copies=1,
         keep_original=False,
         statistics={},
         side_files=[described(schema.RECORDS, 0), described(schema.ANNOTATIONS, 0)],
@@ -123,6 +123,14 @@ def test_a_manifest_comes_back_as_it_was(tmp_path):
     loaded = schema.load_manifest(f"{tmp_path}/")
     assert loaded == manifest and loaded.grid == GRID and loaded.annotations == f"{tmp_path}/annotations.json.gz"
     assert schema.load_record_index(loaded).tolist() == [[0, 0], [0, 2]]
+
+
+def test_a_manifest_of_an_older_version_names_the_copies_otherwise(tmp_path):
+    manifest = make_folder(tmp_path)
+    values = json.loads(manifest.to_json())
+    values["views"] = values.pop("augmented_copies")
+    (tmp_path / schema.MANIFEST).write_text(json.dumps(values))
+    assert schema.load_manifest(str(tmp_path)) == manifest
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,10 @@ def load_split(config: Config, split: str) -> Manifest:
     if not folder:
         raise ConfigError(f"data.{split} is empty; set it to a folder that `solo-dist shard` made.")
     manifest = load_manifest(folder)
-    if split == "validation" and manifest.views > 1:
-        raise ConfigError(f"{folder} holds random views, which cannot be evaluated; shard it again without --views.")
+    if split == "validation" and manifest.augmented_copies > 1:
+        raise ConfigError(
+            f"{folder} holds augmented copies, which cannot be evaluated; shard it again without --augmented_copies."
+        )
     check_manifest(manifest, config, option=f"data.{split}")
     return manifest
 
@@ -121,7 +123,7 @@ def load_split(config: Config, split: str) -> Manifest:
 def check_manifest(manifest: Manifest, config: Config, option: str = "data.train") -> None:
     """Raises ConfigError where the shards do not fit the recipe's canvas, grids or number of categories.
 
-    Shards that keep whole pictures fit any canvas and grids: targets are then computed while reading.
+    Shards that keep whole images fit any canvas and grids: targets are then computed while reading.
     """
     canvas, grid = (config.data.canvas, config.model.grid)
     if manifest.keep_original:
@@ -152,16 +154,16 @@ class Sampler:
     """Which record a position is."""
 
     def __init__(self, config: Config, manifest: Manifest, training: bool):
-        self._images, self._views, self._seed = manifest.num_images, manifest.views, config.seed
+        self._images, self._copies, self._seed = manifest.num_images, manifest.augmented_copies, config.seed
         self._shuffle = training and config.data.shuffle
 
     def record(self, position: tf.Tensor) -> tf.Tensor:
-        """int64 scalars. Each epoch visits every image once and uses the next of its views."""
+        """int64 scalars. Each epoch visits every image once and uses the next of its copies."""
         epoch, index = position // self._images, position % self._images
         if self._shuffle:
             seed = tf.stack([tf.constant(self._seed, tf.int64), epoch])
             index = tf.random.experimental.index_shuffle(index, seed, self._images - 1)
-        return index * self._views + epoch % self._views
+        return index * self._copies + epoch % self._copies
 
 
 def _element_maker(
@@ -172,8 +174,8 @@ def _element_maker(
 
     def element(position: tf.Tensor) -> Element:
         number = order.record(position)
-        picture, bad_records = reader.read(number)
-        values = paint(parse_record(picture.serialized), picture.image, position)
+        stored, bad_records = reader.read(number)
+        values = paint(parse_record(stored.serialized), stored.image, position)
         values |= {"position": position, "bad_records": bad_records}
         return values | {"record": number} if config.data.max_bad_records else values
 
@@ -201,7 +203,7 @@ def reduction(config: Config, manifest: Manifest, training: bool) -> Callable[[t
 def element_builder(
     config: Config, manifest: Manifest, training: bool, recompute: bool = False
 ) -> Callable[[Record, tf.Tensor, tf.Tensor], Element]:
-    """From a record, its decoded picture and the position to an element.
+    """From a record, its decoded image and the position to an element.
 
     Targets are those of the record where its geometry is kept, except for a flip; else, or to `recompute` them in any
     case, the function that the shard tool uses makes them here.
@@ -209,8 +211,8 @@ def element_builder(
     canvas, grid, augment = _canvas(config), config.model.grid, config.data.augment
     spec = find_member(config.model).target_spec(grid)
     fits = manifest.canvas == canvas and manifest.grid == _as_stored(config)
-    # Views are random crops and scales already: they are taken as they are.
-    draw = training and augment.changes_geometry and manifest.views == 1
+    # Augmented copies are random crops and scales already: they are taken as they are.
+    draw = training and augment.changes_geometry and manifest.augmented_copies == 1
     recompute = recompute or not fits or draw or spec != STORED_TARGETS
     reduce = reduction(config, manifest, training)
 
@@ -314,7 +316,7 @@ def _subset_of_positives(
 
 
 def _padding_element(config: Config) -> Element:
-    """An element without a picture, image_id -1, which fills up the last batch of a validation."""
+    """An element without an image, image_id -1, which fills up the last batch of a validation."""
     height, width = config.data.canvas
     return {
         "image": tf.tile(tf.constant(geometry.PADDING, tf.uint8)[None, None], [height, width, 1]),

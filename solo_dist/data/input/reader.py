@@ -1,7 +1,7 @@
 """Reading single records of a folder of shards inside the graph, by number, so that a broken one is one broken record.
 
 Records are read by byte offset: any order is possible and restoring a position costs nothing. A record that cannot be
-read (checksum, not a record, picture that does not decode) is reported on stderr by file and number, and the next
+read (checksum, not a record, image that does not decode) is reported on stderr by file and number, and the next
 record of the folder stands in for it; how many may go that way is data.max_bad_records. In an object store or a cache,
 a record is read once more before it counts as broken.
 """
@@ -24,13 +24,13 @@ MAX_CONSECUTIVE = 64
 """Broken records in a row after which reading stops whatever data.max_bad_records allows."""
 
 Reduce = Callable[[tf.Tensor], tf.Tensor]
-"""From the size of a stored picture, int32 [2], to one of geometry.REDUCTIONS, int32 scalar."""
+"""From the size of a stored image, int32 [2], to one of geometry.REDUCTIONS, int32 scalar."""
 
 _REMEDY = "Shard the data again, or raise data.max_bad_records."
 
 
 class StoredImage(NamedTuple):
-    """A record that was read, with its picture decoded."""
+    """A record that was read, with its image decoded."""
 
     image: tf.Tensor
     """uint8 [height, width, 3]; no pixel where the record could not be read."""
@@ -48,7 +48,7 @@ class RecordReader:
         reduce: Reduce | None = None,
         shards: RemoteShards | None = None,
     ):
-        """Decodes pictures shrunk by what `reduce` says and reads from where `shards` says, where they are given.
+        """Decodes images shrunk by what `reduce` says and reads from where `shards` says, where they are given.
 
         Raises:
           ShardError: the folder holds no record, or its index does not belong to it.
@@ -58,9 +58,7 @@ class RecordReader:
         self.num_records = manifest.num_records
         self._allowed = max_bad_records
         self._shards = shards
-        self._decode = tf.autograph.experimental.do_not_convert(
-            lambda _, serialized: decode_picture(serialized, reduce)
-        )
+        self._decode = tf.autograph.experimental.do_not_convert(lambda _, serialized: decode_image(serialized, reduce))
         self._attempts = 1 + min(max_bad_records, MAX_CONSECUTIVE, self.num_records - 1)
         index = load_record_index(manifest)
         self._paths = tf.constant([f"{manifest.folder}/{file.name}" for file in manifest.files])
@@ -78,14 +76,14 @@ class RecordReader:
         def read_next(attempt: tf.Tensor, _: StoredImage) -> tuple[tf.Tensor, StoredImage]:
             return attempt + 1, self._read_or_report((number + tf.cast(attempt, tf.int64)) % self.num_records)
 
-        def is_missing(attempt: tf.Tensor, picture: StoredImage) -> tf.Tensor:
-            return _is_broken(picture) & (attempt < self._attempts)
+        def is_missing(attempt: tf.Tensor, stored: StoredImage) -> tf.Tensor:
+            return _is_broken(stored) & (attempt < self._attempts)
 
         shapes = (tf.TensorShape([]), StoredImage(tf.TensorShape([None, None, 3]), tf.TensorShape([])))
-        attempts, picture = tf.while_loop(is_missing, read_next, (tf.constant(0), _nothing()), shape_invariants=shapes)
+        attempts, stored = tf.while_loop(is_missing, read_next, (tf.constant(0), _nothing()), shape_invariants=shapes)
         broken = (number + tf.range(tf.cast(attempts, tf.int64))) % self.num_records
-        with tf.control_dependencies([self._assert_few(tf.size(picture.image) > 0, broken)]):
-            return StoredImage(*(tf.identity(part) for part in picture)), attempts - 1
+        with tf.control_dependencies([self._assert_few(tf.size(stored.image) > 0, broken)]):
+            return StoredImage(*(tf.identity(part) for part in stored)), attempts - 1
 
     def limit_bad_records(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """Batches with keys record int64 [B] and bad_records int32 [B] -> the same without record.
@@ -142,15 +140,15 @@ class RecordReader:
         return tf.ensure_shape(tf.numpy_function(lambda number: find(int(number)).encode(), [file], tf.string), [])
 
     def _read_or_report(self, number: tf.Tensor) -> StoredImage:
-        picture = self._readable(number)
+        stored = self._readable(number)
         if self._shards is not None:
-            picture = tf.cond(_is_broken(picture), lambda: self._readable(number, again=True), lambda: picture)
+            stored = tf.cond(_is_broken(stored), lambda: self._readable(number, again=True), lambda: stored)
 
         def report() -> tf.Operation:
             return tf.print("Broken:", self._describe(number[None])[0], output_stream="file:///dev/stderr")
 
-        tf.cond(_is_broken(picture), report, tf.no_op)
-        return picture
+        tf.cond(_is_broken(stored), report, tf.no_op)
+        return stored
 
     def _readable(self, number: tf.Tensor, again: bool = False) -> StoredImage:
         """The record, or nothing where it cannot be read."""
@@ -173,8 +171,8 @@ def readable_errors() -> Iterator[None]:
         raise ShardError(named.group()) from error
 
 
-def decode_picture(serialized: tf.Tensor, reduce: Reduce | None = None) -> StoredImage:
-    """A serialized record -> its picture. Raises InvalidArgumentError where any part of the record is not valid."""
+def decode_image(serialized: tf.Tensor, reduce: Reduce | None = None) -> StoredImage:
+    """A serialized record -> its image. Raises InvalidArgumentError where any part of the record is not valid."""
     record = parse_record(serialized)
 
     def decode(ratio: int) -> Callable[[], tf.Tensor]:
@@ -187,8 +185,8 @@ def decode_picture(serialized: tf.Tensor, reduce: Reduce | None = None) -> Store
     return StoredImage(tf.switch_case(index, [decode(ratio) for ratio in REDUCTIONS]), serialized)
 
 
-def _is_broken(picture: StoredImage) -> tf.Tensor:
-    return tf.size(picture.image) == 0
+def _is_broken(stored: StoredImage) -> tf.Tensor:
+    return tf.size(stored.image) == 0
 
 
 def _nothing() -> StoredImage:

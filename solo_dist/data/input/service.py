@@ -44,7 +44,7 @@ def through_service(address: str, make_batches: MakeBatches, number_of: Callable
       ConfigError: at once, where nothing answers at the address.
     """
     _check_reachable(address)
-    # Not compressed: pictures hardly shrink, and the trainer's host is the one short of time.
+    # Not compressed: images hardly shrink, and the trainer's host is the one short of time.
     distribute = tf.data.experimental.service.distribute(
         tf.data.experimental.service.ShardingPolicy.DYNAMIC, address, compression=None
     )

@@ -59,7 +59,7 @@ class Annotation:
     category: int
     """Class 0..C-1."""
     bbox: tuple[float, float, float, float]
-    """x, y, width, height in pixels of the original picture."""
+    """x, y, width, height in pixels of the original image."""
     area: float
     rle: dict
     """Compressed RLE of the whole instance."""

@@ -1,11 +1,11 @@
-"""COCO json and pictures -> a folder of shards, in parallel processes, resumable at any moment.
+"""COCO json and images -> a folder of shards, in parallel processes, resumable at any moment.
 
 Order of events: (1) the json is streamed twice, images first, then annotations, which are spooled to one small file a
 shard; (2) worker processes make a shard each and commit it with a note in `.progress/`, written after the shard itself;
 (3) the side files and, last, the manifest are written. A run that was killed is repeated: shards with a note whose
 checksum is right are kept. The bytes depend on data and settings alone, not on processes or interruptions.
 
-Pictures that could not be used are looked at again: where one has been repaired, its shard is made again, and a folder
+Images that could not be used are looked at again: where one has been repaired, its shard is made again, and a folder
 that was finished without it as a whole.
 
 Where the output is in an object store, all this happens in a temporary folder, which is then copied there.
@@ -159,7 +159,7 @@ def summary(manifest: Manifest, data: DataConfig) -> str:
     size = sum(file.bytes for file in manifest.files)
     lines = [
         f"{manifest.folder}: {manifest.num_images} images in {len(manifest.files)} shards, {size / 1e6:.1f} MB, "
-        f"of which pictures {counts.image_bytes / 1e6:.1f} MB; {len(manifest.categories)} categories",
+        f"of which images {counts.image_bytes / 1e6:.1f} MB; {len(manifest.categories)} categories",
         f"instances: {manifest.num_instances} kept, {crowds} crowd (kept for evaluation only)",
         f"rejected: {dropped}",
         f"positives by level: {levels or 'none'}",
@@ -207,14 +207,16 @@ def _check(job: ShardJob) -> None:
         raise ConfigError(f"canvas={settings.canvas} must be height, width in multiples of 32, for example 512x512.")
     if job.num_shards < 0 or job.num_shards > 9999:
         raise ConfigError(f"num_shards={job.num_shards} must be 1 to 9999, or 0 to choose by the number of images.")
-    if settings.views < 1:
-        raise ConfigError(f"views={settings.views} must be at least 1.")
-    if settings.views > 1 and settings.keep_original:
+    if settings.augmented_copies < 1:
+        raise ConfigError(f"augmented_copies={settings.augmented_copies} must be at least 1.")
+    if settings.augmented_copies > 1 and settings.keep_original:
         raise ConfigError(
-            "keep_original keeps whole pictures, so views cannot be drawn from them; give one of the two."
+            "keep_original keeps whole images, so augmented copies cannot be drawn from them; give one of the two."
         )
-    if settings.views > 1 and not settings.augment.changes_geometry:
-        raise ConfigError("views above 1 need a recipe with data.augment.scale, crop or short_sides to draw them by.")
+    if settings.augmented_copies > 1 and not settings.augment.changes_geometry:
+        raise ConfigError(
+            "augmented_copies above 1 need a recipe with data.augment.scale, crop or short_sides to draw them by."
+        )
     # isdir takes a store that refuses or does not answer for one without the folder; storage.names raises why.
     if not tf.io.gfile.isdir(job.images) and not file_io.names(job.images):
         raise ConfigError(f"The folder of images {job.images!r} does not exist.")
@@ -223,7 +225,7 @@ def _check(job: ShardJob) -> None:
 def _fingerprint(job: ShardJob, num_shards: int) -> str:
     """Identifies data and settings, so that shards of another kind are never mixed in."""
     settings = dataclasses.asdict(job.settings)
-    if job.settings.views == 1:
+    if job.settings.augmented_copies == 1:
         del settings["augment"], settings["seed"]
     values = {"schema": schema.SCHEMA_VERSION, "annotations": checksum(job.annotations), "num_shards": num_shards}
     return json.dumps(values | settings, sort_keys=True)
@@ -307,7 +309,7 @@ def _finish(plan: _Plan, notes: list[ShardNote], rejected: list[Rejection], fing
         grid=plan.job.settings.grid,
         categories=plan.catalogue.categories,
         files=[note.file for note in filled],
-        views=plan.job.settings.views,
+        augmented_copies=plan.job.settings.augmented_copies,
         keep_original=plan.job.settings.keep_original,
         statistics=dataclasses.asdict(counts),
         side_files=[

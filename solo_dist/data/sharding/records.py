@@ -26,12 +26,12 @@ class ShardSettings:
     canvas: tuple[int, int]
     grid: GridConfig
     keep_original: bool = False
-    """Store pictures whole, so that the pipeline can scale and crop them at full resolution."""
-    views: int = 1
+    """Store images whole, so that the pipeline can scale and crop them at full resolution."""
+    augmented_copies: int = 1
     """Above 1: that many records of each image, each of another random crop and scale as `augment` says."""
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     seed: int = 0
-    """Of the views."""
+    """Of the augmented copies."""
 
 
 @dataclasses.dataclass
@@ -69,7 +69,7 @@ class ImageResult:
     """What became of an image."""
 
     records: list[bytes]
-    """One a view; empty where the image was rejected."""
+    """One a copy; empty where the image was rejected."""
     annotations: list[Annotation]
     """All that evaluation can use, crowds included; empty where the image was rejected."""
     rejected: list[Rejection]
@@ -88,10 +88,10 @@ class RecordMaker:
         self._targets = _traced(self._make_targets, *_INSTANCES, _spec(None), _spec(2), _PLACEMENT)
 
     def make(self, image: CocoImage, index: int, path: str, raw_annotations: list[dict[str, Any]]) -> ImageResult:
-        """Records of image number `index` of the data set, whose picture is at `path`. Never raises for bad input."""
+        """Records of image number `index` of the data set, whose image is at `path`. Never raises for bad input."""
         try:
             data = image_io.read_bytes(path)
-            picture, jpeg_as_is = image_io.decode(data, (image.height, image.width))
+            decoded, jpeg_as_is = image_io.decode(data, (image.height, image.width))
         except Unusable as error:
             rejected = [Rejection("image", image.id, image.file_name, str(error), _cause(error))]
             rejected += [_reject(raw, image, "its image was rejected") for raw in raw_annotations]
@@ -104,10 +104,12 @@ class RecordMaker:
             [runs.rle_to_runs(annotation.rle) for annotation in trained],
         )
         counts, records = Counts(instances=len(trained)), []
-        for view in range(self._settings.views):
-            placement = self._draw(tf.constant([image.height, image.width]), index * self._settings.views + view)
+        for copy in range(self._settings.augmented_copies):
+            placement = self._draw(
+                tf.constant([image.height, image.width]), index * self._settings.augmented_copies + copy
+            )
             encoded = data if jpeg_as_is else b""
-            record, more = self._view(image, picture, encoded, instances, placement)
+            record, more = self._record(image, decoded, encoded, instances, placement)
             records.append(record)
             counts.add(more)
         return ImageResult(records, annotations, rejected, counts)
@@ -129,33 +131,33 @@ class RecordMaker:
 
     def _draw_placement(self, size: tf.Tensor, number: tf.Tensor) -> geometry.Placement:
         settings = self._settings
-        if settings.views == 1:
+        if settings.augmented_copies == 1:
             return geometry.whole_image(size, settings.canvas)
         augment = dataclasses.replace(settings.augment, flip=False)  # both orientations are stored
         return augmentation.draw_placement(augmentation.draw(settings.seed, number), size, settings.canvas, augment)
 
-    def _view(
+    def _record(
         self,
         image: CocoImage,
-        picture: PIL.Image.Image,
+        decoded: PIL.Image.Image,
         encoded: bytes,
         instances: "_Instances",
         placement: geometry.Placement,
     ) -> tuple[bytes, Counts]:
-        """A record; `encoded` is a JPEG of exactly the picture, or empty."""
+        """A record; `encoded` is a JPEG of exactly these pixels, or empty."""
         size = (image.height, image.width)
         canvas_size = tuple(placement.size.numpy().tolist())
         if not self._settings.keep_original:
             window = tuple(placement.window.numpy().tolist())
             if window != (0, 0, *size) or canvas_size != size:
-                pixels = self._resize(tf.constant(np.asarray(picture)), placement)
-                picture, encoded = PIL.Image.fromarray(pixels.numpy()), b""
+                pixels = self._resize(tf.constant(np.asarray(decoded)), placement)
+                decoded, encoded = PIL.Image.fromarray(pixels.numpy()), b""
             instances = instances.moved(self._place, size, placement)
-            if self._settings.views > 1:
+            if self._settings.augmented_copies > 1:
                 instances = instances.with_pixels()
             size = canvas_size
         if not encoded or not image_io.tensorflow_decodes(encoded, size):
-            encoded = image_io.encode_jpeg(picture)
+            encoded = image_io.encode_jpeg(decoded)
         run_bytes, run_counts = runs.encode_runs(instances.runs)
         values = {
             "image": encoded,
@@ -214,7 +216,7 @@ class _Instances:
     runs: list[np.ndarray]
 
     def moved(self, place: Callable[..., Any], size: tuple[int, int], placement: geometry.Placement) -> "_Instances":
-        """On the picture that the geometry makes. Of some there may be no pixel left."""
+        """On the canvas. Of some there may be no pixel left."""
         moved, boxes = place(runs.from_numpy(self.runs), tf.constant(self.boxes), tf.constant(size), placement)
         triples = np.stack([moved.row, moved.start, moved.end], axis=1).astype(np.int16)
         counts = np.bincount(moved.instance, minlength=len(self.runs))

@@ -1,4 +1,4 @@
-"""What a folder of shards holds, for people: statistics as text, and pictures of masks and grid targets."""
+"""What a folder of shards holds, for people: statistics as text, and images of masks and grid targets."""
 
 import io
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def statistics(manifest: Manifest, num_records: int) -> str:
     return "\n".join([*_header(manifest), *counts.lines(manifest)])
 
 
-def draw_pictures(manifest: Manifest, count: int, folder: str, flipped: bool = False) -> Iterator[str]:
+def draw_images(manifest: Manifest, count: int, folder: str, flipped: bool = False) -> Iterator[str]:
     """Draws `count` records, spread evenly over the folder of shards; yields the paths of the PNG files."""
     chosen = set(np.linspace(0, manifest.num_records - 1, min(count, manifest.num_records)).astype(int).tolist())
     for number, record in enumerate(read_records(manifest)):
@@ -55,21 +55,21 @@ def draw_pictures(manifest: Manifest, count: int, folder: str, flipped: bool = F
 
 
 def draw_record(record: Record, manifest: Manifest, flipped: bool = False) -> PIL.Image.Image:
-    """The picture with its masks, then each level's grid with the cells that are positive, in their mask's colour."""
+    """The image with its masks, then each level's grid with the cells that are positive, in their mask's colour."""
     targets = precomputed_targets(record, flipped, manifest.canvas, manifest.grid.num_cells)
-    picture = _on_canvas(record, manifest, flipped)
+    image = _on_canvas(record, manifest, flipped)
     masks = unpack_bits(targets.masks).numpy().repeat(MASK_STRIDE, axis=1).repeat(MASK_STRIDE, axis=2)
     names = [manifest.categories[int(category)]["name"] for category in record.categories]
-    first = overlay(picture, masks, names)
+    first = overlay(image, masks, names)
     panels = [first]
-    background = PIL.Image.fromarray(picture).resize(first.size, PIL.Image.Resampling.BILINEAR)
+    background = PIL.Image.fromarray(image).resize(first.size, PIL.Image.Resampling.BILINEAR)
     for level in range(len(manifest.grid.sizes)):
         panels.append(_draw_level(background.copy(), targets, manifest, level))
     return _tile(panels)
 
 
 def _tile(panels: list[PIL.Image.Image]) -> PIL.Image.Image:
-    """Pictures of one size in rows of three."""
+    """Images of one size in rows of three."""
     step_x, step_y = panels[0].width + _GAP, panels[0].height + _GAP
     rows = -(-len(panels) // _COLUMNS)
     sheet = PIL.Image.new("RGB", (_COLUMNS * step_x - _GAP, rows * step_y - _GAP), "white")
@@ -113,8 +113,8 @@ def _header(manifest: Manifest) -> list[str]:
     stored = "whole" if manifest.keep_original else f"fitted into {manifest.canvas[0]}x{manifest.canvas[1]}"
     rejected = ", ".join(f"{count} {reason}" for reason, count in manifest.rejected.items()) or "none"
     return [
-        f"{manifest.folder}: {manifest.num_images} images x {manifest.views} views in {len(manifest.files)} files, "
-        f"pictures {stored}",
+        f"{manifest.folder}: {manifest.num_images} images x {manifest.augmented_copies} augmented copies in "
+        f"{len(manifest.files)} files, {stored}",
         f"grids: {levels}",
         f"rejected: {rejected}",
     ]
@@ -156,9 +156,9 @@ class _Counts:
         colliding, lost, without = self._collisions
         extra = self._record_bytes - self._image_bytes
         lines = [
-            f"records: {len(self._instances)} counted, {self._record_bytes / number / 1000:.1f} kB each: pictures "
+            f"records: {len(self._instances)} counted, {self._record_bytes / number / 1000:.1f} kB each: images "
             f"{self._image_bytes / number / 1000:.1f}, masks and targets {extra / number / 1000:.1f} "
-            f"({100 * extra / max(self._image_bytes, 1):.1f}% of the pictures)",
+            f"({100 * extra / max(self._image_bytes, 1):.1f}% of the images)",
             f"instances: {total}, {total / number:.1f} an image, at most {max(self._instances, default=0)}; "
             f"positives: {self._positives.sum() / number:.1f} an image, at most "
             f"{max(self._positives_of_image, default=0)}",

@@ -14,16 +14,16 @@ from solo_dist.storage import file_io
 
 
 def find_finished(output: str, fingerprint: str, images: str, catalogue: Catalogue, strict: bool) -> Manifest | None:
-    """The manifest where the folder is complete, undamaged, and no picture that it lacks has been repaired.
+    """The manifest where the folder is complete, undamaged, and no image that it lacks has been repaired.
 
     Any other manifest of these data and settings is removed: without it the folder is made again.
 
     Args:
       output: folder of shards.
       fingerprint: of data and settings.
-      images: folder of the pictures.
+      images: folder of the images.
       catalogue: what was read from the instances json.
-      strict: whether to make it again only where all pictures that it lacks have been repaired.
+      strict: whether to make it again only where all images that it lacks have been repaired.
     Raises:
       ShardError: shards of other data or settings, or other files, are there.
     """

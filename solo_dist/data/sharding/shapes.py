@@ -1,7 +1,7 @@
 """A small data set made by this project: textured shapes that overlap and hide each other on cluttered backgrounds.
 
-Written in COCO format, pictures and an instances.json a split, as if it came from elsewhere. Masks are the visible
-parts. Picture i of a split is a function of (seed, split, i) alone. Colours and textures say nothing about the
+Written in COCO format, images and an instances.json a split, as if it came from elsewhere. Masks are the visible
+parts. Image i of a split is a function of (seed, split, i) alone. Colours and textures say nothing about the
 category; only the outline does.
 """
 
@@ -35,23 +35,23 @@ _ATTEMPTS = 12
 
 @dataclasses.dataclass(frozen=True)
 class ShapesSettings:
-    """What the pictures look like."""
+    """What the images look like."""
 
     side: int = 128
-    """Height and width of the pictures in pixels."""
+    """Height and width of the images in pixels."""
     num_categories: int = 3
     """The first so many of CATEGORIES."""
     smallest: float = 0.22
     """Smallest diameter as a share of the side."""
     largest: float = 0.65
     most_shapes: int = 4
-    """Shapes a picture, at least 1."""
+    """Shapes an image, at least 1."""
     least_visible: float = 0.3
     """A shape of which a smaller share would remain visible is placed elsewhere or left out."""
     seed: int = 0
 
     def validate(self) -> None:
-        """Raises ConfigError where no such picture can be drawn."""
+        """Raises ConfigError where no such image can be drawn."""
         if not 1 <= self.num_categories <= len(CATEGORIES):
             raise ConfigError(f"num_categories={self.num_categories} must be 1 to {len(CATEGORIES)}.")
         if not 0 < self.smallest <= self.largest <= 1:
@@ -68,14 +68,14 @@ DEFAULT_SETTINGS = ShapesSettings()
 def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_validation: int = 200) -> tuple[str, str]:
     """Makes and shards the data set for a recipe where it is missing.
 
-    The pictures' side is the smaller side of the recipe's canvas. Does not initialise TensorFlow's devices in the
+    The images' side is the smaller side of the recipe's canvas. Does not initialise TensorFlow's devices in the
     calling process.
 
     Args:
-      folder: gets {train,validation}/ with pictures and shards/{train,validation}/.
+      folder: gets {train,validation}/ with images and shards/{train,validation}/.
       config: the recipe: canvas and grids of the shards.
-      num_train: pictures to train on.
-      num_validation: pictures to evaluate on.
+      num_train: images to train on.
+      num_validation: images to evaluate on.
     Returns:
       The folders of shards, train and validation.
     """
@@ -85,7 +85,7 @@ def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_valida
     if all(map(is_complete, outputs)):
         return outputs
     local = urls.scratch_folder(folder) if urls.is_remote(folder) else folder
-    with exclusive(f"{local}/lock"):  # of two trainings that are started for the first time, one makes the pictures
+    with exclusive(f"{local}/lock"):  # of two trainings that are started for the first time, one makes the images
         for split, count, output in zip(SPLITS, (num_train, num_validation), outputs, strict=True):
             if not is_complete(output):
                 source = f"{folder}/{split}"
@@ -103,11 +103,11 @@ def make_shapes(folder: str, split: str, count: int, settings: ShapesSettings = 
     tf.io.gfile.makedirs(f"{folder}/images")
     images: list[dict] = []
     annotations: list[dict] = []
-    for index in tqdm.trange(count, desc=f"drawing {split}", unit=" pictures", mininterval=1.0):
-        picture, instances = draw_picture(settings, SPLITS.index(split), index)
+    for index in tqdm.trange(count, desc=f"drawing {split}", unit=" images", mininterval=1.0):
+        image, instances = draw_image(settings, SPLITS.index(split), index)
         name = f"{index:06d}.jpg"
         with tf.io.gfile.GFile(f"{folder}/images/{name}", "wb") as file:
-            file.write(_jpeg(picture))
+            file.write(_jpeg(image))
         images.append({"id": index + 1, "file_name": name, "height": settings.side, "width": settings.side})
         for category, mask in instances:
             annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **_annotation(category, mask)})
@@ -117,8 +117,8 @@ def make_shapes(folder: str, split: str, count: int, settings: ShapesSettings = 
     return True
 
 
-def draw_picture(settings: ShapesSettings, split: int, index: int) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """Picture number `index`: uint8 [side, side, 3] and its instances, (category, visible mask bool [side, side])."""
+def draw_image(settings: ShapesSettings, split: int, index: int) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """Image number `index`: uint8 [side, side, 3] and its instances, (category, visible mask bool [side, side])."""
     random = np.random.default_rng([settings.seed, split, index])
     pixels = _background(random, settings.side)
     placed: list[_Placed] = []
@@ -195,7 +195,7 @@ def _rasterise(points: np.ndarray, side: int) -> np.ndarray:
 
 
 def _paint(random: np.random.Generator, pixels: np.ndarray, coverage: np.ndarray) -> np.ndarray:
-    """The shape over the picture, with a soft shadow beside it."""
+    """The shape over the image, with a soft shadow beside it."""
     below = pixels[coverage > 0].mean(axis=0)
     if random.random() < 0.7:
         shift = tuple(random.integers(-4, 5, size=2))
@@ -229,8 +229,8 @@ def _background(random: np.random.Generator, side: int) -> np.ndarray:
     cells = int(random.integers(2, 7))
     base = _colour(random) * 0.6 + random.uniform(0, 100)
     patches = np.clip(base + random.normal(0, 35, (cells, cells, 3)), 0, 255).astype(np.uint8)
-    picture = PIL.Image.fromarray(patches).resize((side, side), PIL.Image.Resampling.BICUBIC)
-    draw = PIL.ImageDraw.Draw(picture)
+    image = PIL.Image.fromarray(patches).resize((side, side), PIL.Image.Resampling.BICUBIC)
+    draw = PIL.ImageDraw.Draw(image)
     for _ in range(random.integers(4, 16)):
         colour = tuple(int(value) for value in _colour(random))
         start = random.uniform(0, side, 2)
@@ -239,7 +239,7 @@ def _background(random: np.random.Generator, side: int) -> np.ndarray:
             draw.line([*start, *end], fill=colour, width=int(random.integers(1, 4)))
         else:
             draw.ellipse([*start, *(start + random.uniform(2, 8, 2))], fill=colour)
-    return np.asarray(picture.filter(PIL.ImageFilter.GaussianBlur(0.6)), np.float32)
+    return np.asarray(image.filter(PIL.ImageFilter.GaussianBlur(0.6)), np.float32)
 
 
 def _colour(random: np.random.Generator) -> np.ndarray:
@@ -258,9 +258,9 @@ def _colour_unlike(random: np.random.Generator, other: np.ndarray) -> np.ndarray
 # ---- Files
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
+def _jpeg(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    PIL.Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
+    PIL.Image.fromarray(image).save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
 
 

@@ -26,7 +26,7 @@ from solo_dist.distributed import exit_codes
 from solo_dist.storage import urls
 from solo_dist.storage.atomic import checksum, frame_record, read_json, write_atomically
 
-_PICTURES_AT_A_TIME = 16
+_IMAGES_AT_A_TIME = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ShardTask:
     """A shard to make, as it is sent to a worker."""
 
     images: str
-    """Folder of the pictures."""
+    """Folder of the images."""
     first: int
     """Number of the first entry in the data set."""
     entries: list[CocoImage]
@@ -233,7 +233,7 @@ def valid_note(task: ShardTask) -> ShardNote | None:
 
 
 def repaired(folder: str, images: list[CocoImage], rejected: list[Rejection]) -> list[bool]:
-    """For each of the pictures that could not be used, whether it can be now.
+    """For each of the images that could not be used, whether it can be now.
 
     Raises:
       StoreError: as image_io.read_bytes.
@@ -247,5 +247,5 @@ def repaired(folder: str, images: list[CocoImage], rejected: list[Rejection]) ->
             return False
         return True
 
-    with concurrent.futures.ThreadPoolExecutor(_PICTURES_AT_A_TIME) as pool:
+    with concurrent.futures.ThreadPoolExecutor(_IMAGES_AT_A_TIME) as pool:
         return list(pool.map(usable, [image for image in images if image.id in lacking]))

@@ -24,7 +24,7 @@ def manifest(tmp_path) -> Manifest:
         path.write_bytes(os.urandom(BYTES))
         files.append(ShardFile(path.name, 1, BYTES, checksum(str(path))))
     counts = {"num_images": SHARDS, "num_instances": 0, "rejected": {}, "statistics": {}}
-    geometry = {"canvas": (64, 64), "grid": GridConfig(), "views": 1, "keep_original": False}
+    geometry = {"canvas": (64, 64), "grid": GridConfig(), "augmented_copies": 1, "keep_original": False}
     return Manifest(SCHEMA_VERSION, categories=[], files=files, side_files=[], folder=str(folder), **counts, **geometry)
 
 

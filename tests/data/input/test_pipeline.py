@@ -30,19 +30,19 @@ Batch = dict[str, np.ndarray]
 
 
 def make_coco(folder: Path, num_images: int = NUM_IMAGES, instances: int = 4, zoom: int = 1) -> None:
-    """Pictures of flat rectangles, each in the colour of its category, none over another, and their instances.json."""
+    """Images of flat rectangles, each in the colour of its category, none over another, and their instances.json."""
     rng = np.random.default_rng(5)
     images: list[dict] = []
     annotations: list[dict] = []
     for number in range(num_images):
         width, height = zoom * int(rng.integers(60, 160)), zoom * int(rng.integers(60, 120))
-        picture = np.full((height, width, 3), 128, np.uint8)
+        image = np.full((height, width, 3), 128, np.uint8)
         column = width / instances
         for k in range(instances):
             category = int(rng.choice(list(COLOURS)))
             x, y = int(k * column) + 1, int(rng.integers(0, height // 2))
             w, h = int(column) - 2, int(rng.integers(12 * zoom, height // 2))
-            picture[y : y + h, x : x + w] = COLOURS[category]
+            image[y : y + h, x : x + w] = COLOURS[category]
             polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
             annotations.append(
                 {"id": len(annotations) + 1, "image_id": 100 + number, "category_id": category, "iscrowd": 0}
@@ -50,7 +50,7 @@ def make_coco(folder: Path, num_images: int = NUM_IMAGES, instances: int = 4, zo
             )
         images.append({"id": 100 + number, "file_name": f"{number}.png", "width": width, "height": height})
         folder.mkdir(exist_ok=True)
-        PIL.Image.fromarray(picture).save(folder / f"{number}.png")
+        PIL.Image.fromarray(image).save(folder / f"{number}.png")
     categories = [{"id": number, "name": f"kind {number}"} for number in COLOURS]
     values = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "instances.json").write_text(json.dumps(values))
@@ -72,8 +72,8 @@ def shard(source: Path, output: Path, **settings: Any) -> str:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("coco")
-    make_coco(folder / "pictures")
-    return folder / "pictures"
+    make_coco(folder / "images")
+    return folder / "images"
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +88,10 @@ def whole_shards(source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def large_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Whole pictures that are shrunk by 4 or 8 on decoding."""
+    """Whole images that are shrunk by 4 or 8 on decoding."""
     folder = tmp_path_factory.mktemp("large")
-    make_coco(folder / "pictures", num_images=5, zoom=9)
-    return shard(folder / "pictures", folder / "shards", keep_original=True)
+    make_coco(folder / "images", num_images=5, zoom=9)
+    return shard(folder / "images", folder / "shards", keep_original=True)
 
 
 def recipe(folder: str, augment: AugmentConfig | None = None, seed: int = 0, **data: Any) -> Config:
@@ -164,14 +164,14 @@ def test_static_shapes(shards):
 )
 @pytest.mark.parametrize("kind", ["fitted", "whole", "large"])
 def test_masks_and_categories_lie_on_their_objects(augment, kind, shards, whole_shards, large_shards):
-    """Objects are flat and in the colour of their category, so that picture, masks and cells check one another."""
+    """Objects are flat and in the colour of their category, so that image, masks and cells check one another."""
     config = recipe({"fitted": shards, "whole": whole_shards, "large": large_shards}[kind], augment)
     colours = np.array([COLOURS[number] for number in sorted(COLOURS)], float)
     seen = 0
     for batch in read(pipeline.build_dataset(config, "train", batch_size=4), 8):
         masks = unpack(batch["masks"])
-        for b, picture in enumerate(batch["image"].astype(float)):
-            quarter = picture.reshape(CANVAS[0] // 4, 4, CANVAS[1] // 4, 4, 3).mean((1, 3))
+        for b, image in enumerate(batch["image"].astype(float)):
+            quarter = image.reshape(CANVAS[0] // 4, 4, CANVAS[1] // 4, 4, 3).mean((1, 3))
             cells, instances = (batch[f"positive_{part}"][b] for part in ("cell", "instance"))
             for cell, instance in zip(cells[cells >= 0], instances[cells >= 0], strict=True):
                 mask = masks[b, instance]
@@ -201,14 +201,14 @@ def test_flip_mirrors_the_picture_within_its_width(shards, plain):
     for batch in batches:
         for b, (height, width) in enumerate(batch["image_size"]):
             same, mirrored = (plain["image"][b, :height, :width][:, ::step] for step in (1, -1))
-            picture = batch["image"][b, :height, :width]
+            image = batch["image"][b, :height, :width]
             masks, wanted = unpack(batch["masks"][b])[:, : height // 4, : width // 4], unpack(plain["masks"][b])
             wanted = wanted[:, : height // 4, : width // 4]
-            if (picture == mirrored).all():
+            if (image == mirrored).all():
                 flipped += 1
                 np.testing.assert_array_equal(masks, wanted[:, :, ::-1])
             else:
-                np.testing.assert_array_equal(picture, same)
+                np.testing.assert_array_equal(image, same)
                 np.testing.assert_array_equal(masks, wanted)
     assert 0.3 < flipped / (6 * NUM_IMAGES) < 0.7
 
@@ -226,8 +226,8 @@ def assert_paths_agree(config: Config, count: int) -> None:
 
     @tf.function(autograph=False)
     def both(number: tf.Tensor, position: tf.Tensor) -> list[dict[str, tf.Tensor]]:
-        picture, _ = records.read(number)
-        return [path(schema.parse_record(picture.serialized), picture.image, position) for path in paths]
+        image, _ = records.read(number)
+        return [path(schema.parse_record(image.serialized), image.image, position) for path in paths]
 
     positions = _one_plain_one_flipped(config)
     for number in range(count):
@@ -270,14 +270,14 @@ def _real_recipe(shared_data: Path, name: str, output: Path, limit: int | None, 
 
 @pytest.mark.parametrize("keep_original", [False, True], ids=["fitted", "whole"])
 @pytest.mark.parametrize("name", ["coco128", "fruits_nuts18"])
-def test_both_paths_agree_on_some_real_pictures(name, keep_original, shared_data, tmp_path):
+def test_both_paths_agree_on_some_real_images(name, keep_original, shared_data, tmp_path):
     assert_paths_agree(*_real_recipe(shared_data, name, tmp_path, 5, keep_original=keep_original))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("keep_original", [False, True], ids=["fitted", "whole"])
 @pytest.mark.parametrize("name", ["coco128", "fruits_nuts18"])
-def test_both_paths_agree_on_all_real_pictures(name, keep_original, shared_data, tmp_path):
+def test_both_paths_agree_on_all_real_images(name, keep_original, shared_data, tmp_path):
     assert_paths_agree(*_real_recipe(shared_data, name, tmp_path, None, keep_original=keep_original))
 
 
@@ -364,7 +364,7 @@ def test_batch_size_is_the_workers_share_of_the_global_batch(shards):
 
 
 def test_each_epoch_uses_the_next_view(source, tmp_path):
-    folder = shard(source, tmp_path / "views", views=3, augment=AugmentConfig(scale=(0.5, 1.0)))
+    folder = shard(source, tmp_path / "views", augmented_copies=3, augment=AugmentConfig(scale=(0.5, 1.0)))
     batches = read(pipeline.build_dataset(recipe(folder, shuffle=False), "train", batch_size=NUM_IMAGES), 6)
     sizes = [batch["image_size"].tolist() for batch in batches]
     assert [ids([batch]) for batch in batches] == [[*range(100, 100 + NUM_IMAGES)]] * 6

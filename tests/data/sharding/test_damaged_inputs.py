@@ -1,4 +1,4 @@
-"""Hundreds of damaged jsons, pictures and shards: each ends in a clear error or a counted rejection."""
+"""Hundreds of damaged jsons, images and shards: each ends in a clear error or a counted rejection."""
 
 import copy
 import io
@@ -136,7 +136,7 @@ def test_damaged_jsons(tmp_path, seed):
 FORMATS = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "bmp": "BMP", "tiff": "TIFF"}
 
 
-def picture(kind, size=SIZE):
+def image(kind, size=SIZE):
     pixels = np.random.default_rng(1).integers(0, 256, (4, 6, 3), np.uint8)
     image = PIL.Image.fromarray(pixels).resize(size[::-1], PIL.Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
@@ -145,7 +145,7 @@ def picture(kind, size=SIZE):
 
 
 def write_data_set(folder, files):
-    """A picture and one annotation for each of the files (name, content)."""
+    """An image and one annotation for each of the files (name, content)."""
     values = intact() | {"images": [], "annotations": []}
     for number, (name, data) in enumerate(files):
         (folder / name).write_bytes(data)
@@ -155,11 +155,11 @@ def write_data_set(folder, files):
     (folder / "instances.json").write_text(json.dumps(values))
 
 
-def test_damaged_pictures(tmp_path):
+def test_damaged_images(tmp_path):
     files = []
     for seed in range(120):
         kind = sorted(FORMATS)[seed % len(FORMATS)]
-        files.append((f"{seed}.{kind}", damaged(picture(kind), random.Random(seed))))
+        files.append((f"{seed}.{kind}", damaged(image(kind), random.Random(seed))))
     write_data_set(tmp_path, files)
     job = ShardJob(f"{tmp_path}/instances.json", str(tmp_path), f"{tmp_path}/shards", ShardSettings(CANVAS, GRID))
     manifest = shard_coco(job, processes=0, progress=False)
@@ -177,7 +177,7 @@ def test_damaged_pictures(tmp_path):
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
-    write_data_set(folder, [(f"{i}.jpg", picture("jpg")) for i in range(6)])
+    write_data_set(folder, [(f"{i}.jpg", image("jpg")) for i in range(6)])
     job = ShardJob(
         f"{folder}/instances.json", str(folder), f"{folder}/shards", ShardSettings(CANVAS, GRID), num_shards=3
     )

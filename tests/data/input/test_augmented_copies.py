@@ -33,7 +33,7 @@ def manifest(tmp_path_factory):
         annotations.append(values | {"bbox": [30, 20, 40, 30], "segmentation": [[30, 20, 70, 20, 70, 50, 30, 50]]})
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "sheet"}]}
     (folder / "instances.json").write_text(json.dumps(content))
-    settings = ShardSettings(CANVAS, GRID, views=2, augment=AUGMENT)
+    settings = ShardSettings(CANVAS, GRID, augmented_copies=2, augment=AUGMENT)
     return shard_coco(ShardJob(f"{folder}/instances.json", str(folder), f"{folder}/shards", settings), 0, False)
 
 
@@ -62,5 +62,5 @@ def test_an_epoch_uses_the_next_view(manifest):
 
 
 def test_views_are_not_evaluated(manifest):
-    with pytest.raises(ConfigError, match="holds random views, which cannot be evaluated"):
+    with pytest.raises(ConfigError, match="holds augmented copies, which cannot be evaluated"):
         build_dataset(recipe(manifest.folder), "validation", batch_size=1)
