@@ -39,8 +39,9 @@ def main(arguments: list[str]) -> None:
     del arguments
     config = _CONFIG.value
     canvas = _parse_canvas(_CANVAS.value) if _CANVAS.value else config.data.canvas
-    from solo_dist.data.sharding import job as sharding
+    from solo_dist.data.sharding.job import ShardJob, shard_coco
     from solo_dist.data.sharding.records import ShardSettings
+    from solo_dist.data.sharding.report import summary
 
     settings = ShardSettings(
         canvas=canvas,
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> None:
         augment=config.data.augment,
         seed=config.seed,
     )
-    job = sharding.ShardJob(
+    job = ShardJob(
         annotations=_ANNOTATIONS.value,
         images=_IMAGES.value.rstrip("/"),
         output=_OUTPUT.value.rstrip("/"),
@@ -58,8 +59,8 @@ def main(arguments: list[str]) -> None:
         num_shards=_NUM_SHARDS.value,
         strict=_STRICT.value,
     )
-    manifest = sharding.shard_coco(job, _PROCESSES.value)
-    print(sharding.summary(manifest, config.data))
+    manifest = shard_coco(job, _PROCESSES.value)
+    print(summary(manifest, config.data))
 
 
 def _parse_canvas(text: str) -> tuple[int, int]:

@@ -50,7 +50,7 @@ def compare_grids(annotations: Mapping[str, Any], canvas: tuple[int, int], grid:
         masks = [runs.rle_to_runs(runs.segmentation_to_rle(e["segmentation"], *size)) for e in mine]
         positives = assign(runs.from_numpy(masks), len(mine), size)
         for row, other, (cell, instance) in zip(counts, grids, positives, strict=True):
-            row += _count(cell.numpy(), instance.numpy(), len(mine), other.num_cells)
+            row += len(mine), *targets.count_collisions(cell.numpy(), instance.numpy(), len(mine), other.num_cells)
     return [GridCounts(tuple(g.sizes), *map(int, row)) for g, row in zip(grids, counts, strict=True)]
 
 
@@ -68,12 +68,3 @@ def _assigner(canvas: tuple[int, int], grids: Sequence[GridConfig]) -> Any:
         return [(positives.cell, positives.instance) for positives in found]
 
     return tf.function(assign, input_signature=[runs.Runs(*[column] * 4), tf.TensorSpec([], tf.int32), pair])
-
-
-def _count(cell: np.ndarray, instance: np.ndarray, instances: int, num_cells: int) -> np.ndarray:
-    """Instances; colliding, lost, without positives."""
-    owner = np.full(num_cells, -1)
-    np.maximum.at(owner, cell, instance)
-    before = np.bincount(instance, minlength=instances)
-    after = np.bincount(instance[owner[cell] == instance], minlength=instances)
-    return np.array([instances, (after < before).sum(), ((after == 0) & (before > 0)).sum(), (before == 0).sum()])

@@ -210,3 +210,21 @@ def _running_sum_at_least_two(steps: tf.Tensor) -> tf.Tensor:
     before = tf.cumsum(totals, axis=2, exclusive=True)
     sums = within + before * every_byte
     return pack_lowest_bits(tf.bitwise.bitwise_and(tf.bitwise.right_shift(sums + 126 * every_byte, 7), every_byte))
+
+
+def count_collisions(
+    cells: np.ndarray, instances: np.ndarray, num_instances: int, num_cells: int
+) -> tuple[int, int, int]:
+    """How many instances of an image lose a cell to a later one, lose all their cells so, and had none at all.
+
+    Args:
+      cells: int [P], flat cell of each positive.
+      instances: int [P], its instance.
+      num_instances: m.
+      num_cells: N.
+    """
+    owner = np.full(num_cells, -1)
+    np.maximum.at(owner, cells, instances)
+    before = np.bincount(instances, minlength=num_instances)
+    after = np.bincount(instances[owner[cells] == instances], minlength=num_instances)
+    return int((after < before).sum()), int(((after == 0) & (before > 0)).sum()), int((before == 0).sum())

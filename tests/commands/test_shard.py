@@ -23,7 +23,7 @@ from pycocotools.coco import COCO
 
 from solo_dist.config import AugmentConfig, DataConfig, GridConfig
 from solo_dist.data import geometry, schema
-from solo_dist.data.sharding import coco, resume
+from solo_dist.data.sharding import coco, coco_json, report, resume
 from solo_dist.data.sharding import job as sharding
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
@@ -323,7 +323,7 @@ def test_everything_is_either_kept_or_rejected_with_a_reason(data_set):
     assert by_kind["image"] + manifest.num_images == len(data_set.values["images"])
     # Two boxes of good.png and the one that reaches out of it; an image without instances is kept.
     assert (manifest.num_images, manifest.num_instances) == (2, 3)
-    text = sharding.summary(manifest, DataConfig(max_instances=2))
+    text = report.summary(manifest, DataConfig(max_instances=2))
     assert "3 kept, 1 crowd" in text and "random subset" in text and "1 unknown category" in text
 
 
@@ -512,7 +512,7 @@ def test_missing_inputs_are_named(data_set, tmp_path):
     job = data_set.job()
     with pytest.raises(ConfigError, match="folder of images .*nowhere"):
         shard(ShardJob(job.annotations, f"{tmp_path}/nowhere", job.output, SETTINGS))
-    with pytest.raises(coco.CocoError, match="There is no file .*nowhere.json"):
+    with pytest.raises(coco_json.CocoError, match="There is no file .*nowhere.json"):
         shard(ShardJob(f"{tmp_path}/nowhere.json", job.images, job.output, SETTINGS))
 
 

@@ -15,28 +15,25 @@ Works without initialising TensorFlow in the calling process, which may want to 
 
 import contextlib
 import dataclasses
-import gzip
-import io
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-import numpy as np
 import tensorflow as tf
 import tqdm
 
-from solo_dist.config import CANVAS_MULTIPLE, DataConfig
+from solo_dist.config import CANVAS_MULTIPLE
 from solo_dist.data import schema
-from solo_dist.data.schema import Manifest, ShardError, ShardFile
+from solo_dist.data.schema import Manifest, ShardError
 from solo_dist.data.sharding import coco
 from solo_dist.data.sharding.coco import Catalogue, Rejection
 from solo_dist.data.sharding.copy import copy_shards
-from solo_dist.data.sharding.records import Counts, ShardSettings
+from solo_dist.data.sharding.finish import finish
+from solo_dist.data.sharding.records import ShardSettings
 from solo_dist.data.sharding.resume import find_finished, prepare_folder
 from solo_dist.data.sharding.worker import ShardNote, ShardTask, make_shards, valid_note
 from solo_dist.errors import ConfigError
 from solo_dist.storage import file_io, urls
-from solo_dist.storage.atomic import checksum, write_atomically
+from solo_dist.storage.atomic import checksum
 from solo_dist.storage.host_lock import exclusive
 
 BY_DESIGN = ("crowd", "ignore")
@@ -140,39 +137,12 @@ def _shard(
         if job.strict:
             _fail_on(rejected)
         notes = _make_shards(plan, processes, progress)
-        return _finish(plan, notes, rejected, fingerprint)
+        tasks = [plan.task(shard) for shard in range(num_shards)]
+        return finish(job.output, job.images, job.settings, catalogue, tasks, notes, rejected, fingerprint)
     except tf.errors.OpError as error:
         raise ShardError(
             f"Cannot write to {job.output}: {error.message}. Free some space, then run the same command."
         ) from error
-
-
-def summary(manifest: Manifest, data: DataConfig) -> str:
-    """What a person wants to know of a folder of shards before training on it; several lines."""
-    counts = Counts(**manifest.statistics)
-    rejected = dict(manifest.rejected)
-    crowds = rejected.pop("crowd", 0)
-    dropped = ", ".join(f"{count} {reason}" for reason, count in rejected.items()) or "none"
-    levels = ", ".join(
-        f"{level} {count}" for level, count in zip(manifest.grid.levels, counts.positives_per_level, strict=False)
-    )
-    size = sum(file.bytes for file in manifest.files)
-    lines = [
-        f"{manifest.folder}: {manifest.num_images} images in {len(manifest.files)} shards, {size / 1e6:.1f} MB, "
-        f"of which images {counts.image_bytes / 1e6:.1f} MB; {len(manifest.categories)} categories",
-        f"instances: {manifest.num_instances} kept, {crowds} crowd (kept for evaluation only)",
-        f"rejected: {dropped}",
-        f"positives by level: {levels or 'none'}",
-        f"collisions: {counts.colliding} instances lose cells to a later one, {counts.lost} of them all their cells; "
-        f"{counts.without_positives} instances have no positive cell",
-        f"most in one image: {counts.max_instances} instances (data.max_instances={data.max_instances}), "
-        f"{counts.max_positives} positives (data.max_positives={data.max_positives})",
-    ]
-    if counts.max_instances > data.max_instances or counts.max_positives > data.max_positives:
-        lines.append("Images beyond these limits will train on a random subset; raise the limits to take all.")
-    if rejected:
-        lines.append(f"Every rejection with its reason: {manifest.folder}/{schema.REJECTED}")
-    return "\n".join(lines)
 
 
 # ---- Planning
@@ -277,81 +247,6 @@ def _make_shards(plan: _Plan, processes: int, progress: bool) -> list[ShardNote]
             if plan.job.strict:
                 _fail_on(note.rejected)
     return [notes[shard] for shard in range(plan.num_shards)]
-
-
-# ---- Finishing
-
-
-def _finish(plan: _Plan, notes: list[ShardNote], rejected: list[Rejection], fingerprint: str) -> Manifest:
-    output = plan.job.output
-    rejected = rejected + [rejection for note in notes for rejection in note.rejected]
-    kept = {number for note in notes for number in note.image_ids}
-    if not kept:
-        first = next(rejection for rejection in rejected if rejection.kind == "image")
-        raise ShardError(
-            f"None of the {len(plan.catalogue.images)} images in {plan.job.images} can be used; the first, "
-            f"{first.file}: {first.reason}. Check --images."
-        )
-    write_atomically(
-        f"{output}/{schema.REJECTED}", ((json.dumps(dataclasses.asdict(r)) + "\n").encode() for r in rejected)
-    )
-    counts = Counts()
-    for note in notes:
-        counts.add(note.counts)
-    filled = [note for note in notes if note.offsets]
-    index = [(number, offset) for number, note in enumerate(filled) for offset in note.offsets]
-    manifest = Manifest(
-        schema_version=schema.SCHEMA_VERSION,
-        num_images=len(kept),
-        num_instances=counts.instances,
-        rejected=dict(Counter(rejection.reason for rejection in rejected).most_common()),
-        canvas=plan.job.settings.canvas,
-        grid=plan.job.settings.grid,
-        categories=plan.catalogue.categories,
-        files=[note.file for note in filled],
-        augmented_copies=plan.job.settings.augmented_copies,
-        keep_original=plan.job.settings.keep_original,
-        statistics=dataclasses.asdict(counts),
-        side_files=[
-            _side_file(output, schema.RECORDS, [_npy(np.array(index, np.int64))]),
-            _side_file(output, schema.ANNOTATIONS, _annotations(plan, kept)),
-        ],
-        fingerprint=fingerprint,
-        folder=output,
-    )
-    write_atomically(f"{output}/{schema.MANIFEST}", [manifest.to_json().encode()])
-    for shard, note in enumerate(notes):
-        if not note.offsets:
-            tf.io.gfile.remove(plan.task(shard).shard)
-    return manifest
-
-
-def _annotations(plan: _Plan, kept: set[int]) -> Iterator[bytes]:
-    """The COCO json for evaluation: the shards' parts are gzip members, and members can be strung together."""
-
-    def member(text: str) -> bytes:
-        return gzip.compress(text.encode(), mtime=0)
-
-    yield member('{"annotations": [')
-    separator = b""
-    for shard in range(plan.num_shards):
-        with tf.io.gfile.GFile(plan.task(shard).annotations, "rb") as file:
-            part = file.read()
-        if gzip.decompress(part):
-            yield separator + part
-            separator = member(",")
-    images = [dataclasses.asdict(image) for image in plan.catalogue.images if image.id in kept]
-    yield member(f'], "images": {json.dumps(images)}, "categories": {json.dumps(plan.catalogue.categories)}}}')
-
-
-def _side_file(output: str, name: str, chunks: Iterable[bytes]) -> ShardFile:
-    return ShardFile(name, 0, *write_atomically(f"{output}/{name}", chunks))
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
 
 
 def _fail_on(rejected: list[Rejection]) -> None:

@@ -16,7 +16,7 @@ from solo_dist.data.image_io import Unusable
 from solo_dist.data.schema import ORIENTATIONS, serialize_record
 from solo_dist.data.sharding.coco import Annotation, CocoImage, Rejection, clean_annotation, official_boxes
 from solo_dist.masks import rle as runs
-from solo_dist.solo.targets import Targets, make_targets
+from solo_dist.solo.targets import Targets, count_collisions, make_targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,24 +254,6 @@ def _count_positives(
     counts.max_positives = len(cells)
     collisions = count_collisions(cells, instances, num_instances, grid.num_cells)
     counts.colliding, counts.lost, counts.without_positives = collisions
-
-
-def count_collisions(
-    cells: np.ndarray, instances: np.ndarray, num_instances: int, num_cells: int
-) -> tuple[int, int, int]:
-    """How many instances of an image lose a cell to a later one, lose all their cells so, and had none at all.
-
-    Args:
-      cells: int [P], flat cell of each positive.
-      instances: int [P], its instance.
-      num_instances: m.
-      num_cells: N.
-    """
-    owner = np.full(num_cells, -1)
-    np.maximum.at(owner, cells, instances)
-    before = np.bincount(instances, minlength=num_instances)
-    after = np.bincount(instances[owner[cells] == instances], minlength=num_instances)
-    return int((after < before).sum()), int(((after == 0) & (before > 0)).sum()), int((before == 0).sum())
 
 
 def _reject(raw: dict[str, Any], image: CocoImage, reason: str) -> Rejection:

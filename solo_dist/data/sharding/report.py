@@ -8,12 +8,12 @@ import PIL.Image
 import PIL.ImageDraw
 import tensorflow as tf
 
-from solo_dist.config import MASK_STRIDE
+from solo_dist.config import MASK_STRIDE, DataConfig
 from solo_dist.data import geometry, image_io
-from solo_dist.data.schema import Manifest, Record, ShardError, parse_record, precomputed_targets
-from solo_dist.data.sharding.records import count_collisions
+from solo_dist.data.schema import REJECTED, Manifest, Record, ShardError, parse_record, precomputed_targets
+from solo_dist.data.sharding.records import Counts
 from solo_dist.masks.bits import unpack_bits
-from solo_dist.solo.targets import Targets
+from solo_dist.solo.targets import Targets, count_collisions
 from solo_dist.storage import file_io
 from solo_dist.viz.overlay import colour_of, overlay
 
@@ -118,6 +118,34 @@ def _header(manifest: Manifest) -> list[str]:
         f"grids: {levels}",
         f"rejected: {rejected}",
     ]
+
+
+def summary(manifest: Manifest, data: DataConfig) -> str:
+    """What a person wants to know of a folder of shards before training on it; several lines."""
+    counts = Counts(**manifest.statistics)
+    rejected = dict(manifest.rejected)
+    crowds = rejected.pop("crowd", 0)
+    dropped = ", ".join(f"{count} {reason}" for reason, count in rejected.items()) or "none"
+    levels = ", ".join(
+        f"{level} {count}" for level, count in zip(manifest.grid.levels, counts.positives_per_level, strict=False)
+    )
+    size = sum(file.bytes for file in manifest.files)
+    lines = [
+        f"{manifest.folder}: {manifest.num_images} images in {len(manifest.files)} shards, {size / 1e6:.1f} MB, "
+        f"of which images {counts.image_bytes / 1e6:.1f} MB; {len(manifest.categories)} categories",
+        f"instances: {manifest.num_instances} kept, {crowds} crowd (kept for evaluation only)",
+        f"rejected: {dropped}",
+        f"positives by level: {levels or 'none'}",
+        f"collisions: {counts.colliding} instances lose cells to a later one, {counts.lost} of them all their cells; "
+        f"{counts.without_positives} instances have no positive cell",
+        f"most in one image: {counts.max_instances} instances (data.max_instances={data.max_instances}), "
+        f"{counts.max_positives} positives (data.max_positives={data.max_positives})",
+    ]
+    if counts.max_instances > data.max_instances or counts.max_positives > data.max_positives:
+        lines.append("Images beyond these limits will train on a random subset; raise the limits to take all.")
+    if rejected:
+        lines.append(f"Every rejection with its reason: {manifest.folder}/{REJECTED}")
+    return "\n".join(lines)
 
 
 class _Counts:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solo_dist.data.image_io import Unusable
-from solo_dist.data.sharding import coco
+from solo_dist.data.sharding import coco, coco_json
 
 CATEGORIES = [{"id": 7, "name": "pear"}, {"id": 3, "name": "apple"}]
 IMAGE = {"id": 1, "file_name": "a.jpg", "height": 12, "width": 16}
@@ -53,10 +53,10 @@ def test_streaming_gives_what_json_loads_gives(tmp_path_factory, images, annotat
     values = {"info": info, "annotations": annotations, "x": [1], "images": images, "categories": CATEGORIES}
     path = tmp_path_factory.mktemp("json") / "some.json"
     path.write_text(json.dumps(values, indent=indent, ensure_ascii=ascii), encoding="utf-8", errors="surrogatepass")
-    read = {name: [] for name in coco.ARRAYS}
+    read = {name: [] for name in coco_json.ARRAYS}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coco, "_CHUNK", chunk)
-        for name, element in coco.stream_arrays(str(path)):
+        for name, element in coco_json.stream_arrays(str(path)):
             read[name].append(element)
     assert read == {"images": images, "annotations": annotations, "categories": CATEGORIES}
 
@@ -84,17 +84,17 @@ def test_streaming_gives_what_json_loads_gives(tmp_path_factory, images, annotat
 )
 def test_a_file_that_is_not_coco_gets_a_short_error(tmp_path, text, message):
     path = write(tmp_path, text)
-    with pytest.raises(coco.CocoError, match=message) as caught:
+    with pytest.raises(coco_json.CocoError, match=message) as caught:
         coco.read_catalogue(path)
     assert path in str(caught.value) and len(str(caught.value)) < 400
 
 
 def test_a_file_that_is_not_text_gets_a_short_error(tmp_path):
     (tmp_path / "x.json").write_bytes(b'{"images": ["\xff\xfe"]}')
-    with pytest.raises(coco.CocoError, match="not valid json"):
+    with pytest.raises(coco_json.CocoError, match="not valid json"):
         coco.read_catalogue(str(tmp_path / "x.json"))
     for absent in (tmp_path / "none.json", tmp_path):
-        with pytest.raises(coco.CocoError, match="There is no file"):
+        with pytest.raises(coco_json.CocoError, match="There is no file"):
             coco.read_catalogue(str(absent))
 
 
@@ -102,7 +102,7 @@ def test_a_file_that_is_not_text_gets_a_short_error(tmp_path):
 def test_a_truncated_file_is_an_error(tmp_path, end):
     text = json.dumps(file_of())
     assert len(text) == 300
-    with pytest.raises(coco.CocoError):
+    with pytest.raises(coco_json.CocoError):
         coco.read_catalogue(write(tmp_path, text[:end]))
 
 
@@ -118,7 +118,7 @@ def test_a_truncated_file_is_an_error(tmp_path, end):
     ],
 )
 def test_bad_categories_are_an_error(tmp_path, categories):
-    with pytest.raises(coco.CocoError, match="categor"):
+    with pytest.raises(coco_json.CocoError, match="categor"):
         coco.read_catalogue(write(tmp_path, file_of(categories=categories)))
 
 

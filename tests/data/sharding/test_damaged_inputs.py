@@ -16,7 +16,7 @@ from solo_dist.config import GridConfig
 from solo_dist.data import schema
 from solo_dist.data.image_io import Unusable
 from solo_dist.data.schema import REJECTED
-from solo_dist.data.sharding import coco
+from solo_dist.data.sharding import coco, coco_json
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
 from solo_dist.data.sharding.report import read_records
@@ -112,10 +112,10 @@ def check_json(path):
                 continue
             assert np.isfinite([*annotation.bbox, annotation.area]).all()
             kept += 1
-    except coco.CocoError as error:
+    except coco_json.CocoError as error:
         assert path in str(error) and len(str(error)) < 400 and "\n" not in str(error)
         return None
-    in_file = sum(name == "annotations" for name, _ in coco.stream_arrays(path))
+    in_file = sum(name == "annotations" for name, _ in coco_json.stream_arrays(path))
     assert kept + rejected == in_file
     return kept
 
