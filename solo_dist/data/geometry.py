@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE
-from solo_dist.masks import rle as row_runs
+from solo_dist.masks import rle
 
 PADDING = (124, 116, 104)
 """Colour of the canvas beyond the image: the mean of ImageNet, 0 once normalised, as the official padding."""
@@ -133,7 +133,7 @@ def flip_image(image: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
 def pad_to_canvas(image: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
     """uint8 [h, w, 3] -> [H, W, 3], PADDING beyond the image, which lies top left."""
     height, width = tf.unstack(tf.shape(image)[:2])
-    # Pieces of a ready canvas: copies of rows, where arithmetic with a colour would go pixel by pixel.
+    # Pieces of a ready canvas: copies of rows; arithmetic with a colour would go pixel by pixel.
     empty = tf.constant(np.full((*canvas, 3), PADDING, np.uint8))
     image = tf.concat([image, empty[:height, width:]], axis=1)
     return tf.ensure_shape(tf.concat([image, empty[height:]], axis=0), [*canvas, 3])
@@ -148,8 +148,8 @@ def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def move_instances(
-    runs: row_runs.Runs, boxes: tf.Tensor, size: tf.Tensor, placement: Placement
-) -> tuple[row_runs.Runs, tf.Tensor]:
+    runs: rle.Runs, boxes: tf.Tensor, size: tf.Tensor, placement: Placement
+) -> tuple[rle.Runs, tf.Tensor]:
     """Masks and boxes on the canvas. Instances keep their index: one that was cut off entirely has no run left.
 
     Boxes of whole instances are moved, as the official pipeline does; those of instances that lost pixels to the
@@ -162,20 +162,20 @@ def move_instances(
       placement: what to do.
     """
     y, x, height, width = tf.unstack(placement.window, num=4)
-    rows = row_runs.nearest_source(height, placement.size[0]) + y
-    columns = row_runs.nearest_source(width, placement.size[1]) + x
-    moved = row_runs.resample(runs, rows, columns, size)
+    rows = rle.nearest_source(height, placement.size[0]) + y
+    columns = rle.nearest_source(width, placement.size[1]) + x
+    moved = rle.resample(runs, rows, columns, size)
     num_instances = tf.shape(boxes)[0]
     corner = tf.cast(tf.stack([x, y, x, y]), tf.float32)
     whole = scale_boxes(boxes - corner, placement.factor, placement.size)
     boxes = tf.where(
-        _inside(row_runs.tight_boxes(runs, num_instances), placement.window)[:, None],
+        _inside(rle.tight_boxes(runs, num_instances), placement.window)[:, None],
         whole,
-        row_runs.tight_boxes(moved, num_instances),
+        rle.tight_boxes(moved, num_instances),
     )
 
-    def mirrored() -> tuple[row_runs.Runs, tf.Tensor]:
-        return row_runs.flip(moved, placement.size[1]), flip_boxes(boxes, placement.size[1])
+    def mirrored() -> tuple[rle.Runs, tf.Tensor]:
+        return rle.flip(moved, placement.size[1]), flip_boxes(boxes, placement.size[1])
 
     return tf.cond(placement.flip, mirrored, lambda: (moved, boxes))
 

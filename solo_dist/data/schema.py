@@ -82,7 +82,7 @@ class Record:
 
 
 def parse_record(serialized: tf.Tensor) -> Record:
-    """One serialized record (string scalar) -> Record. Fails with InvalidArgumentError where it is not one."""
+    """One serialized record (string scalar) -> Record. Fails with InvalidArgumentError if it is not one."""
     features = tf.io.parse_single_example(serialized, FEATURES)
     sizes = {name: tf.cast(features[name], tf.int32) for name in ("size", "original_size", "canvas_size")}
     boxes = tf.reshape(tf.io.decode_raw(features["boxes"], tf.float32), [-1, 4])
@@ -182,7 +182,7 @@ class Manifest:
         return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
     def check_fits(self, canvas: tuple[int, int], grid: GridConfig, num_categories: int = 0, option: str = "") -> None:
-        """Raises ConfigError where a recipe needs another canvas, other grids or another number of categories."""
+        """Raises ConfigError if a recipe needs another canvas, other grids or another number of categories."""
         remedy = f"shard the data again for this recipe, or point {option or 'data.train'} to a folder that fits"
         if canvas != self.canvas:
             raise ConfigError(f"{self.folder} was sharded for canvas {self.canvas}, the recipe has {canvas}: {remedy}.")

@@ -50,14 +50,14 @@ def _read(path: str) -> bytes:
 
 
 def _read_s3(path: str) -> bytes:
-    # tensorflow-io dies of a segmentation fault where it reads at the end of an object, so the size has to be known.
+    # tensorflow-io dies of a segmentation fault if it reads at the end of an object, so the size has to be known.
     if _stat_s3(path).length == 0:
         return b""
     return tf.io.read_file(path).numpy()
 
 
 def _stat_s3(path: str) -> Any:
-    """As tf.io.gfile.stat, which says NotFoundError where the store does not answer: reading tells the truth."""
+    """As tf.io.gfile.stat, which says NotFoundError if the store does not answer: reading tells the truth."""
     try:
         return tf.io.gfile.stat(path)
     except tf.errors.NotFoundError:
@@ -67,7 +67,7 @@ def _stat_s3(path: str) -> Any:
 
 
 def exists(path: str) -> bool:
-    """Whether there is such a file (not: folder). Raises StoreError where the store does not tell."""
+    """Whether there is such a file (not: folder). Raises StoreError if the store does not tell."""
 
     def call() -> bool:
         if not is_remote(path):
@@ -110,7 +110,7 @@ def remove(path: str) -> None:
 
 
 def names(folder: str) -> list[str]:
-    """Names of the files and folders in a folder, sorted; empty where it does not exist."""
+    """Names of the files and folders in a folder, sorted; empty if it does not exist."""
     if not is_remote(folder) and not tf.io.gfile.isdir(folder):
         return []
     try:

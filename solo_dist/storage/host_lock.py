@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def exclusive(path: str, wait: bool = True) -> Iterator[None]:
-    """Holds the lock of a local file, which is made, with its folder, where it does not exist.
+    """Holds the lock of a local file, which is made, with its folder, if it does not exist.
 
     The lock of a process that dies is free again.
 

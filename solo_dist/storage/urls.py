@@ -23,7 +23,7 @@ def is_remote(path: str) -> bool:
 
 
 def prepare(paths: Iterable[str]) -> None:
-    """Imports tensorflow-io where a path needs it: s3://, az://, hdfs://. Nothing is imported for others.
+    """Imports tensorflow-io if a path needs it: s3://, az://, hdfs://. Nothing is imported for others.
 
     Raises:
       StoreError: tensorflow-io is missing, or does not fit TensorFlow.

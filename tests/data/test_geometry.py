@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from solo_dist.data import geometry
-from solo_dist.masks import rle as row_runs
+from solo_dist.masks import rle
 from solo_dist.solo import targets
 
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -72,7 +72,7 @@ def assert_equal_within_boundary(mask: np.ndarray, wanted: np.ndarray, radius: i
     assert not ((mask != wanted) & ~band).any()
 
 
-def to_dense(runs: row_runs.Runs, count: int, height: int, width: int) -> np.ndarray:
+def to_dense(runs: rle.Runs, count: int, height: int, width: int) -> np.ndarray:
     """Runs -> bool [count, height, width]."""
     dense = np.zeros((count, height, width), bool)
     for row, start, end, instance in zip(*(part.numpy() for part in runs), strict=True):
@@ -127,8 +127,8 @@ def masks_of(shapes: Sequence[np.ndarray], height: int, width: int) -> np.ndarra
     return np.stack([draw_polygon(shape, height, width) for shape in shapes])
 
 
-def move(masks: np.ndarray, boxes: np.ndarray, placement: geometry.Placement) -> tuple[row_runs.Runs, tf.Tensor]:
-    runs = row_runs.from_numpy([row_runs.dense_to_runs(mask) for mask in masks])
+def move(masks: np.ndarray, boxes: np.ndarray, placement: geometry.Placement) -> tuple[rle.Runs, tf.Tensor]:
+    runs = rle.from_numpy([rle.dense_to_runs(mask) for mask in masks])
     return geometry.move_instances(runs, tf.constant(boxes), tf.constant(masks.shape[1:]), placement)
 
 

@@ -53,7 +53,7 @@ class CachedShards(RemoteShards):
 
         Args:
           manifest: of the folder of shards.
-          folder: of the cache; made where it does not exist.
+          folder: of the cache; made if it does not exist.
           limit: bytes that all files in it may have together, those of other data sets too.
         Raises:
           ConfigError: the folder cannot be used.
@@ -70,7 +70,7 @@ class CachedShards(RemoteShards):
             raise ConfigError(f"data.cache_dir={folder} cannot be used: {error.strerror}.") from error
 
     def path(self, number: int) -> str:
-        """The copy, which is made or verified where that has not happened yet; the original where there is no room."""
+        """The copy, which is made or verified if that has not happened yet; the original if there is no room."""
         file = self._manifest.files[number]
         if number not in self._verified and (number in self._left_out or not self._ensure(file)):
             self._left_out.add(number)
@@ -79,7 +79,7 @@ class CachedShards(RemoteShards):
         return self._copy(file)
 
     def path_again(self, number: int) -> str:
-        """The copy, verified once more and fetched again where it is damaged or gone."""
+        """The copy, verified once more and fetched again if it is damaged or gone."""
         if number in self._left_out:
             return super().path_again(number)
         self._verified.discard(number)
@@ -114,7 +114,7 @@ class CachedShards(RemoteShards):
             return False
 
     def _reserve(self, partial: str, size: int) -> bool:
-        """Makes a file of that size where the limit allows it."""
+        """Makes a file of that size if the limit allows it."""
         with self._lock("cache"):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(partial)  # of a process that died

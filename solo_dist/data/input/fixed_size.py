@@ -15,7 +15,7 @@ _SUBSET = 1 << 40
 
 
 def fixed_size_targets(made: targets.Targets, config: Config, position: tf.Tensor) -> Element:
-    """Pads instances to M and positives to K; where there are more, keeps a random subset and counts what is lost."""
+    """Pads instances to M and positives to K; if there are more, keeps a random subset and counts what is lost."""
     cell, instance = made.positives.cell, made.positives.instance
     masks = {mask_key(stride): value for stride, value in ((MASK_STRIDE, made.masks), *made.coarser_masks.items())}
     max_instances, max_positives = config.data.max_instances, config.data.max_positives

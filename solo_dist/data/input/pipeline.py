@@ -26,7 +26,7 @@ from solo_dist.solo.targets import STORED_TARGETS
 from solo_dist.storage import urls
 
 _WAITING_ELEMENTS = 32
-"""Elements prepared at a time where shards are in an object store, each on a thread: most of their time they wait."""
+"""Elements prepared at a time if shards are in an object store, each on a thread: most of their time they wait."""
 
 
 def build_dataset(
@@ -52,7 +52,7 @@ def build_dataset(
       worker: index of this worker.
       num_workers: how many read together.
       batch_size: B, images of a batch of this worker; by default train.global_batch / num_workers.
-      parallelism: elements prepared at a time; 0: chosen by tf.data, or many where each waits for an object store. Does
+      parallelism: elements prepared at a time; 0: chosen by tf.data, or many if each waits for an object store. Does
         not change what comes out.
     Returns:
       Batches: image uint8 [B, H, W, 3], image_size int32 [B, 2], category_grid int32 [B, N], positive_cell and
@@ -61,7 +61,7 @@ def build_dataset(
       image_id int64 [B], original_size int32 [B, 2], position int64 [B], dropped_positives int32 [B] (positives that
       K and M left no room for) and bad_records int32 [B] (broken records that were passed over for this one).
     Raises:
-      ConfigError, ShardError: at once, where recipe and shards do not fit. Broken records come up while reading, as
+      ConfigError, ShardError: at once, if recipe and shards do not fit. Broken records come up while reading, as
         tf.errors.InvalidArgumentError; `reader.readable_errors` makes a ShardError of it.
     """
     manifest = load_split(config, split)
@@ -118,7 +118,7 @@ def load_split(config: Config, split: str) -> Manifest:
 
 
 def check_manifest(manifest: Manifest, config: Config, option: str = "data.train") -> None:
-    """Raises ConfigError where the shards do not fit the recipe's canvas, grids or number of categories.
+    """Raises ConfigError if the shards do not fit the recipe's canvas, grids or number of categories.
 
     Shards that keep whole images fit any canvas and grids: targets are then computed while reading.
     """
@@ -202,7 +202,7 @@ def element_builder(
 ) -> Callable[[Record, tf.Tensor, tf.Tensor], Element]:
     """From a record, its decoded image and the position to an element.
 
-    Targets are those of the record where its geometry is kept, except for a flip; else, or to `recompute` them in any
+    Targets are those of the record if its geometry is kept, except for a flip; else, or to `recompute` them in any
     case, the function that the shard tool uses makes them here.
     """
     canvas, grid, augment = _canvas(config), config.model.grid, config.data.augment

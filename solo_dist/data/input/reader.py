@@ -33,7 +33,7 @@ class StoredImage(NamedTuple):
     """A record that was read, with its image decoded."""
 
     image: tf.Tensor
-    """uint8 [height, width, 3]; no pixel where the record could not be read."""
+    """uint8 [height, width, 3]; no pixel if the record could not be read."""
     serialized: tf.Tensor
     """string scalar, for `parse_record`."""
 
@@ -48,7 +48,7 @@ class RecordReader:
         reduce: Reduce | None = None,
         shards: RemoteShards | None = None,
     ):
-        """Decodes images shrunk by what `reduce` says and reads from where `shards` says, where they are given.
+        """Decodes images shrunk by what `reduce` says and reads from the `shards`, if they are given.
 
         Raises:
           ShardError: the folder holds no record, or its index does not belong to it.
@@ -70,7 +70,7 @@ class RecordReader:
         Returns:
           The record and how many were broken before it, int32 scalar.
         Raises:
-          InvalidArgumentError: naming file and record, where more in a row are broken than data.max_bad_records allows.
+          InvalidArgumentError: naming file and record, if more in a row are broken than data.max_bad_records allows.
         """
 
         def read_next(attempt: tf.Tensor, _: StoredImage) -> tuple[tf.Tensor, StoredImage]:
@@ -108,7 +108,7 @@ class RecordReader:
         return batches.scan(tf.zeros([0], tf.int64), tf.autograph.experimental.do_not_convert(update))
 
     def _assert_few(self, few: tf.Tensor, broken: tf.Tensor) -> tf.Operation:
-        """Fails where not `few`, naming the records `broken`, int64 [n]."""
+        """Fails if not `few`, naming the records `broken`, int64 [n]."""
         names = tf.strings.reduce_join(self._describe(broken[:8]), separator=", ")
         count = tf.strings.as_string(tf.size(broken))
         message = tf.strings.join(
@@ -123,7 +123,7 @@ class RecordReader:
         return tf.strings.join(["record ", tf.strings.as_string(numbers - first), " of ", tf.gather(self._paths, file)])
 
     def records(self, number: tf.Tensor, again: bool = False) -> tf.data.Dataset:
-        """A data set of the one serialized record. It ends after an error, also where the file cannot be opened."""
+        """A data set of the one serialized record. It ends after an error, also if the file cannot be opened."""
         file, offset, length = tf.unstack(tf.gather(self._index, number), num=3)
         # The buffer is as long as the record, so that nothing is read beyond it.
         variant = tf.raw_ops.TFRecordDatasetV2(
@@ -151,7 +151,7 @@ class RecordReader:
         return stored
 
     def _readable(self, number: tf.Tensor, again: bool = False) -> StoredImage:
-        """The record, or nothing where it cannot be read."""
+        """The record, or nothing if it cannot be read."""
         # Inside the graph, errors can be caught only at the level of a data set.
         records = self.records(number, again).map(self._decode).ignore_errors()
         return records.concatenate(tf.data.Dataset.from_tensors(_nothing())).take(1).get_single_element()
@@ -172,7 +172,7 @@ def readable_errors() -> Iterator[None]:
 
 
 def decode_image(serialized: tf.Tensor, reduce: Reduce | None = None) -> StoredImage:
-    """A serialized record -> its image. Raises InvalidArgumentError where any part of the record is not valid."""
+    """A serialized record -> its image. Raises InvalidArgumentError if any part of the record is not valid."""
     record = parse_record(serialized)
 
     def decode(ratio: int) -> Callable[[], tf.Tensor]:

@@ -41,7 +41,7 @@ def through_service(address: str, make_batches: MakeBatches, number_of: Callable
       make_batches: from batch numbers, int64 scalars, to a data set with one batch for each; graph operations only.
       number_of: the number of a batch that has arrived.
     Raises:
-      ConfigError: at once, where nothing answers at the address.
+      ConfigError: at once, if nothing answers at the address.
     """
     _check_reachable(address)
     # Not compressed: images hardly shrink, and the trainer's host is the one short of time.
@@ -78,7 +78,7 @@ def in_order(
 ) -> Iterator[Batch]:
     """Batches 0, 1, 2, ... out of those that arrive in any order, some of them late, twice or never.
 
-    A batch is made here where `next_arrival` gives up (None), where it is overdue, or where `most_waiting` later ones
+    A batch is made here if `next_arrival` gives up (None), if it is overdue, or if `most_waiting` later ones
     have arrived before it.
     """
     waiting: dict[int, Batch] = {}
@@ -109,7 +109,7 @@ class _Arrivals:
         threading.Thread(target=self._fetch, args=[remote], daemon=True, name="tf.data service").start()
 
     def next(self) -> Batch | None:
-        """The next batch to arrive; None where it takes too long, and then at once until batches come again."""
+        """The next batch to arrive; None if it takes too long, and then at once until batches come again."""
         try:
             batch = self._queue.get(timeout=self._patience) if self._patience else self._queue.get_nowait()
         except queue.Empty:

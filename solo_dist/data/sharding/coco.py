@@ -25,7 +25,7 @@ class Rejection:
     """annotation or image."""
     id: Any
     file: str
-    """File name of the image; empty where it is not known."""
+    """File name of the image; empty if it is not known."""
     reason: str
     detail: str = ""
 

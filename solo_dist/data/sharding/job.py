@@ -5,7 +5,7 @@ shard; (2) worker processes make a shard each and commit it with a note in `.pro
 (3) the side files and, last, the manifest are written. A run that was killed is repeated: shards with a note whose
 checksum is right are kept. The bytes depend on data and settings alone, not on processes or interruptions.
 
-Images that could not be used are looked at again: where one has been repaired, its shard is made again, and a folder
+Images that could not be used are looked at again: if one has been repaired, its shard is made again, and a folder
 that was finished without it as a whole.
 
 Where the output is in an object store, all this happens in a temporary folder, which is then copied there.

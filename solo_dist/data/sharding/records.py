@@ -15,7 +15,7 @@ from solo_dist.data import augmentation, geometry, image_io
 from solo_dist.data.image_io import Unusable
 from solo_dist.data.schema import ORIENTATIONS, serialize_record
 from solo_dist.data.sharding.coco import Annotation, CocoImage, Rejection, clean_annotation, official_boxes
-from solo_dist.masks import rle as runs
+from solo_dist.masks import rle
 from solo_dist.solo.targets import Targets, count_collisions, make_targets
 
 
@@ -36,7 +36,7 @@ class ShardSettings:
 
 @dataclasses.dataclass
 class Counts:
-    """Statistics of records. Sums of those of parts, except where a name starts with max."""
+    """Statistics of records. A whole has the sums of its parts, or their largest if the name starts with max."""
 
     instances: int = 0
     positives_per_level: list[int] = dataclasses.field(default_factory=list)
@@ -69,9 +69,9 @@ class ImageResult:
     """What became of an image."""
 
     records: list[bytes]
-    """One a copy; empty where the image was rejected."""
+    """One a copy; empty if the image was rejected."""
     annotations: list[Annotation]
-    """All that evaluation can use, crowds included; empty where the image was rejected."""
+    """All that evaluation can use, crowds included; empty if the image was rejected."""
     rejected: list[Rejection]
     counts: Counts
 
@@ -101,7 +101,7 @@ class RecordMaker:
         instances = _Instances(
             np.array([annotation.category for annotation in trained], np.int64),
             official_boxes(trained),
-            [runs.rle_to_runs(annotation.rle) for annotation in trained],
+            [rle.rle_to_runs(annotation.rle) for annotation in trained],
         )
         counts, records = Counts(instances=len(trained)), []
         for copy in range(self._settings.augmented_copies):
@@ -158,7 +158,7 @@ class RecordMaker:
             size = canvas_size
         if not encoded or not image_io.tensorflow_decodes(encoded, size):
             encoded = image_io.encode_jpeg(decoded)
-        run_bytes, run_counts = runs.encode_runs(instances.runs)
+        run_bytes, run_counts = rle.encode_runs(instances.runs)
         values = {
             "image": encoded,
             "image_id": image.id,
@@ -188,7 +188,7 @@ class RecordMaker:
             tf.constant(size), self._settings.canvas, self._settings.keep_original, flipped
         )
         return self._targets(
-            runs.from_numpy(instances.runs),
+            rle.from_numpy(instances.runs),
             tf.constant(instances.boxes),
             tf.constant(instances.categories, tf.int32),
             tf.constant(size),
@@ -197,7 +197,7 @@ class RecordMaker:
 
     def _make_targets(
         self,
-        instance_runs: runs.Runs,
+        instance_runs: rle.Runs,
         boxes: tf.Tensor,
         categories: tf.Tensor,
         size: tf.Tensor,
@@ -217,7 +217,7 @@ class _Instances:
 
     def moved(self, place: Callable[..., Any], size: tuple[int, int], placement: geometry.Placement) -> "_Instances":
         """On the canvas. Of some there may be no pixel left."""
-        moved, boxes = place(runs.from_numpy(self.runs), tf.constant(self.boxes), tf.constant(size), placement)
+        moved, boxes = place(rle.from_numpy(self.runs), tf.constant(self.boxes), tf.constant(size), placement)
         triples = np.stack([moved.row, moved.start, moved.end], axis=1).astype(np.int16)
         counts = np.bincount(moved.instance, minlength=len(self.runs))
         parts = np.split(triples, np.cumsum(counts)[:-1]) if len(self.runs) else []
@@ -238,7 +238,7 @@ def _spec(*shape: int | None, dtype: tf.DType = tf.int32) -> tf.TensorSpec:
     return tf.TensorSpec(shape, dtype)
 
 
-_INSTANCES = (runs.Runs(*[_spec(None)] * 4), _spec(None, 4, dtype=tf.float32))
+_INSTANCES = (rle.Runs(*[_spec(None)] * 4), _spec(None, 4, dtype=tf.float32))
 _PLACEMENT = geometry.Placement(_spec(4), _spec(2), _spec(dtype=tf.float64), _spec(dtype=tf.bool))
 
 

@@ -24,7 +24,7 @@ _GAP = 4
 
 
 def read_records(manifest: Manifest) -> Iterator[Record]:
-    """All records in order. Raises ShardError where a file is damaged."""
+    """All records in order. Raises ShardError if a file is damaged."""
     for file in manifest.files:
         path = f"{manifest.folder}/{file.name}"
         try:

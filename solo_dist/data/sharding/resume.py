@@ -14,7 +14,7 @@ from solo_dist.storage import file_io
 
 
 def find_finished(output: str, fingerprint: str, images: str, catalogue: Catalogue, strict: bool) -> Manifest | None:
-    """The manifest where the folder is complete, undamaged, and no image that it lacks has been repaired.
+    """The manifest if the folder is complete, undamaged, and no image that it lacks has been repaired.
 
     Any other manifest of these data and settings is removed: without it the folder is made again.
 
@@ -23,7 +23,7 @@ def find_finished(output: str, fingerprint: str, images: str, catalogue: Catalog
       fingerprint: of data and settings.
       images: folder of the images.
       catalogue: what was read from the instances json.
-      strict: whether to make it again only where all images that it lacks have been repaired.
+      strict: whether to make it again only if all images that it lacks have been repaired.
     Raises:
       ShardError: shards of other data or settings, or other files, are there.
     """
@@ -40,7 +40,7 @@ def find_finished(output: str, fingerprint: str, images: str, catalogue: Catalog
 
 
 def prepare_folder(output: str, fingerprint: str) -> None:
-    """Notes in the folder which data and settings it is for. Raises ShardError where it is for others already."""
+    """Notes in the folder which data and settings it is for. Raises ShardError if it is for others already."""
     path = f"{output}/{schema.PROGRESS}/fingerprint.json"
     try:
         if file_io.read(path).decode() != fingerprint:

@@ -51,7 +51,7 @@ class ShapesSettings:
     seed: int = 0
 
     def validate(self) -> None:
-        """Raises ConfigError where no such image can be drawn."""
+        """Raises ConfigError if no such image can be drawn."""
         if not 1 <= self.num_categories <= len(CATEGORIES):
             raise ConfigError(f"num_categories={self.num_categories} must be 1 to {len(CATEGORIES)}.")
         if not 0 < self.smallest <= self.largest <= 1:
@@ -66,7 +66,7 @@ DEFAULT_SETTINGS = ShapesSettings()
 
 
 def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_validation: int = 200) -> tuple[str, str]:
-    """Makes and shards the data set for a recipe where it is missing.
+    """Makes and shards the data set for a recipe if it is missing.
 
     The images' side is the smaller side of the recipe's canvas. Does not initialise TensorFlow's devices in the
     calling process.
@@ -96,7 +96,7 @@ def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_valida
 
 
 def make_shapes(folder: str, split: str, count: int, settings: ShapesSettings = DEFAULT_SETTINGS) -> bool:
-    """Writes `folder`/images/*.jpg and, last, `folder`/instances.json; returns False where that exists already."""
+    """Writes `folder`/images/*.jpg and, last, `folder`/instances.json; returns False if that exists already."""
     settings.validate()
     if tf.io.gfile.exists(f"{folder}/instances.json"):
         return False

@@ -222,7 +222,7 @@ def _read_spool(path: str) -> dict[int, list[dict[str, Any]]]:
 
 
 def valid_note(task: ShardTask) -> ShardNote | None:
-    """The note of a shard that an earlier run finished, where all that it tells of is still so."""
+    """The note of a shard that an earlier run finished, if all that it tells of is still so."""
     try:
         note = ShardNote.from_json(read_json(task.note))
         shard_crc = checksum(task.shard)
