@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from solo_dist.data.geometry import letterbox
 from solo_dist.inference.coco_metrics import encode_masks
-from solo_dist.inference.detector import Detector, letterbox
+from solo_dist.inference.detector import Detector
 from solo_dist.masks.paste import paste_masks
 
 

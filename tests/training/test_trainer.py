@@ -1,15 +1,12 @@
 """A whole small run in this process: the files it leaves, and what stands in the way of a wrong one."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from solo_dist.data.sharding.shapes import ensure_shapes
 from solo_dist.distributed import exit_codes
 from solo_dist.errors import ConfigError, RunFailed, UserError
 from solo_dist.run.checkpoint import load_arrays, save_arrays
@@ -18,21 +15,17 @@ from solo_dist.run.metric_writers import read_events
 from solo_dist.training import trainer
 from solo_dist.training.build import build_batches
 from solo_dist.training.trainer import Trainer
+from tests.distributed import tiny
+
+STEPS = 4
 
 
 def find_checkpoint(workdir, which):
     return RunDirectory(workdir).find_checkpoint(which)
 
 
-RECIPE = Path(__file__).parents[1] / "distributed" / "tiny.py"
-STEPS = 4
-
-
 def recipe(shards, **train):
-    spec = importlib.util.spec_from_file_location("tiny_recipe", RECIPE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = tiny.get_config()
     config.data.train, config.data.validation = shards
     config.train.steps, config.train.global_batch = STEPS, 4
     for name, value in train.items():
@@ -41,16 +34,8 @@ def recipe(shards, **train):
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    spec = importlib.util.spec_from_file_location("tiny_recipe", RECIPE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return ensure_shapes(str(tmp_path_factory.mktemp("shapes")), module.get_config(), 12, 4)
-
-
-@pytest.fixture(scope="module")
 def finished(shards, tmp_path_factory):
-    """A finished run of four steps with a moving average, evaluations and pictures."""
+    """A finished run of four steps with a moving average, evaluations and panels."""
     workdir = str(tmp_path_factory.mktemp("run"))
     config = recipe(shards, log_every=2, save_every=2, eval_every=2, panel_every=4)
     config.optimizer.ema_decay = 0.5
@@ -191,7 +176,7 @@ def test_a_run_goes_on_in_another_precision(finished, shards, tmp_path):
     assert run.step_number == STEPS
 
 
-def test_a_wish_to_save_is_granted_once(shards, tmp_path):
+def test_a_request_to_save_is_granted_once(shards, tmp_path):
     config = recipe(shards, steps=7, save_every=7, save_minutes=1e-9, steps_per_call=1, keep_checkpoints=9)
     config.data.validation = ""
     # Read a call later than it is made, and made by every call: so every second step is saved.
@@ -288,7 +273,7 @@ def test_profile_of_something_else_is_refused(shards, tmp_path, steps):
 
 
 def test_an_image_that_breaks_the_loss_is_named(shards, tmp_path, monkeypatch):
-    """Every step has all 12 pictures, one at a time; the network takes floating pictures as well."""
+    """Every step has all 12 images, one at a time; the network takes floating-point images as well."""
     planted = 7
     config = recipe(shards, max_nonfinite_steps=3, steps=50, global_batch=12, micro_batch="1")
     config.data.validation = ""
