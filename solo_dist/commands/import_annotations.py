@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
 
     output = _OUTPUT.value if _OUTPUT.value.endswith(".json") else f"{_OUTPUT.value.rstrip('/')}/instances.json"
     renames = categories.parse_renames(_RENAME.value)
-    dataset = categories.with_categories(_read(posixpath.dirname(output)), renames, _CATEGORIES.value)
+    dataset = categories.with_categories(_read(output), renames, _CATEGORIES.value)
     images = coco_json.write_coco(dataset, output, _IMAGES.value)
     print(coco_json.summary(dataset))
     print(f"Wrote {output}; everything left out or changed is in {coco_json.report_path(output)}.")
@@ -49,19 +49,19 @@ def main(arguments: list[str]) -> None:
     print(f"Next: {shlex.join(command)}")
 
 
-def _read(output_folder: str):  # type: ignore[no-untyped-def]  # a Dataset, whose module needs TensorFlow
+def _read(output: str):  # type: ignore[no-untyped-def]  # a Dataset, whose module needs TensorFlow
     inputs = [posixpath.expanduser(path) for path in _INPUT.value]
     images = posixpath.expanduser(_IMAGES.value)
     if _FORMAT.value == "coco":
         from solo_dist.importing.coco_merge import json_files, read_coco
 
-        return read_coco(json_files(inputs), images, _CROWD.value, _BOXES.value)
+        return read_coco(json_files(inputs, output), images, _CROWD.value, _BOXES.value)
     if len(inputs) > 1:
         raise ConfigError(f"--format={_FORMAT.value} reads one --input; import each, then merge with --format=coco.")
     if _FORMAT.value == "labelme":
         from solo_dist.importing.labelme import read_labelme
 
-        return read_labelme(inputs[0], images, f"{output_folder or '.'}/embedded_images")
+        return read_labelme(inputs[0], images, f"{posixpath.dirname(output) or '.'}/embedded_images")
     if _FORMAT.value == "yolo":
         from solo_dist.importing.yolo import read_yolo
 

@@ -13,6 +13,9 @@ from solo_dist.importing.image_files import common_folder, relative
 from solo_dist.importing.orientation import stored_in_coco
 from solo_dist.storage import file_io
 
+_MANY_CROWDS = 0.2
+_CROWD_REMEDY = ", which are not trained on (--format=coco --crowd=instance takes them as objects)"
+
 
 def write_coco(dataset: Dataset, path: str, images: str = "") -> str:
     """Writes the json, and everything that was left out or changed to a file beside it.
@@ -30,9 +33,9 @@ def write_coco(dataset: Dataset, path: str, images: str = "") -> str:
     file_io.write(report, json.dumps(dataset.report.as_json(), indent=1).encode())
     if not any(not instance.crowd for image in dataset.images for instance in image.instances):
         reasons = dataset.report.lines()
-        crowds = f", {dataset.num_instances} crowds" if dataset.num_instances else ""
         raise DataError(
-            f"No object is left of {len(dataset.images)} images{crowds}"
+            f"No object is left of {len(dataset.images)} images"
+            + (f", but {dataset.num_instances} crowds{_CROWD_REMEDY}" if dataset.num_instances else "")
             + (f"; {reasons[0]}. All reasons: {report}" if reasons else ": their annotation files have none.")
         )
     folder = images.rstrip("/")
@@ -70,6 +73,8 @@ def summary(dataset: Dataset) -> str:
     for name in dataset.categories:
         crowd = f", {crowds[name]} crowds" if crowds[name] else ""
         lines.append(f"  {name:<{width}}  {counts[name]}{crowd}" + ("" if counts[name] else "  (no instance)"))
+    if sum(crowds.values()) > _MANY_CROWDS * len(instances):
+        lines.append(f"{sum(crowds.values())} of {len(instances)} instances are crowds{_CROWD_REMEDY}")
     return "\n".join(lines + dataset.report.lines())
 
 

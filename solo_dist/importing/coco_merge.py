@@ -20,8 +20,8 @@ import tensorflow as tf
 
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.coco_values import boolean, identifier, is_box, length, rectangle
-from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked, without_duplicates
-from solo_dist.importing.image_files import ImageFiles, files_under, image_size, is_folder
+from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked, union, without_duplicates
+from solo_dist.importing.image_files import ImageFiles, files_under, image_size, is_folder, normal_path, stem
 from solo_dist.importing.orientation import ImageSize, read_from_coco
 from solo_dist.importing.report import LeftOut, Report
 from solo_dist.masks.rle import segmentation_to_rle
@@ -55,8 +55,8 @@ def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str) -> Data
     return Dataset(list(merged.values()), list(categories), report)
 
 
-def json_files(inputs: Sequence[str]) -> list[str]:
-    """The json files that a person means: files, patterns with * or ?, and folders with everything below.
+def json_files(inputs: Sequence[str], output: str) -> list[str]:
+    """The json files that a person means: files, patterns with * or ?, and folders with everything below but `output`.
 
     Raises ConfigError if an input has none.
     """
@@ -64,7 +64,7 @@ def json_files(inputs: Sequence[str]) -> list[str]:
     for given in inputs:
         if is_folder(given):
             found = [path for path in files_under(given, "input") if path.endswith(".json")]
-            found = [path for path in found if not path.endswith(".report.json")]
+            found = [path for path in found if not path.endswith(".report.json") and path != normal_path(output)]
         else:
             found = file_io.matches(given) or ([given] if file_io.exists(given) else [])
         if not found:
@@ -96,7 +96,7 @@ class _File:
             raise DataError(f"{path} is not COCO instances: it has no list of {' or '.join(missing)}.")
         self._content = content
         self._files = ImageFiles(_near(path, images))
-        self._folders = [folder for folder in (images, posixpath.dirname(path) or ".") if folder]
+        self._folders = _folders(path, images)
         self._is_cvats = any(_is_cvats(annotation) for annotation in content["annotations"])
         self.names = self._categories()
         """Names of the categories by id."""
@@ -182,6 +182,9 @@ class _File:
         given = (height, width) if height and width else size.upright
         if not height or not width:
             self._report.change(self._path, "image size taken from the file", name)
+        if given not in (size.upright, size.stored) and given == size.upright[::-1]:
+            self._report.change(self._path, "height and width are exchanged in the json: taken from the file", name)
+            given = size.upright
         if given not in (size.upright, size.stored):
             found = f"{given[0]} x {given[1]}, file {size.upright[0]} x {size.upright[1]}"
             raise LeftOut("height and width differ from the image file", f"{name}: {found}")
@@ -210,12 +213,22 @@ class _File:
         elif isinstance(segmentation, list) and not isinstance(segmentation[0], (list, dict)):
             segmentation = [segmentation]  # VIA, and others, do not nest their only polygon
         image = images[number]
-        try:
-            rle = checked(segmentation_to_rle(segmentation, *sizes[number]))
-        except ValueError as error:
-            raise LeftOut(str(error)) from error
-        rle = read_from_coco(rle, image.orientation)
+        rle = read_from_coco(checked(self._rle(segmentation, sizes[number])), image.orientation)
         return image, Instance(self.names[category], rle, crowd=self._is_crowd(entry))
+
+    def _rle(self, segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
+        """A bad part of several costs itself, not the instance."""
+        rles, errors = [], []
+        for part in [[one] for one in segmentation] if isinstance(segmentation, list) else [segmentation]:
+            try:
+                rles.append(segmentation_to_rle(part, *size))
+            except ValueError as error:
+                errors.append(str(error))
+        if not rles:
+            raise LeftOut(errors[0])
+        for reason in errors:
+            self._report.change(self._path, "a part of the mask is left out", reason)
+        return union(rles)
 
     def _is_crowd(self, entry: dict[str, Any]) -> bool:
         attributes = entry.get("attributes")
@@ -229,6 +242,17 @@ class _File:
             self._report.change(self._path, "iscrowd is not a crowd but an object: a mask of a brush (--crowd=crowd)")
             return False
         return True
+
+
+def _folders(path: str, images: str) -> list[str]:
+    """Folders that file names may be relative to, the likeliest first.
+
+    Of annotations/instances_NAME.json also those of this NAME beside annotations/ or in images/, as COCO's own.
+    """
+    beside = posixpath.dirname(path) or "."
+    name = stem(path).removeprefix("instances_")
+    roots = [images] if images else [f"{beside}/..", f"{beside}/../images"]
+    return [*([images] if images else []), *(f"{root}/{name}" for root in roots), beside]
 
 
 def _near(path: str, images: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import collections
 import posixpath
+import unicodedata
 import urllib.parse
 from collections.abc import Iterable, Sequence
 
@@ -12,6 +13,7 @@ from solo_dist.importing.orientation import ImageSize, size_of
 from solo_dist.importing.report import LeftOut
 from solo_dist.storage import file_io, store_errors
 
+_HEADER = 1 << 18
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jfif", ".mpo")
 
 
@@ -68,8 +70,8 @@ class ImageFiles:
         self._by_name: dict[str, list[str]] = collections.defaultdict(list)
         self._by_stem: dict[str, list[str]] = collections.defaultdict(list)
         for path in self.paths:
-            self._by_name[posixpath.basename(path).casefold()].append(path)
-            self._by_stem[stem(path).casefold()].append(path)
+            self._by_name[_key(path)].append(path)
+            self._by_stem[_key(stem(path))].append(path)
 
     def find(self, name: str, *folders: str) -> str | None:
         """The file that `name` means, relative to one of the folders if it is there; None: there is none.
@@ -85,13 +87,13 @@ class ImageFiles:
                 exact = normal_path(f"{folder or '.'}/{'/'.join(parts)}")
                 if exact in self._known:
                     return exact
-            if best := _best(self._by_name.get(parts[-1].casefold(), ()), parts):
+            if best := _best(self._by_name.get(_key(parts[-1]), ()), parts):
                 return best
         return None
 
     def find_stem(self, name: str, beside: str) -> str | None:
         """The file of that name with whatever suffix, in the folder `beside` if there is one. Raises LeftOut."""
-        found = self._by_stem.get(name.casefold(), [])
+        found = self._by_stem.get(_key(name), [])
         here = [path for path in found if posixpath.dirname(path) == beside]
         if len(here) > 1 or (not here and len(found) > 1):
             raise LeftOut("several image files have this name", name)
@@ -99,15 +101,26 @@ class ImageFiles:
 
 
 def image_size(path: str) -> ImageSize:
-    """Size of an image file. Raises LeftOut if it does not decode."""
-    return size_of(file_io.read(path))
+    """Size of an image file, from its header. Raises LeftOut if that does not decode."""
+    with file_io.clear_errors(path), tf.io.gfile.GFile(path, "rb") as file:
+        beginning = file.read(_HEADER)
+    try:
+        return size_of(beginning)
+    except LeftOut:  # a TIFF can have its header at the end
+        return size_of(file_io.read(path))
+
+
+def _key(name: str) -> str:
+    """A file name for comparisons: macOS writes an accent as a character of its own, and ignores case as Windows."""
+    return unicodedata.normalize("NFC", posixpath.basename(name)).casefold()
 
 
 def _best(paths: Sequence[str], parts: Sequence[str]) -> str | None:
     """The path with the longest common ending."""
     if not paths:
         return None
-    common = [_common_ending(path.casefold().split("/"), [part.casefold() for part in parts]) for path in paths]
+    keys = [_key(part) for part in parts]
+    common = [_common_ending([_key(part) for part in path.split("/")], keys) for path in paths]
     best = [path for path, count in zip(paths, common, strict=True) if count == max(common)]
     if len(best) > 1:
         raise LeftOut("several image files have this name", "/".join(parts))

@@ -2,7 +2,7 @@
 
   a file an object   masks/NAME/*.png, NAME/masks/*.png or masks/NAME_*.png; the rest of the name before its number is
                      the category: masks/NAME/cat_1.png, masks/NAME/cat/1.png, masks/NAME_cat_1.png
-  a file an image    masks/NAME.png: 0 is background, every other value or colour an object
+  a file an image    masks/NAME.png or masks/cat/NAME.png: 0 is background, every other value or colour an object
 
 Without a category in the names, all objects are of the category `object`.
 """
@@ -30,6 +30,8 @@ class MaskFolders(Layout):
         self._folder = folder
         self._category: dict[str, str | None] = {}
         """Of an object PNG; None: the file is an index PNG."""
+        self._numbered: dict[str, str] = {}
+        """Category of the objects of an index PNG."""
 
     def pairs(self, found: Sequence[str], others: Sequence[str], report: Report) -> Iterator[tuple[str, str]]:
         """Image file and mask file, for every mask that has an image."""
@@ -40,10 +42,14 @@ class MaskFolders(Layout):
             by_stem.setdefault(stem(path), []).append(path)
         used = set()
         for mask in masks:
-            name, self._category[mask] = self._owner(mask, by_stem)
+            name, category = self._owner(mask, by_stem)
             candidates = by_stem.get(name, [])
+            beside = [path for path in candidates if _parent(path) == _parent(mask)]
+            candidates = beside if len(beside) == 1 else candidates
             if len(candidates) == 1:
                 used.add(candidates[0])
+                self._category[mask] = category
+                self._numbered[mask] = self._folder_category(mask, candidates[0])
                 yield candidates[0], mask
             else:
                 reason = "several image files have this name" if candidates else "mask has no image"
@@ -76,16 +82,30 @@ class MaskFolders(Layout):
                 return "".join(parts[:count]), _category("".join(parts[count:]))
         return name, None
 
+    def _folder_category(self, mask: str, image: str) -> str:
+        """The folder of an index PNG, if it is neither that of all masks nor named as the folder of its image."""
+        if (
+            posixpath.dirname(mask) == self._folder
+            or _parent(mask).lower() in _FOLDERS
+            or _parent(mask) == _parent(image)
+        ):
+            return ONLY_CATEGORY
+        return _parent(mask)
+
     def objects(self, path: str, report: Report) -> Found:
         """The objects of a mask file. Raises LeftOut."""
         values = pixels(path)
         category = self._category[path]
         if category is None:
-            return [(ONLY_CATEGORY, False, values == number) for number in np.unique(values) if number]
+            return [(self._numbered[path], False, values == number) for number in np.unique(values) if number]
         levels = np.unique(values)
         if len(levels) > 2:
             report.change(path, "mask of one object has grey values: those above the middle count")
         return [(category, False, values > levels[-1] / 2)] if levels[-1] else [(category, False, values > 0)]
+
+
+def _parent(path: str) -> str:
+    return posixpath.basename(posixpath.dirname(path))
 
 
 def _category(text: str) -> str:

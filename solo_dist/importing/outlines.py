@@ -5,7 +5,6 @@ People who correct a polygon want few points, so a simpler ring is taken if it k
 the exact ring, best for straight sides, or from the middles of its steps, best for slanted and round ones.
 """
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +32,11 @@ def simple_outlines(
     outer, holes = _unit_steps(decode(rle))
     exact = [_without_straight_points(ring) for ring in outer + holes]
     through_middles = [(ring + np.roll(ring, -1, axis=0)) / 2 for ring in outer + holes]
-    choices = itertools.product((exact, through_middles), _TOLERANCES)
-    candidates = [[simplified(ring, tolerance) for ring in rings] for rings, tolerance in choices]
+    candidates = []
+    for rings in (exact, through_middles):
+        matters = [significance(ring, min(_TOLERANCES)) for ring in rings]
+        for tolerance in _TOLERANCES:
+            candidates.append([ring[one > tolerance] for ring, one in zip(rings, matters, strict=True)])
     for rings in sorted(candidates, key=lambda rings: sum(map(len, rings))):
         if all(len(ring) > 2 for ring in rings) and _iou(drawn(rings), rle) >= LEAST_IOU:
             return rings[: len(outer)], rings[len(outer) :]
@@ -110,23 +112,31 @@ def _signed_area(ring: np.ndarray) -> float:
     return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) / 2
 
 
-def simplified(ring: np.ndarray, tolerance: float) -> np.ndarray:
-    """Douglas-Peucker for a closed ring: no point that was dropped is further than the tolerance from the new ring."""
+def significance(ring: np.ndarray, least: float) -> np.ndarray:
+    """How much each point of a closed ring [n, 2] matters: Douglas-Peucker for every tolerance at once.
+
+    Returns:
+      float [n]. The points above a tolerance of at least `least` are a simpler ring, and no other point is further than
+      the tolerance from it.
+    """
     far = int(np.argmax(((ring - ring[0]) ** 2).sum(axis=1)))
     closed = np.concatenate([ring, ring[:1]])
-    kept = {0, far}
-    pending = [(0, far), (far, len(ring))]
+    matters = np.zeros(len(ring))
+    matters[[0, far]] = np.inf
+    pending = [(0, far, np.inf), (far, len(ring), np.inf)]
     while pending:
-        first, last = pending.pop()
+        first, last, above = pending.pop()
         if last - first < 2:
             continue
         distances = _distances(closed[first + 1 : last], closed[first], closed[last])
-        worst = int(np.argmax(distances))
-        if distances[worst] > tolerance:
+        worst = int(distances.argmax())
+        # A point counts only if those that its side was cut at count too.
+        distance = min(above, float(distances[worst]))
+        if distance > least:
             middle = first + 1 + worst
-            kept.add(middle)
-            pending += [(first, middle), (middle, last)]
-    return ring[sorted(kept)]
+            matters[middle] = distance
+            pending += [(first, middle, distance), (middle, last, distance)]
+    return matters
 
 
 def _distances(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:

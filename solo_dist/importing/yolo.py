@@ -206,7 +206,9 @@ class _Rows:
             raise LeftOut("coordinates are not fractions of the image", f"{np.abs(values).max():g}")
         if values.min() < 0 or values.max() > 1:
             self._report.change(place, "coordinates outside 0 to 1: cut at the edge of the image")
-        ring = values.reshape(-1, 2) * (image.width, image.height)
+        # Drawing goes in steps of 0.2 pixels, so the error of six digits can move an outline by a step: coordinates are
+        # rounded to two decimals of a pixel, which they had before they were divided.
+        ring = (values.reshape(-1, 2) * (image.width, image.height)).round(2)
         return Instance(self._names[int(index)], checked(ring_rle(ring, image.height, image.width)))
 
     def _rectangle(self, values: np.ndarray) -> np.ndarray:

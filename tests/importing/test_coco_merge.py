@@ -125,7 +125,7 @@ def test_roboflow(tmp_path):
                 ],
             },
         )
-    dataset = read_coco(json_files([str(tmp_path)]), "", "auto", "reject")
+    dataset = read_coco(json_files([str(tmp_path)], ""), "", "auto", "reject")
     assert dataset.categories == ["red", "unripe"]
     found = masks_of(dataset)
     assert found.keys() == set(names.values())
@@ -402,10 +402,47 @@ def test_input_files_are_found(tmp_path):
     for name in ("b.json", "a.json", "a.report.json"):
         (tmp_path / name).write_text("{}")
     wanted = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
-    assert json_files([str(tmp_path)]) == wanted
-    assert json_files([str(tmp_path / "b.json"), str(tmp_path / "[ab].json")])[0] == wanted[1]
+    assert json_files([str(tmp_path)], "") == wanted
+    assert json_files([str(tmp_path)], str(tmp_path / "b.json")) == wanted[:1]
+    assert json_files([str(tmp_path / "b.json"), str(tmp_path / "?.json")], "") == wanted[::-1]
     with pytest.raises(ConfigError, match="no such json file"):
-        json_files([str(tmp_path / "c.json")])
+        json_files([str(tmp_path / "c.json")], "")
+
+
+def test_a_bad_part_costs_the_part(tmp_path):
+    save_image(tmp_path / "a.jpg", HEIGHT, WIDTH)
+    parts = [[1, 2, 3, 4], SQUARE, [5, None, 6, 7, 8, 9], "text"]
+    dataset = read(write(tmp_path / "a.json", coco([annotation(segmentation=parts)])))
+    assert is_square(masks_of(dataset)["a.jpg"][0][2]) and not reasons(dataset)
+    assert changes(dataset) == {"a part of the mask is left out": 3}
+
+
+def test_sizes_that_are_exchanged_are_those_of_the_file(tmp_path):
+    save_image(tmp_path / "a.jpg", HEIGHT, WIDTH)
+    dataset = read(write(tmp_path / "a.json", coco([annotation()], height=WIDTH, width=HEIGHT)))
+    assert is_square(masks_of(dataset)["a.jpg"][0][2])
+    assert changes(dataset) == {"height and width are exchanged in the json: taken from the file": 1}
+
+
+def test_many_crowds_are_said_with_the_flag(tmp_path):
+    save_image(tmp_path / "a.jpg", HEIGHT, WIDTH)
+    crowd = annotation(iscrowd=1, segmentation=plain_rle(blob(HEIGHT, WIDTH, 1)))
+    dataset = read(write(tmp_path / "a.json", coco([annotation(), crowd])))
+    assert "1 of 2 instances are crowds, which are not trained on (--format=coco --crowd=instance" in summary(dataset)
+
+
+@pytest.mark.parametrize("place", ["{}2017/a.jpg", "images/{}2017/a.jpg"])
+def test_images_of_the_subset_that_the_json_is_named_after(tmp_path, place):
+    for subset in ("train", "val"):
+        save_image(tmp_path / place.format(subset), HEIGHT, WIDTH)
+        path = write(tmp_path / f"annotations/instances_{subset}2017.json", coco([annotation()]))
+        assert [image.path for image in read(path).images] == [str(tmp_path / place.format(subset))]
+
+
+def test_names_with_accents_in_either_spelling(tmp_path):
+    save_image(tmp_path / "cafe\u0301.jpg", HEIGHT, WIDTH)
+    dataset = read(write(tmp_path / "a.json", coco([annotation()], file_name="caf\u00e9.jpg")))
+    assert dataset.num_instances == 1 and not changes(dataset)
 
 
 # ---- Merging and categories
@@ -452,7 +489,9 @@ def test_categories_that_are_not_chosen_are_counted(drawn_dataset):
 def test_nothing_kept_is_an_error_that_says_why(tmp_path):
     save_image(tmp_path / "a.jpg", HEIGHT, WIDTH)
     path = write(tmp_path / "a.json", coco([annotation(segmentation=[]), annotation(iscrowd=1)]))
-    with pytest.raises(DataError, match=r"No object is left of 1 images, 1 crowds; left out: 1 x annotation has a box"):
+    with pytest.raises(
+        DataError, match=r"of 1 images, but 1 crowds, which .*--crowd=instance.*left out: 1 x annotation has a box"
+    ):
         write_coco(read(path), str(tmp_path / "out.json"))
     report = json.loads((tmp_path / "out.report.json").read_text())
     assert report_path("x/out.json") == "x/out.report.json" and len(report["left_out"]["entries"]) == 1

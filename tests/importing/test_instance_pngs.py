@@ -166,6 +166,19 @@ def test_a_file_an_image_that_numbers_its_objects(tmp_path, mode, name):
     assert reasons(dataset) == {"image has no mask": 1}
 
 
+def test_a_folder_a_category_of_files_that_number_objects(tmp_path):
+    for day in ("monday", "tuesday"):
+        save_image(tmp_path / f"images/{day}/a.jpg", HEIGHT, WIDTH)
+        save(tmp_path / f"masks/{day}/a.png", values_of((1, FIRST)))
+    save_image(tmp_path / "images/b.jpg", HEIGHT, WIDTH)
+    save(tmp_path / "masks/cat/b.png", values_of((1, FIRST)))
+    save(tmp_path / "masks/dog/b.png", values_of((255, SECOND)))
+    dataset = read_masks(str(tmp_path), "", "")
+    check(dataset, [("cat", False, FIRST), ("dog", False, SECOND)], "b.jpg")
+    days = [image for image in dataset.images if image.path.endswith("a.jpg")]
+    assert [[one.category for one in image.instances] for image in days] == [["object"], ["object"]]
+
+
 @pytest.mark.parametrize("orientation", [3, 6])
 @pytest.mark.parametrize("as_stored", [False, True])
 def test_masks_of_turned_images(tmp_path, orientation, as_stored):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from solo_dist.importing.dataset import decode, encode
-from solo_dist.importing.outlines import LEAST_IOU, outlines, simple_outlines, simplified
+from solo_dist.importing.outlines import LEAST_IOU, outlines, significance, simple_outlines
 from solo_dist.importing.rings import join_rings, ring_rle, split_ring
 from tests.importing.conftest import blob, iou
 
@@ -85,9 +85,36 @@ def test_a_large_disc_needs_few_points():
     assert len(outlines(mask)[0][0]) > 150
 
 
-def test_simplified_rings_stay_within_the_tolerance():
+def douglas_peucker(points, tolerance):
+    """The textbook's recursion for an open line."""
+    start, end = points[0], points[-1]
+    along = end - start
+    if len(points) < 3:
+        return [start, end]
+    if np.hypot(*along):
+        distances = np.abs(along[0] * (points - start)[:, 1] - along[1] * (points - start)[:, 0]) / np.hypot(*along)
+    else:
+        distances = np.hypot(*(points - start).T)
+    worst = int(np.argmax(distances[1:-1])) + 1
+    if distances[worst] <= tolerance:
+        return [start, end]
+    return douglas_peucker(points[: worst + 1], tolerance)[:-1] + douglas_peucker(points[worst:], tolerance)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("tolerance", [0.4, 1.0, 3.0])
+def test_significant_points_are_those_of_the_recursion(seed, tolerance):
+    ring = outlines(blob(60, 80, seed))[0][0]
+    ring = (ring + np.roll(ring, -1, axis=0)) / 2
+    far = int(np.argmax(((ring - ring[0]) ** 2).sum(axis=1)))
+    closed = np.concatenate([ring, ring[:1]])
+    wanted = douglas_peucker(closed[: far + 1], tolerance)[:-1] + douglas_peucker(closed[far:], tolerance)[:-1]
+    np.testing.assert_array_equal(ring[significance(ring, 0.4) > tolerance], np.array(wanted))
+
+
+def test_simpler_rings_stay_within_the_tolerance():
     angles = np.linspace(0, 2 * np.pi, 400, endpoint=False)
     circle = 50 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    few = simplified(circle, 1.0)
+    few = circle[significance(circle, 1.0) > 1.0]
     middles = (few + np.roll(few, -1, axis=0)) / 2
     assert len(few) < 30 and np.hypot(*middles.T).min() > 49 - 1e-9

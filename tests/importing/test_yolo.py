@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.yolo import read_yolo
@@ -155,6 +156,17 @@ def test_parts_that_another_converter_joined_come_apart(tmp_path):
         y = 4 + (x - 4) // 3
         wanted[y : y + 6, x : x + 6] = True
     np.testing.assert_array_equal(masks_of(dataset)["a.png"][0][2], wanted)
+
+
+def test_six_digits_do_not_move_an_outline(tmp_path):
+    """COCO's polygons of two decimals, divided and written with six digits, give the masks of the json."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        angles = np.sort(rng.uniform(0, 2 * np.pi, 8))
+        ring = (np.stack([40 + 20 * np.cos(angles), 30 + 20 * np.sin(angles)], axis=1)).round(1)
+        row = " ".join(f"{value:g}" for value in (ring / (WIDTH, HEIGHT)).ravel())
+        rle = coco_mask.frPyObjects([ring.ravel().tolist()], HEIGHT, WIDTH)[0]
+        np.testing.assert_array_equal(masks_of(rows_of(tmp_path, f"0 {row}"))["a.png"][0][2], coco_mask.decode(rle) > 0)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
