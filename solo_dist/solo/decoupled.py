@@ -101,7 +101,7 @@ class AxesHead(keras.layers.Layer):
     def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """P2..P6 -> mask_x_p2 and mask_y_p2 [B,h,w,S], and so on for the other levels."""
         recompute = Recomputation() if training and self.recompute else None
-        outputs = {}
+        outputs: dict[str, tf.Tensor] = {}
         for level, feature in zip(self.grid.levels, align_levels(pyramid, self.grid.levels), strict=True):
             for axes, convs in self.towers.items():
                 run = functools.partial(self._maps, level, axes)
@@ -115,6 +115,7 @@ class AxesHead(keras.layers.Layer):
         if self.coordinates:
             x = append_coordinates(x, axes)
         # Doubled before the 3x3 convolutions of the outputs, which do not commute with it (quirk 20).
-        for step in (*self.towers[axes], double):
-            x = step(x)
+        for conv in self.towers[axes]:
+            x = conv(x)
+        x = double(x)
         return tuple(self.outputs[f"{axis}_{level}"](x) for axis in axes)

@@ -4,7 +4,7 @@ The row of that convolution's weights for a cell is the cell's kernel, so only t
 with the features; all S * S channels of a level are never computed. Shape legend: config.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -109,8 +109,10 @@ class MaskRowsHead(keras.layers.Layer):
         """P2..P6 -> mask_features_p2 [B,h,w,E + 1] and kernels_p2 [B,S*S,E + 1], and so on for the other levels."""
         recompute = Recomputation() if training and self.recompute else None
         # The doubling commutes with the 1x1 convolution that the kernels are (quirk 20).
-        steps = [*([append_coordinates] if self.coordinates else []), *self.convs, _append_one, double]
-        outputs = {}
+        steps: list[Callable] = [*self.convs, _append_one, double]
+        if self.coordinates:
+            steps.insert(0, append_coordinates)
+        outputs: dict[str, tf.Tensor] = {}
         for level, feature, rows in zip(
             self.grid.levels, align_levels(pyramid, self.grid.levels), self.rows, strict=True
         ):
