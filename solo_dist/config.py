@@ -197,17 +197,17 @@ class ModelConfig:
     fpn_p2_conv: bool = True
     """P2 has an output convolution like the other levels of the pyramid; it is the costliest of them."""
     head_channels: int = bounded(512, at_least=1)
-    """Channels of the category and kernel branches."""
+    """Channels of the category branch and of the kernel or mask branches."""
     head_convs: int = bounded(4, at_least=1, at_most=7)
     """Stacked convolutions in each of the two branches, 1 to 7."""
     kernel_channels: int = bounded(256, at_least=1)
-    """E, channels of the mask features and length of a dynamic 1x1 kernel."""
+    """E, channels of the mask features and length of a dynamic 1x1 kernel (solov2 only, as the next two)."""
     mask_channels: int = bounded(128, at_least=1)
     """Channels inside the mask-feature branch."""
     mask_features: str = choice("unified", "separate")
     """unified: one mask-feature map from all levels; separate: one a level (SOLOv2 paper, table 3)."""
     coordinates: bool = True
-    """Give x, y coordinate channels to the kernel branch and the mask-feature branch."""
+    """Give x, y coordinate channels to the branches that predict kernels or masks."""
     norm_groups: int = bounded(32, at_least=1)
     """Groups of GroupNorm in the heads."""
     shared_tower: bool = False

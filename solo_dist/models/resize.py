@@ -62,16 +62,18 @@ def upsample_nearest_2x(x: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.concat([wide, wide], axis=2), [-1, 2 * height, 2 * width, channels])
 
 
-def append_coordinates(x: tf.Tensor) -> tf.Tensor:
-    """Appends two channels (x, y), each linear from -1 at the first to 1 at the last pixel (docs/numerics.md, quirk 8).
+def append_coordinates(x: tf.Tensor, axes: str = "xy") -> tf.Tensor:
+    """Appends channels of coordinates, each linear from -1 at the first to 1 at the last pixel (quirks 8 and 21).
 
     Args:
       x: [B, H, W, C].
+      axes: the coordinates: xy, x or y.
 
     Returns:
-      [B, H, W, C + 2].
+      [B, H, W, C + len(axes)].
     """
     height, width = x.shape[1], x.shape[2]
     columns, rows = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
-    grid = tf.constant(np.stack([columns, rows], axis=-1)[None], x.dtype)
-    return tf.concat([x, tf.broadcast_to(grid, [tf.shape(x)[0], height, width, 2])], axis=-1)
+    planes = {"x": columns, "y": rows}
+    grid = tf.constant(np.stack([planes[axis] for axis in axes], axis=-1)[None], x.dtype)
+    return tf.concat([x, tf.broadcast_to(grid, [tf.shape(x)[0], height, width, len(axes)])], axis=-1)

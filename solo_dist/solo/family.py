@@ -13,9 +13,11 @@ import tensorflow as tf
 
 from solo_dist.config import GridConfig, ModelConfig
 from solo_dist.errors import ConfigError
+from solo_dist.solo.decoupled import DecoupledSOLO
 from solo_dist.solo.mask_map import MaskMap
 from solo_dist.solo.solov2 import SOLOv2
 from solo_dist.solo.targets import TargetSpec
+from solo_dist.solo.vanilla import SOLO
 
 
 class Member(Protocol):
@@ -42,7 +44,12 @@ class Member(Protocol):
         """The targets it learns from: the stride of each of its mask maps is among the strides."""
 
 
-MEMBERS: dict[str, Member] = {"solov2": SOLOv2()}
+MEMBERS: dict[str, Member] = {
+    "solov2": SOLOv2(),
+    "solo": SOLO(),
+    "decoupled_solo": DecoupledSOLO(towers=("x", "y")),
+    "decoupled_solo_light": DecoupledSOLO(towers=("xy",)),
+}
 
 
 def find_member(config: ModelConfig) -> Member:

@@ -7,25 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import PYRAMID_LEVELS, ModelConfig
 from solo_dist.models.layers import Conv, ConvNorm
 from solo_dist.models.recompute import Recomputation
 from solo_dist.models.resize import append_coordinates, resize_bilinear
-
-PRIOR = 0.01  # probability of a category at every cell before training (focal loss paper, section 4.1)
-
-
-def _normal() -> keras.initializers.Initializer:
-    return keras.initializers.RandomNormal(stddev=0.01)  # official heads
-
-
-def _hidden(config: ModelConfig) -> Any:
-    """The initializer of convolutions that a normalisation and a ReLU follow."""
-    # By its name, each convolution makes an initializer of its own: one object gives equal values to equal shapes.
-    return "he_normal" if config.head_init == "he" else _normal()
+from solo_dist.solo.branches import align_levels, apply, build_in_turn, double, hidden, normal, prior_bias, tower
 
 
 class GridHead(keras.layers.Layer):
@@ -42,76 +30,43 @@ class GridHead(keras.layers.Layer):
         self.grid = config.grid
         self.coordinates = config.coordinates
         self.shared_tower = config.shared_tower
-        self.category_convs = [] if config.shared_tower else _tower(config, "category")
-        self.kernel_convs = _tower(config, "kernel")
-        prior_bias = keras.initializers.Constant(float(-np.log((1 - PRIOR) / PRIOR)))
-        self.category = Conv(config.num_categories, 3, _normal(), prior_bias, name="category")
-        self.kernel = Conv(config.kernel_channels, 3, _normal(), name="kernel")
+        self.category_convs = [] if config.shared_tower else tower(config, "category_conv")
+        self.kernel_convs = tower(config, "kernel_conv")
+        self.category = Conv(config.num_categories, 3, normal(), prior_bias(), name="category")
+        self.kernel = Conv(config.kernel_channels, 3, normal(), name="kernel")
 
     def build(self, input_shapes: Sequence[tuple[Any, ...]]) -> None:
         """Creates the variables."""
         channels = input_shapes[0][-1]
         size = self.grid.sizes[0]
-        kernel_shape = _build(self.kernel_convs, (None, size, size, channels + 2 * self.coordinates))
+        kernel_shape = build_in_turn(self.kernel_convs, (None, size, size, channels + 2 * self.coordinates))
         self.kernel.build(kernel_shape)
         category_shape = (None, size, size, channels)
-        self.category.build(kernel_shape if self.shared_tower else _build(self.category_convs, category_shape))
+        self.category.build(kernel_shape if self.shared_tower else build_in_turn(self.category_convs, category_shape))
 
     def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """P2..P6 -> category_logits [B, N, C] and kernels [B, N, E], float32; levels in order, cells row-major."""
         recompute = Recomputation() if training and self.recompute else None
         outputs = [
             self.one_level(feature, size, recompute)
-            for feature, size in zip(self.align(pyramid), self.grid.sizes, strict=True)
+            for feature, size in zip(align_levels(pyramid, self.grid.levels), self.grid.sizes, strict=True)
         ]
         logits, kernels = zip(*outputs, strict=True)
         named = {"category_logits": logits, "kernels": kernels}
         return {name: tf.cast(tf.concat(levels, axis=1), tf.float32) for name, levels in named.items()}
-
-    def align(self, pyramid: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The levels that carry a grid, P2 at half its size and P6 at P5's size (quirk 8)."""
-        features = dict(zip(PYRAMID_LEVELS, pyramid, strict=True))
-        if "p2" in self.grid.levels:
-            _, height, width, _ = features["p2"].shape
-            features["p2"] = resize_bilinear(features["p2"], (height // 2, width // 2))
-        if "p6" in self.grid.levels:
-            features["p6"] = resize_bilinear(features["p6"], features["p5"].shape[1:3])
-        return [features[name] for name in self.grid.levels]
 
     def one_level(self, feature: tf.Tensor, size: int, recompute: Recomputation | None) -> tuple[tf.Tensor, tf.Tensor]:
         """[B, h, w, channels] -> logits [B, size * size, C] and kernels [B, size * size, E]."""
         # Coordinates are appended before the resize, and the category branch does not see them (quirk 8).
         x = resize_bilinear(append_coordinates(feature) if self.coordinates else feature, (size, size))
         if self.shared_tower:
-            x = _apply(self.kernel_convs, x, recompute)
+            x = apply(self.kernel_convs, x, recompute)
             logits, kernels = self.category(x), self.kernel(x)
         else:
-            logits = _apply([*self.category_convs, self.category], x[..., : feature.shape[-1]], recompute)
-            kernels = _apply([*self.kernel_convs, self.kernel], x, recompute)
+            logits = apply([*self.category_convs, self.category], x[..., : feature.shape[-1]], recompute)
+            kernels = apply([*self.kernel_convs, self.kernel], x, recompute)
         cells = size * size
         return tf.reshape(logits, [-1, cells, logits.shape[-1]]), tf.reshape(kernels, [-1, cells, kernels.shape[-1]])
-
-
-def _tower(config: ModelConfig, branch: str) -> list[ConvNorm]:
-    """The convolutions of a branch before its output."""
-    return [
-        ConvNorm(
-            config.head_channels,
-            3,
-            groups=config.norm_groups,
-            kernel_initializer=_hidden(config),
-            name=f"{branch}_conv{index}",
-        )
-        for index in range(config.head_convs)
-    ]
-
-
-def _build(layers: Sequence[ConvNorm], shape: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Creates the variables of layers that follow one another; returns the shape of what the last one gives."""
-    for layer in layers:
-        layer.build(shape)
-        shape = layer.compute_output_shape(shape)
-    return shape
 
 
 class MaskHead(keras.layers.Layer):
@@ -131,7 +86,7 @@ class MaskHead(keras.layers.Layer):
         self.unified = config.mask_features == "unified"
         self.coordinates = config.coordinates
         self.levels = PYRAMID_LEVELS[:4] if self.unified else config.grid.levels
-        arguments = {"groups": config.norm_groups, "kernel_initializer": _hidden(config)}
+        arguments = {"groups": config.norm_groups, "kernel_initializer": hidden(config)}
         self.convs = {
             level: [
                 ConvNorm(config.mask_channels, 3, name=f"{level}_conv{index}", **arguments)
@@ -174,16 +129,16 @@ class MaskHead(keras.layers.Layer):
             features["p6"] = resize_bilinear(features["p6"], features["p5"].shape[1:3])
         recompute = Recomputation() if training and self.recompute else None
         if self.unified:
-            return {"mask_features": _apply(self.outputs, self._sum_levels(features, recompute), recompute)}
+            return {"mask_features": apply(self.outputs, self._sum_levels(features, recompute), recompute)}
         return {
-            f"mask_features_{level}": _apply([output], self._to_stride_4(level, features[level], recompute), recompute)
+            f"mask_features_{level}": apply([output], self._to_stride_4(level, features[level], recompute), recompute)
             for level, output in zip(self.levels, self.outputs, strict=True)
         }
 
     def _sum_levels(self, features: dict[str, tf.Tensor], recompute: Recomputation | None) -> tf.Tensor:
         """Sum of all levels at stride 4. Doubling is linear, so the sum is taken before the last, costliest one."""
         partial = [self._to_stride_8(level, features[level], recompute) for level in self.levels[1:]]
-        return self._to_stride_4("p2", features["p2"], recompute) + _double(tf.add_n(partial))
+        return self._to_stride_4("p2", features["p2"], recompute) + double(tf.add_n(partial))
 
     def _to_stride_8(self, level: str, x: tf.Tensor, recompute: Recomputation | None) -> tf.Tensor:
         """A level after its convolutions, doubled after each of them but the last."""
@@ -192,28 +147,9 @@ class MaskHead(keras.layers.Layer):
         first, *others = self.convs[level]
         steps: list[Callable] = [first]
         for conv in others:
-            steps += [_double, conv]
-        return _apply(steps, x, recompute)
+            steps += [double, conv]
+        return apply(steps, x, recompute)
 
     def _to_stride_4(self, level: str, x: tf.Tensor, recompute: Recomputation | None) -> tf.Tensor:
         x = self._to_stride_8(level, x, recompute)
-        return _double(x) if self.doublings(level) else x
-
-
-def _double(x: tf.Tensor) -> tf.Tensor:
-    return resize_bilinear(x, (2 * x.shape[1], 2 * x.shape[2]))
-
-
-def _apply(
-    steps: Sequence[Callable[[tf.Tensor], tf.Tensor]], x: tf.Tensor, recompute: Recomputation | None
-) -> tf.Tensor:
-    """Applies layers and functions one after the other; with recompute, only x is kept for the backward pass."""
-
-    def run(x: tf.Tensor) -> tf.Tensor:
-        for step in steps:
-            x = step(x)
-        return x
-
-    if recompute is None:
-        return run(x)
-    return recompute(run, [step for step in steps if isinstance(step, keras.layers.Layer)], x)
+        return double(x) if self.doublings(level) else x

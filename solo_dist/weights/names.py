@@ -70,7 +70,16 @@ _OFFICIAL_RULES: list[Rule] = [
         r"bbox_head\.(cate|kernel)_convs\.(\d)\.(conv|gn)\.(\w+)",
         lambda m: _conv_or_norm(f"head/{_BRANCH[m[1]]}_conv{m[2]}", m[3], m[4]),
     ),
-    _rule(r"bbox_head\.solo_(cate|kernel)\.(\w+)", lambda m: f"head/{_BRANCH[m[1]]}/{_LAYER[m[2]]}"),
+    _rule(r"bbox_head\.d?solo_(cate|kernel)\.(\w+)", lambda m: f"head/{_BRANCH[m[1]]}/{_LAYER[m[2]]}"),
+    # SOLO has one tower for masks and one output a level, Decoupled SOLO either or both of them for x and for y.
+    _rule(
+        r"bbox_head\.ins_convs(_[xy])?\.(\d)\.(conv|gn)\.(\w+)",
+        lambda m: _conv_or_norm(f"mask_head/conv{m[1] or ''}{m[2]}", m[3], m[4]),
+    ),
+    _rule(
+        r"bbox_head\.d?solo_ins_list(_[xy])?\.(\d)\.(\w+)",
+        lambda m: f"mask_head/p{int(m[2]) + 2}_output{m[1] or ''}/{_LAYER[m[3]]}",
+    ),
 ]
 
 

@@ -8,8 +8,10 @@ import tensorflow as tf
 from solo_dist import recipes
 from solo_dist.config import Config
 from solo_dist.run.checkpoint import CheckpointMetadata, load_arrays, save_arrays
+from solo_dist.solo.family import find_member
 from solo_dist.solo.losses import count_positives, solo_loss
 from solo_dist.solo.network import build_model
+from solo_dist.solo.targets import mask_key
 from solo_dist.weights.load import load_model_weights
 
 HEAVY = (
@@ -19,8 +21,21 @@ HEAVY = (
     "solov2_light_448_r34_fpn_3x",
     "solov2_light_448_r50_fpn_3x",
     "article_r50_480",
+    "solo_r50_fpn_1x",
+    "solo_r50_fpn_3x",
+    "solo_r101_fpn_3x",
+    "decoupled_solo_r50_fpn_1x",
+    "decoupled_solo_r50_fpn_3x",
+    "decoupled_solo_r101_fpn_3x",
+    "decoupled_solo_light_r50_fpn_3x",
 )
-FAST = ("shapes_tiny", "solov2_light_448_r18_fpn_3x")
+FAST = (
+    "shapes_tiny",
+    "shapes_tiny_solo",
+    "shapes_tiny_decoupled_solo",
+    "shapes_tiny_decoupled_solo_light",
+    "solov2_light_448_r18_fpn_3x",
+)
 RECIPES = (*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY))
 CANVAS = (64, 96)
 
@@ -36,13 +51,14 @@ def random_batch(config: Config) -> dict[str, tf.Tensor]:
     generator = np.random.default_rng(0)
     cells = config.model.grid.num_cells
     category_grid = np.where(generator.random((1, cells)) < 0.01, generator.integers(0, 5, (1, cells)), -1)
-    height, width = CANVAS[0] // 4, CANVAS[1] // 4
+    strides = find_member(config.model).target_spec(config.model.grid).mask_strides
+    shapes = {mask_key(stride): (1, 2, CANVAS[0] // stride, -(-CANVAS[1] // stride // 8)) for stride in strides}
     return {
         "image": tf.constant(generator.integers(0, 256, (1, *CANVAS, 3)), tf.uint8),
         "category_grid": tf.constant(category_grid, tf.int32),
         "positive_cell": tf.constant([[0, 3, cells - 1, -1]], tf.int32),
         "positive_instance": tf.constant([[0, 1, 1, 0]], tf.int32),
-        "masks": tf.constant(generator.integers(0, 256, (1, 2, height, width // 8)), tf.uint8),
+        **{key: tf.constant(generator.integers(0, 256, shape), tf.uint8) for key, shape in shapes.items()},
     }
 
 

@@ -61,6 +61,9 @@ def test_names_of_mmdetection_are_official_ones_renamed(theirs, official, name):
         ("solov2_r50_fpn_1x_coco", "solov2_r50_fpn_1x"),
         (LIGHT_R18, "solov2_light_448_r18_fpn_3x"),
         ("solov2-light_r50_fpn_ms-3x_coco", "solov2_light_448_r50_fpn_3x"),
+        ("solo_r50_fpn_1x_coco", "solo_r50_fpn_1x"),
+        ("decoupled-solo_r50_fpn_1x_coco", "decoupled_solo_r50_fpn_1x"),
+        ("decoupled-solo-light_r50_fpn_3x_coco", "decoupled_solo_light_r50_fpn_3x"),
     ],
 )
 def test_every_array_of_a_published_model_has_its_variable(theirs, recipe):

@@ -1,0 +1,18 @@
+"""The demo with SOLO in place of SOLOv2: shapes_tiny with another head.
+
+Source: our own; the same data set, backbone and schedule, so that the members of the family can be compared.
+
+    solo-dist train --config=shapes_tiny_solo --workdir=runs/solo
+    solo-dist evaluate --config=shapes_tiny_solo --workdir=runs/solo
+"""
+
+from solo_dist import recipes
+from solo_dist.config import Config
+
+
+def get_config() -> Config:
+    """The recipe."""
+    config = recipes.get("shapes_tiny")
+    config.name = "shapes_tiny_solo"
+    config.model.head = "solo"
+    return config
