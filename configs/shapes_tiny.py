@@ -1,13 +1,15 @@
 """The demo: a small SOLOv2 learns textured, overlapping shapes in minutes on a laptop without a GPU.
 
-Source: our own; what trained well on two cores: a residual backbone of width 32 with GroupNorm, four levels, AdamW
-with warm-up (without it the dice loss can jump to its ceiling and stay there).
+Source: our own; what learned fastest on a CPU, by the ablation in docs/training.md: plain cross-entropy for the
+categories, residual branches that start open, ResNet-D shortcuts, He initialisation, one tower for categories and
+kernels, and a moving average of the weights. Warm-up stays: without it the dice loss can jump to its ceiling.
 If the data set is missing, the trainer makes and shards it.
 
     solo-dist train --config=shapes_tiny --workdir=runs/shapes_tiny --strategy=one_device
     solo-dist evaluate --config=shapes_tiny --workdir=runs/shapes_tiny
 
-Expected mask AP and time: see the README.
+Measured with seed 0, one run: mask AP 0.672 (AP50 0.878, AP75 0.809) on the 200 images of the validation split; of the
+instances found at IoU 0.5, 93% have the right category as their best-scored one, and 28 of 492 are missed.
 """
 
 from solo_dist.config import (
@@ -16,6 +18,7 @@ from solo_dist.config import (
     Config,
     DataConfig,
     GridConfig,
+    LossConfig,
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
@@ -36,34 +39,49 @@ def get_config() -> Config:
             augment=AugmentConfig(flip=True, brightness=0.1),
         ),
         model=ModelConfig(
-            backbone=BackboneConfig(name="resnet_tiny", width=32, norm="group", frozen_stages=-1),
+            backbone=BackboneConfig(
+                name="resnet_tiny",
+                width=32,
+                widths=(32, 64, 128, 128),
+                blocks=(1, 2, 2, 1),
+                avg_down=True,
+                zero_init_residual=False,
+                norm="group",
+                frozen_stages=-1,
+            ),
             grid=GridConfig(
-                levels=("p2", "p3", "p4", "p5"),
-                sizes=(16, 12, 8, 6),
-                scale_ranges=((1, 28), (20, 44), (32, 72), (56, 2048)),
+                levels=("p3", "p4", "p5"),
+                sizes=(12, 10, 8),
+                scale_ranges=((1, 40), (28, 64), (52, 2048)),
+                center_sigma=0.5,
             ),
             fpn_channels=64,
+            fpn_p2_conv=False,
             head_channels=64,
             head_convs=2,
             kernel_channels=32,
             mask_channels=64,
             norm_groups=8,
+            shared_tower=True,
+            head_init="he",
         ),
+        loss=LossConfig(focal_alpha=0.5, focal_gamma=0.0),
         optimizer=OptimizerConfig(
             name="adamw",
-            learning_rate=2e-3,
+            learning_rate=3e-3,
             weight_decay=1e-4,
             decay_norms_and_biases=False,
             clip_norm=10.0,
             schedule="cosine",
             warmup_steps=150,
+            ema_decay=0.997,
         ),
         train=TrainConfig(
-            steps=2800,
+            steps=2400,
             global_batch=8,
             log_every=50,
             save_every=500,
-            eval_every=1400,
+            eval_every=1200,
             eval_images=100,
             panel_every=500,
         ),

@@ -123,14 +123,13 @@ def _make_missing_shapes(config: Config, is_chief: bool) -> None:
     wanted = [folder for folder in (config.data.train, config.data.validation) if folder.startswith(f"{shapes}/")]
     if not shapes or not wanted:
         return
-    from solo_dist.data.schema import is_complete
-    from solo_dist.data.sharding.shapes import ensure_shapes
+    from solo_dist.data.sharding.shapes import ensure_shapes, fits
 
     if is_chief:
         ensure_shapes(shapes, config)
         return
     for _ in range(_SHAPES_WAIT_SECONDS):
-        if all(is_complete(folder) for folder in wanted):
+        if all(fits(folder, config) for folder in wanted):
             return
         time.sleep(1)
     raise ConfigError(f"The chief did not make {shapes} in time. Do all workers see the same folder?")

@@ -8,6 +8,7 @@ category; only the outline does.
 import dataclasses
 import io
 import json
+import logging
 import math
 from collections.abc import Callable
 
@@ -20,12 +21,14 @@ import tqdm
 from pycocotools import mask as coco_mask
 
 from solo_dist.config import Config
-from solo_dist.data.schema import is_complete
+from solo_dist.data.schema import MANIFEST, is_complete, load_manifest
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
 from solo_dist.errors import ConfigError
 from solo_dist.storage import file_io, urls
 from solo_dist.storage.host_lock import exclusive
+
+log = logging.getLogger(__name__)
 
 CATEGORIES = ("disc", "square", "triangle", "star")
 SPLITS = ("train", "validation")
@@ -66,7 +69,7 @@ DEFAULT_SETTINGS = ShapesSettings()
 
 
 def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_validation: int = 200) -> tuple[str, str]:
-    """Makes and shards the data set for a recipe if it is missing.
+    """Makes and shards the data set for a recipe, if it is missing or its shards are for another canvas or other grids.
 
     The images' side is the smaller side of the recipe's canvas. Does not initialise TensorFlow's devices in the
     calling process.
@@ -82,17 +85,37 @@ def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_valida
     settings = dataclasses.replace(DEFAULT_SETTINGS, side=min(config.data.canvas))
     shard_settings = ShardSettings(config.data.canvas, config.model.grid)
     outputs = f"{folder}/{SPLITS[0]}/shards", f"{folder}/{SPLITS[1]}/shards"
-    if all(map(is_complete, outputs)):
+    if all(fits(output, config) for output in outputs):
         return outputs
     local = urls.scratch_folder(folder) if urls.is_remote(folder) else folder
     with exclusive(f"{local}/lock"):  # of two trainings that are started for the first time, one makes the images
         for split, count, output in zip(SPLITS, (num_train, num_validation), outputs, strict=True):
-            if not is_complete(output):
+            if not fits(output, config):
+                _remove_unfit(output)
                 source = f"{folder}/{split}"
                 make_shapes(source, split, count, settings)
                 job = ShardJob(f"{source}/instances.json", f"{source}/images", output, shard_settings)
                 shard_coco(job, processes=1)
     return outputs
+
+
+def fits(folder: str, config: Config) -> bool:
+    """Whether a folder has finished shards of the canvas and grids of a recipe."""
+    if not is_complete(folder):
+        return False
+    try:
+        load_manifest(folder).check_fits(config.data.canvas, config.model.grid)
+    except ConfigError:
+        return False
+    return True
+
+
+def _remove_unfit(folder: str) -> None:
+    """Shards of another recipe, such as an earlier version of the demo's; the drawn images are kept."""
+    if is_complete(folder):
+        log.info("%s was sharded for another canvas or other grids; sharding its images again.", folder)
+        file_io.remove(f"{folder}/{MANIFEST}")  # first: without it the folder counts as not there
+        file_io.remove_folder(folder)
 
 
 def make_shapes(folder: str, split: str, count: int, settings: ShapesSettings = DEFAULT_SETTINGS) -> bool:
