@@ -1,9 +1,9 @@
 """A trained model ready to detect: read from a run directory, with its recipe, categories and compiled detection.
 
     detector = load_detector(workdir, "latest", stored_recipe.get_config(workdir))
-    found = detector.detect_picture(picture)          # uint8 [H0,W0,3] -> scores, categories, masks
+    found = detector.detect_image(image)          # uint8 [H0,W0,3] -> scores, categories, masks
 
-Used by evaluate, predict and export. Shape legend: config.py; D detections, H0 x W0 the original picture.
+Used by evaluate, predict and export. Shape legend: config.py; D detections, H0 x W0 the original image.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from solo_dist.solo.postprocess import detect
 
 
 class Found(NamedTuple):
-    """Instances in one picture, best first."""
+    """Instances in one image, best first."""
 
     scores: np.ndarray
     """float32 [n]."""
@@ -60,19 +60,17 @@ class Detector:
             lambda image: letterbox(image, canvas), input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
         )
 
-    def detect_picture(self, picture: np.ndarray) -> Found:
-        """Detects in a picture of any size, uint8 [H0,W0,3] RGB; masks have its size."""
-        image, image_size = self._letterbox(tf.constant(picture))
-        detections = self.detect(image[None])
-        count, valid = int(detections["count"][0]), image_size.numpy()
-        probabilities = detections["mask_probabilities"][0, :count].numpy()
+    def detect_image(self, image: np.ndarray) -> Found:
+        """Detects in an image of any size, uint8 [H0,W0,3] RGB; masks have its size."""
+        canvas, image_size = self._letterbox(tf.constant(image))
+        found = self.detect(canvas[None])
+        count, (height, width) = int(found["count"][0]), image_size.numpy().tolist()
+        probabilities = found["mask_probabilities"][0, :count].numpy()
         threshold = self.config.postprocess.mask_threshold
         return Found(
-            scores=detections["scores"][0, :count].numpy(),
-            classes=detections["categories"][0, :count].numpy(),
-            masks=paste_masks(
-                probabilities, (int(valid[0]), int(valid[1])), (picture.shape[0], picture.shape[1]), threshold
-            ),
+            scores=found["scores"][0, :count].numpy(),
+            classes=found["categories"][0, :count].numpy(),
+            masks=paste_masks(probabilities, (height, width), (image.shape[0], image.shape[1]), threshold),
         )
 
 
@@ -123,12 +121,12 @@ def letterbox(image: tf.Tensor, canvas: tuple[int, int]) -> tuple[tf.Tensor, tf.
     return transforms.pad_to_canvas(transforms.to_uint8(resized), canvas), size
 
 
-def read_picture(path: str) -> np.ndarray:
-    """uint8 [H0,W0,3] of a picture file of any kind, upright as its EXIF tag says. Raises pictures.Unusable."""
+def read_image(path: str) -> np.ndarray:
+    """uint8 [H0,W0,3] of an image file of any kind, upright as its EXIF tag says. Raises image_io.Unusable."""
     data = image_io.read_bytes(path)
     try:
-        picture = PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data)))
-        return np.asarray(image_io.to_rgb(picture))
+        image = PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data)))
+        return np.asarray(image_io.to_rgb(image))
     except image_io.Unusable:
         raise
     except Exception as error:  # the decoders of a dozen formats raise whatever they like
@@ -136,7 +134,7 @@ def read_picture(path: str) -> np.ndarray:
 
 
 def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
-    """Builds the model of a run and loads its weights, the averaged ones where the run keeps an average.
+    """Builds the model of a run and loads its weights, the averaged ones if the run keeps an average.
 
     Args:
       workdir: the run directory.
