@@ -8,7 +8,7 @@ Examples:
       the checkpoint with the best mask AP, on other shards of the same categories
 
   solo-dist evaluate --workdir=runs/mine --checkpoint=runs/mine/checkpoints/step_00020000 --batch=8
-      a certain checkpoint, eight pictures at a time
+      a certain checkpoint, eight images at a time
 
   solo-dist evaluate --workdir=runs/mine --report
       and then a page on it, as solo-dist report writes
@@ -27,7 +27,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; by default th
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory, a path or URL.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the folder of a checkpoint.")
 _REPORT = flags.DEFINE_bool("report", False, "Write WORKDIR/report/index.html afterwards; see solo-dist report.")
-_BATCH = flags.DEFINE_integer("batch", 4, "Pictures at a time.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 4, "Images at a time.", lower_bound=1)
 
 
 def main(arguments: list[str]) -> None:

@@ -8,7 +8,7 @@ Examples:
       the checkpoint with the best mask AP, to a folder that TensorFlow Serving reads
 
   solo-dist export --workdir=runs/mine --config.postprocess.max_detections=20
-      at most 20 instances a picture
+      at most 20 instances an image
 
 The signature serving_default takes image, uint8 [1, height, width, 3] RGB, and returns for its n instances, best first:
 scores float32 [1, n], categories int64 [1, n] (ids of the training data), names string [1, n] and masks bool
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
         f"Exported {detector.source} to {output}. To use it:\n\n"
         "  import tensorflow as tf\n"
         f'  detect = tf.saved_model.load("{output}").signatures["serving_default"]\n'
-        '  image = tf.io.decode_jpeg(tf.io.read_file("picture.jpg"), channels=3)\n'
+        '  image = tf.io.decode_jpeg(tf.io.read_file("image.jpg"), channels=3)\n'
         "  found = detect(image=image[None])\n"
         '  print(found["names"][0], found["scores"][0], found["masks"].shape)'
     )

@@ -2,18 +2,18 @@ r"""Finds objects in images: draws their masks over the images and writes COCO r
 
 Examples:
   solo-dist predict --workdir=runs/shapes_tiny --images='data/shapes_tiny/validation/images/*' --output=out
-      the newest checkpoint on all pictures of a folder
+      the newest checkpoint on all images of a folder
 
   solo-dist predict --workdir=runs/mine --checkpoint=best --images='holiday/*.jpg' --output=out \
       --score_threshold=0.5
       only what is rather certain; --score_threshold=best takes the threshold that solo-dist report found
 
-  solo-dist predict --workdir=gs://bucket/run --images='gs://bucket/pictures/*.png' --output=gs://bucket/out
+  solo-dist predict --workdir=gs://bucket/run --images='gs://bucket/photos/*.png' --output=gs://bucket/out
       everything in a bucket
 
-OUTPUT gets one picture NAME.jpg for each input and coco_instances_results.json, whose entries name the file; the
-image_id is the number of the picture in the order of the names, from 1. The exit code is 1 where a picture could not
-be read; the others are done all the same.
+OUTPUT gets one overlay NAME.jpg for each image and coco_instances_results.json, whose entries name the file; the
+image_id is the number of the image in the order of the names, from 1. The exit code is 1 if an image could not be read;
+the others are done all the same.
 """
 
 import sys
@@ -27,7 +27,7 @@ BEST = "best"
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; by default the run's own.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory, a path or URL.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the folder of a checkpoint.")
-_IMAGES = flags.DEFINE_string("images", None, "Pictures, a pattern in quotes such as 'photos/*.jpg'.", required=True)
+_IMAGES = flags.DEFINE_string("images", None, "Images, a pattern in quotes such as 'photos/*.jpg'.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the overlays and the results.", required=True)
 _SCORE_THRESHOLD = flags.DEFINE_string(
     "score_threshold",
@@ -45,24 +45,24 @@ def _is_threshold(value: str) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Predicts picture by picture; returns the exit code."""
+    """Predicts image by image; returns the exit code."""
     del arguments
     config = _CONFIG.value
 
     from solo_dist.inference.detector import load_detector
-    from solo_dist.inference.predict_files import best_threshold, find_pictures, predict_pictures
+    from solo_dist.inference.predict_files import best_threshold, find_images, predict_images
 
-    paths = find_pictures(_IMAGES.value)
+    paths = find_images(_IMAGES.value)
     detector = load_detector(_WORKDIR.value, _CHECKPOINT.value, config)
     output = _OUTPUT.value.rstrip("/")
     threshold = _SCORE_THRESHOLD.value
     least = best_threshold(_WORKDIR.value, detector.step) if threshold == BEST else float(threshold)
-    summary = predict_pictures(detector, paths, output, least)
-    print(f"{summary.instances} instances in {summary.pictures} pictures, from {detector.source}; see {output}")
+    summary = predict_images(detector, paths, output, least)
+    print(f"{summary.instances} instances in {summary.images} images, from {detector.source}; see {output}")
     for path, reason in summary.unreadable:
         print(f"not read: {path}: {reason}", file=sys.stderr)
     if summary.unreadable:
-        print(f"{len(summary.unreadable)} of {len(paths)} pictures could not be read.", file=sys.stderr)
+        print(f"{len(summary.unreadable)} of {len(paths)} images could not be read.", file=sys.stderr)
     return 1 if summary.unreadable else 0
 
 

@@ -5,7 +5,7 @@
     metrics = evaluator.metrics()  # {"segm/AP": 0.37, ...}
     print(format_table(metrics))
 
-Masks are compared at the size of the original pictures, crowds included, by faster-coco-eval, whose numbers are those
+Masks are compared at the size of the original images, crowds included, by faster-coco-eval, whose numbers are those
 of pycocotools to twelve digits; pycocotools does it if faster-coco-eval is not installed.
 """
 
@@ -135,7 +135,7 @@ def evaluate(
     total = min(images or manifest.num_images, manifest.num_images)
     with tqdm.tqdm(total=total, unit=" images", desc="evaluating", disable=not progress) as bar:
         for batch in batches:
-            # Where a record is broken, its neighbour stands in and comes twice.
+            # If a record is broken, its neighbour stands in for it and comes twice.
             numbers = _first_visits(np.asarray(batch["image_id"]), evaluator.image_ids)
             batch = {**batch, "image_id": numbers}
             results = results_of_batch(detect(batch["image"]), batch, manifest.categories, mask_threshold)
@@ -188,7 +188,7 @@ class CocoEvaluator:
         self._finished = None
 
     def metrics(self) -> dict[str, float]:
-        """The twelve metrics as segm/AP, ...; -1 where no ground truth falls into a class of size."""
+        """The twelve metrics as segm/AP, ...; -1 if no ground truth has the size in question."""
         if not self.results:
             return self._without_detections()
         stats = self._evaluation().stats[: len(METRICS)]
@@ -239,7 +239,7 @@ def format_short(metrics: Mapping[str, float]) -> str:
 
 
 def format_table(metrics: Mapping[str, float], ceiling: Mapping[str, float] | None = None) -> str:
-    """The table that COCO prints, with a column for the ceiling where it is given."""
+    """The table that COCO prints, with a column for the ceiling if it is given."""
     kinds = {"AP": "Average Precision  (AP)", "AR": "Average Recall     (AR)"}
     areas = {"s": " small", "m": "medium", "l": " large"}
     lines = []
@@ -264,7 +264,7 @@ def ceiling_at_quarter_resolution(
 
     Args:
       annotations: path of the COCO json, or the json itself.
-      canvas: H, W that pictures are fitted into.
+      canvas: H, W that images are fitted into.
       mask_threshold: of the pasted masks.
     """
     evaluator = CocoEvaluator(annotations)
@@ -308,7 +308,7 @@ def _rle_of(entry: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
 
 
 def _indexed(coco: dict[str, Any]) -> COCO:
-    # COCOeval notes an annotation's id where it was matched and 0 where none was; files may well count from 0.
+    # COCOeval notes the id of the annotation that was matched, or 0 if none was; in files ids may well start at 0.
     numbered = [annotation | {"id": number} for number, annotation in enumerate(coco["annotations"], start=1)]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress there
         ground_truth = COCO()

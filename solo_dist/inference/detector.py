@@ -1,9 +1,9 @@
 """A trained model ready to detect: read from a run directory, with its recipe, categories and compiled detection.
 
     detector = load_detector(workdir, "latest", stored_recipe.get_config(workdir))
-    found = detector.detect_picture(picture)          # uint8 [H0,W0,3] -> scores, categories, masks
+    found = detector.detect_image(image)          # uint8 [H0,W0,3] -> scores, categories, masks
 
-Used by evaluate, predict and export. Shape legend: config.py; D detections, H0 x W0 the original picture.
+Used by evaluate, predict and export. Shape legend: config.py; D detections, H0 x W0 the original image.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from solo_dist.solo.postprocess import detect
 
 
 class Found(NamedTuple):
-    """Instances in one picture, best first."""
+    """Instances in one image, best first."""
 
     scores: np.ndarray
     """float32 [n]."""
@@ -56,19 +56,17 @@ class Detector:
             lambda image: letterbox(image, canvas), input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
         )
 
-    def detect_picture(self, picture: np.ndarray) -> Found:
-        """Detects in a picture of any size, uint8 [H0,W0,3] RGB; masks have its size."""
-        image, image_size = self._letterbox(tf.constant(picture))
-        detections = self.detect(image[None])
-        count, valid = int(detections["count"][0]), image_size.numpy()
-        probabilities = detections["mask_probabilities"][0, :count].numpy()
+    def detect_image(self, image: np.ndarray) -> Found:
+        """Detects in an image of any size, uint8 [H0,W0,3] RGB; masks have its size."""
+        canvas, image_size = self._letterbox(tf.constant(image))
+        found = self.detect(canvas[None])
+        count, (height, width) = int(found["count"][0]), image_size.numpy().tolist()
+        probabilities = found["mask_probabilities"][0, :count].numpy()
         threshold = self.config.postprocess.mask_threshold
         return Found(
-            scores=detections["scores"][0, :count].numpy(),
-            classes=detections["categories"][0, :count].numpy(),
-            masks=paste_masks(
-                probabilities, (int(valid[0]), int(valid[1])), (picture.shape[0], picture.shape[1]), threshold
-            ),
+            scores=found["scores"][0, :count].numpy(),
+            classes=found["categories"][0, :count].numpy(),
+            masks=paste_masks(probabilities, (height, width), (image.shape[0], image.shape[1]), threshold),
         )
 
 
@@ -105,7 +103,7 @@ def detection_function(model: Any, config: Config) -> Any:
 
 
 def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
-    """Builds the model of a run and loads its weights, the averaged ones where the run keeps an average.
+    """Builds the model of a run and loads its weights, the averaged ones if the run keeps an average.
 
     Args:
       workdir: the run directory.

@@ -1,4 +1,4 @@
-"""From picture files to overlays and COCO results: what `python -m solo_dist.predict` does."""
+"""From image files to overlays and COCO results: what `solo-dist predict` does."""
 
 import dataclasses
 import io
@@ -25,45 +25,45 @@ _OVERLAY_QUALITY = 92
 class Summary:
     """What was done."""
 
-    pictures: int = 0
+    images: int = 0
     instances: int = 0
     unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    """Path and reason of each picture that could not be read."""
+    """Path and reason of each image that could not be read."""
 
 
-def find_pictures(pattern: str) -> list[str]:
-    """Paths that match a pattern, sorted. Raises ConfigError where none does."""
+def find_images(pattern: str) -> list[str]:
+    """Paths that match a pattern, sorted. Raises ConfigError if none does."""
     paths = [path for path in file_io.matches(pattern) if not tf.io.gfile.isdir(path)]
     if not paths:
         raise ConfigError(f"No file matches --images={pattern}; put the pattern in quotes, for example 'photos/*.jpg'.")
     return paths
 
 
-def predict_pictures(detector: Detector, paths: Sequence[str], output: str, score_threshold: float) -> Summary:
-    """Writes an overlay for each picture and all results as one json.
+def predict_images(detector: Detector, paths: Sequence[str], output: str, score_threshold: float) -> Summary:
+    """Writes an overlay for each image and all results as one json.
 
     Args:
       detector: the model.
-      paths: picture files, paths or URLs.
-      output: folder, made where it is missing.
+      paths: image files, paths or URLs.
+      output: folder, made if it is missing.
       score_threshold: least score of what is drawn and written.
     """
     summary, results = Summary(), []
     names = overlay_names(paths)
     folder = posixpath.realpath(output)
     if beside := [path for path in paths if posixpath.realpath(posixpath.dirname(path)) == folder]:
-        raise ConfigError(f"--output={output} has pictures in it, such as {beside[0]}; choose another folder.")
-    bar = tqdm.tqdm(paths, desc="predicting", unit=" pictures")
+        raise ConfigError(f"--output={output} has images in it, such as {beside[0]}; choose another folder.")
+    bar = tqdm.tqdm(paths, desc="predicting", unit=" images")
     for number, (path, name) in enumerate(zip(bar, names, strict=True), start=1):
         try:
-            picture = read_image(path)
+            image = read_image(path)
         except Unusable as error:
             summary.unreadable.append((path, str(error)))
             continue
-        found = _above(detector.detect_picture(picture), score_threshold)
-        _write_overlay(f"{output}/{name}", picture, found, detector.categories)
+        found = _above(detector.detect_image(image), score_threshold)
+        _write_overlay(f"{output}/{name}", image, found, detector.categories)
         results += coco_results(found, number, path, detector.categories)
-        summary.pictures += 1
+        summary.images += 1
         summary.instances += len(found.scores)
     file_io.write(f"{output}/{RESULTS_FILE}", json.dumps(results).encode())
     return summary
@@ -97,7 +97,7 @@ def overlay_names(paths: Sequence[str]) -> list[str]:
 
 
 def coco_results(found: Found, image_id: int, path: str, categories: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Entries of coco_instances_results.json for one picture."""
+    """Entries of coco_instances_results.json for one image."""
     return [
         {
             "image_id": image_id,
@@ -122,8 +122,8 @@ def _above(found: Found, score_threshold: float) -> Found:
     return Found(*(values[kept] for values in found))
 
 
-def _write_overlay(path: str, picture: np.ndarray, found: Found, categories: Sequence[dict[str, Any]]) -> None:
-    drawn = overlay(picture, found.masks, labels_of(found, categories))
+def _write_overlay(path: str, image: np.ndarray, found: Found, categories: Sequence[dict[str, Any]]) -> None:
+    drawn = overlay(image, found.masks, labels_of(found, categories))
     buffer = io.BytesIO()
     drawn.save(buffer, "JPEG", quality=_OVERLAY_QUALITY, subsampling=0)
     file_io.write(path, buffer.getvalue())

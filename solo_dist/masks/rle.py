@@ -3,7 +3,7 @@
 A run is (row, start, end): the pixels start <= x < end of a row. Runs of an instance do not overlap. Every change of
 geometry in this project is separable (scale, crop, flip), so runs are transformed exactly with integer maps, and no
 dense mask at full resolution is ever needed inside the graph. Legend of shapes: `solo_dist.config`; r is the number
-of runs of all m instances of a picture together.
+of runs of all m instances of an image together.
 """
 
 import zlib
@@ -15,11 +15,11 @@ import tensorflow as tf
 from pycocotools import mask as coco_mask
 
 MAX_SIDE = 32767
-"""Largest side of a picture in pixels: runs are stored as int16."""
+"""Largest side of an image in pixels: runs are stored as int16."""
 
 
 class Runs(NamedTuple):
-    """Runs of all instances of a picture, ordered by instance, then row; int32 [r] each."""
+    """Runs of all instances of an image, ordered by instance, then row; int32 [r] each."""
 
     row: tf.Tensor
     start: tf.Tensor
@@ -53,7 +53,7 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int) -> dict:
     """A COCO segmentation (polygons, or RLE with plain or compressed counts) -> compressed RLE of the whole instance.
 
     Raises:
-      ValueError: with a short reason, where it is none of these or does not belong to a height x width picture.
+      ValueError: with a short reason, if it is none of these or does not belong to a height x width image.
     """
     if isinstance(segmentation, list):
         return _polygons_to_rle(segmentation, height, width)
@@ -78,8 +78,8 @@ def _polygons_to_rle(polygons: list, height: int, width: int) -> dict:
             raise ValueError("polygon of fewer than 3 points")
         if not all(type(value) in (int, float) and abs(value) < 1e15 for value in polygon):  # nan is not below either
             raise ValueError("polygon coordinate is not a finite number")
-    # A coordinate far outside would overflow the C code's 32-bit arithmetic; one picture beyond the edge is enough
-    # for the visible outline to stay where it is in practice.
+    # A coordinate far outside would overflow the C code's 32-bit arithmetic; coordinates are bounded to one image size
+    # beyond each edge, which leaves the visible outline as it is in practice.
     clipped = [_clip_polygon(polygon, height, width) for polygon in polygons]
     return coco_mask.merge(coco_mask.frPyObjects(clipped, height, width))
 
@@ -92,7 +92,7 @@ def _clip_polygon(polygon: list, height: int, width: int) -> list:
 
 
 def _check_compressed_counts(counts: Any, pixels: int) -> None:
-    """Decodes pycocotools' base-48 differences: its C code trusts them and would write beyond the picture."""
+    """Decodes pycocotools' base-48 differences: its C code trusts them and would write beyond the image."""
     if not isinstance(counts, (str, bytes)):
         raise ValueError("RLE counts are neither a list nor a string")
     data = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
@@ -115,7 +115,7 @@ def _check_compressed_counts(counts: Any, pixels: int) -> None:
 
 
 def rle_to_runs(rle: dict) -> np.ndarray:
-    """Compressed RLE -> int16 [r, 3]; r is 0 where no pixel is inside."""
+    """Compressed RLE -> int16 [r, 3]; r is 0 if no pixel is inside."""
     x, y, width, height = (int(value) for value in coco_mask.toBbox(rle))
     runs = dense_to_runs(coco_mask.decode(rle)[y : y + height, x : x + width])
     return runs + np.array([y, x, x], np.int16)
@@ -158,17 +158,17 @@ def nearest_source(source: tf.Tensor | int, target: tf.Tensor | int) -> tf.Tenso
 
 
 def resample(runs: Runs, row_source: tf.Tensor, column_source: tf.Tensor, size: tf.Tensor) -> Runs:
-    """Runs of the picture whose row y is row_source[y] and column x is column_source[x] of the picture now.
+    """Runs of the image whose row y is row_source[y] and column x is column_source[x] of the present one.
 
     Any scale and crop is of this form: build the maps with `nearest_source` and slice them.
 
     Args:
-      runs: runs of a picture of `size`.
+      runs: runs of an image of `size`.
       row_source: int32 [H'], not decreasing, each 0 <= value < size[0].
       column_source: int32 [W'], not decreasing, each 0 <= value < size[1].
       size: int32 [2], height and width that the runs refer to now.
     """
-    # An interval of source columns is an interval of target columns: look up where each source column begins.
+    # An interval of source columns is an interval of target columns: look up the first target column of each.
     column_begin = tf.searchsorted(column_source, tf.range(size[1] + 1))
     row_begin = tf.searchsorted(row_source, tf.range(size[0] + 1))
     start, end = tf.gather(column_begin, runs.start), tf.gather(column_begin, runs.end)
@@ -193,7 +193,7 @@ def areas(runs: Runs, num_instances: tf.Tensor | int) -> tf.Tensor:
 
 
 def tight_boxes(runs: Runs, num_instances: tf.Tensor | int) -> tf.Tensor:
-    """Boxes around the instances, float32 [m, 4]: x1, y1, x2, y2 of the first and last pixels; zeros where empty."""
+    """Boxes around the instances, float32 [m, 4]: x1, y1, x2, y2 of the first and last pixels; zeros if it is empty."""
     low = [tf.math.unsorted_segment_min(v, runs.instance, num_instances) for v in (runs.start, runs.row)]
     high = [tf.math.unsorted_segment_max(v, runs.instance, num_instances) for v in (runs.end - 1, runs.row)]
     box = tf.stack([*low, *high], axis=1)

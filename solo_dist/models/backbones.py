@@ -1,4 +1,4 @@
-"""From the name of a backbone to a layer that turns pictures into C2..C5 at strides 4, 8, 16, 32."""
+"""From the name of a backbone to a layer that turns images into C2..C5 at strides 4, 8, 16, 32."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""How large a model is: parameters and multiply-adds of one picture, part by part."""
+"""How large a model is: parameters and multiply-adds of one image, part by part."""
 
 import math
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ class Part(NamedTuple):
     """Learned numbers, frozen ones included, moving statistics not: as the official code counts."""
     trainable: int
     multiply_adds: int
-    """Of convolutions and matrix products in the forward pass of one picture, resizing included."""
+    """Of convolutions and matrix products in the forward pass of one image, resizing included."""
 
 
 def describe(model: Any, canvas: tuple[int, int]) -> list[Part]:

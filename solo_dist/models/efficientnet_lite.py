@@ -48,7 +48,7 @@ def _conv(filters: int, kernel_size: int, strides: int, config: BackboneConfig, 
 
 
 class InvertedResidual(keras.layers.Layer):
-    """1x1 expansion, depthwise convolution, linear 1x1 projection, and a shortcut where shapes agree."""
+    """1x1 expansion, depthwise convolution, linear 1x1 projection, and a shortcut if the shapes agree."""
 
     def __init__(self, config: BackboneConfig, group: Group, channels: int, strides: int, **kwargs: Any):
         super().__init__(**kwargs)
@@ -82,7 +82,7 @@ class InvertedResidual(keras.layers.Layer):
 
 
 class EfficientNetLite0(keras.layers.Layer):
-    """Pictures -> C2..C5 at strides 4, 8, 16, 32 with 24, 40, 112, 320 channels.
+    """Images -> C2..C5 at strides 4, 8, 16, 32 with 24, 40, 112, 320 channels.
 
     Args:
       config: the backbone; its width is not used.

@@ -13,7 +13,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 class Normalisation(NamedTuple):
-    """(x - mean) / std on RGB 0..255, after swapping red and blue where bgr is set."""
+    """(x - mean) / std on RGB 0..255, after swapping red and blue if bgr is set."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -44,7 +44,7 @@ def normalisation_of(name: str) -> Normalisation:
 
 
 def build_application(name: str, input_shape: tuple[int, int, int], weights: str | None = None) -> keras.Model:
-    """The network of keras.applications without its classifier and, where that is optional, its input layers."""
+    """The network of keras.applications without its classifier and without its input layers if these are optional."""
     function = getattr(keras.applications, name, None)
     if not inspect.isfunction(function):
         raise ConfigError(
@@ -90,7 +90,7 @@ def _with_fixed_names(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 
 class KerasBackbone(keras.layers.Layer):
-    """Pictures -> C2..C5: the deepest tensor at each of the strides 4, 8, 16, 32.
+    """Images -> C2..C5: the deepest tensor at each of the strides 4, 8, 16, 32.
 
     Args:
       config: with name keras:NAME. norm frozen_batch runs every BatchNorm on its stored statistics; the network's own
@@ -107,9 +107,9 @@ class KerasBackbone(keras.layers.Layer):
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
         """Creates the variables."""
-        self.picture_shape = (input_shape[1], input_shape[2], input_shape[3])
-        network = build_application(self.application, self.picture_shape)
-        levels = self._find_levels(network, self.picture_shape[:2])
+        self.image_shape = (input_shape[1], input_shape[2], input_shape[3])
+        network = build_application(self.application, self.image_shape)
+        levels = self._find_levels(network, self.image_shape[:2])
         inputs = network.inputs[0]
         for layer in network.layers:
             # EfficientNetB0..B7 cannot be built without these.
@@ -148,7 +148,7 @@ class KerasBackbone(keras.layers.Layer):
         order = self.features.layers
         last = [layer.name for layer in order].index(levels[max(stages - 1, 0)])
         if stages == 0:
-            # The stem ends where the maps of C2's size begin.
+            # The stem ends at the first map of C2's size.
             size = order[last].output.shape[1:3]
             last = next(index for index, layer in enumerate(order) if layer.output.shape[1:3] == size) - 1
         for layer in order[: last + 1]:

@@ -13,14 +13,14 @@ _WIDE = 128
 
 
 def conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1, padding: str = "torch") -> tf.Tensor:
-    """Convolves with zeros around the picture.
+    """Convolves with zeros around the image.
 
     Args:
       x: [B, H, W, C].
       kernel: [k, k, C, F] with odd k, in the type of x.
       strides: step in both directions.
       padding: torch: (k - 1) / 2 zeros on every side; tensorflow: SAME, which at stride 2 pads only below and right
-        where that suffices.
+        if that suffices.
 
     Returns:
       [B, ceil(H / strides), ceil(W / strides), F].
@@ -60,7 +60,7 @@ def _conv3x3(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.T
 def _kernel_gradient(x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
     """Of a 3x3 convolution: x [B, H, W, C], gradient of the output [B, H, W, F] -> [3, 3, C, F].
 
-    With a column and rows of zeros between, a neighbour is a constant number of pixels ahead in the flat picture.
+    With a column and rows of zeros between, a neighbour is a constant number of pixels ahead in the flat image.
     """
     width, channels, filters = x.shape[2] + 1, x.shape[3], dy.shape[3]
     x = tf.reshape(tf.pad(x, [[0, 0], [1, 2], [1, 0], [0, 0]]), [-1, channels])
@@ -78,7 +78,7 @@ def depthwise_conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1, padding:
 
 
 def _prepare(x: tf.Tensor, side: int, strides: int, padding: str) -> tuple[tf.Tensor, int, str]:
-    """Picture, strides and TensorFlow's padding of the same convolution in forms whose gradients are fast and sound.
+    """Image, strides and TensorFlow's padding of the same convolution in forms whose gradients are fast and sound.
 
     Not explicit padding: oneDNN does not take its gradients, which in bfloat16 are then 100 times slower. And no row or
     column may be left over at the end: oneDNN's gradients of a 1x1 convolution with strides write beyond their memory.
@@ -132,7 +132,7 @@ class ConvNorm(keras.layers.Layer):
       kernel_size: odd side of the kernel.
       strides: step in both directions.
       norm: a kind of `BackboneConfig.norm`.
-      groups: groups where norm is "group".
+      groups: groups if norm is "group".
       epsilon: added to the variance.
       activation: what follows the normalisation; None: nothing.
       depthwise: every channel on its own; filters is then the number of input channels.

@@ -43,7 +43,7 @@ class GroupNorm(keras.layers.Layer):
 def group_norm(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, groups: int) -> tf.Tensor:
     """Normalises x [B, H, W, C] over height, width and the channels of each group; gamma and beta float32 [C].
 
-    Sums go over pixels first, channel by channel, and over the channels of a group afterwards, where there is little
+    Sums go over pixels first, channel by channel, and over the channels of a group afterwards, when there is little
     left to add; the gradient is written out. On a CPU that takes half the time of moments over a reshaped tensor, and
     the backward pass keeps x alone.
     """

@@ -1,4 +1,4 @@
-"""ResNet 18/34/50/101 in the torchvision arrangement, and a small residual backbone for pictures of 128 pixels.
+"""ResNet 18/34/50/101 in the torchvision arrangement, and a small residual backbone for images of 128 pixels.
 
 The stride sits in the 3x3 convolution, padding is symmetric, epsilon 1e-5 (docs/numerics.md, quirks 10 and 17).
 """
@@ -26,7 +26,7 @@ within a stage, more inputs kept and more activations held at a time balance abo
 
 
 class Arrangement(NamedTuple):
-    """Blocks a stage, whether they are bottlenecks, and whether stem and max pooling are those for large pictures."""
+    """Blocks a stage, whether they are bottlenecks, and whether stem and max pooling are those for large images."""
 
     blocks: tuple[int, int, int, int]
     bottleneck: bool
@@ -106,7 +106,7 @@ class Stage(keras.layers.Layer):
         self.recompute = recompute
         arrangement = ARRANGEMENTS[config.name]
         width = config.widths[index] if config.widths else config.width * 2**index
-        # The large stem has reached stride 4 already, where the first stage works.
+        # The large stem has reached stride 4, that of the first stage, already.
         strides = 1 if index == 0 and arrangement.large_stem else 2
         changes_shape = strides > 1 or arrangement.bottleneck or width != config.width
         self.blocks: list[Any] = [
@@ -150,7 +150,7 @@ def _run(blocks: Sequence[Any], x: tf.Tensor, training: bool) -> tf.Tensor:
 
 
 class ResNet(keras.layers.Layer):
-    """Pictures -> C2..C5 at strides 4, 8, 16, 32.
+    """Images -> C2..C5 at strides 4, 8, 16, 32.
 
     Args:
       config: the backbone.

@@ -17,7 +17,7 @@ _ROWS_PER_BLOCK = 128
 
 
 def points_nms(scores: tf.Tensor, grid: GridConfig) -> tf.Tensor:
-    """Sets scores [B,N,C] to 0 where a neighbour in the grid has a higher one of the same category.
+    """Sets scores [B,N,C] to 0 if a neighbour in the grid has a higher one of the same category.
 
     Quirk 13: a cell is compared with the ones above, left, and above left only, and ties survive.
     """

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import tensorflow as tf
 from solo_dist.config import Config
 from solo_dist.data.input.pipeline import build_dataset
 from solo_dist.data.schema import Manifest
-from solo_dist.viz.overlay import training_panel
+from solo_dist.viz.overlay import overlay
 
 
 class TrainingPanel:
@@ -40,3 +40,62 @@ class TrainingPanel:
         found = self._detect(self._batch["image"])
         threshold = self._config.postprocess.mask_threshold
         return training_panel(self._batch, found, self._manifest.categories, threshold)
+
+
+def training_panel(
+    batch: Mapping[str, Any],
+    detections: Mapping[str, Any],
+    categories: Sequence[Mapping[str, Any]],
+    mask_threshold: float,
+    score_threshold: float = 0.3,
+) -> np.ndarray:
+    """The panel of the first image of a batch, without the padding of the canvas.
+
+    Args:
+      batch: image uint8 [B,H,W,3], image_size [B,2], masks bit-packed [B,M,h,w/8].
+      detections: of that image at least, as `postprocess.detect` gives them.
+      categories: {"name"} by class.
+      mask_threshold: of the probability.
+      score_threshold: least score of what is shown.
+    """
+    height, width = (int(side) for side in batch["image_size"][0])
+    image = np.asarray(batch["image"][0])[:height, :width]
+    target = np.unpackbits(np.asarray(batch["masks"][0]), axis=-1).astype(bool)
+    scores, classes = np.asarray(detections["scores"][0]), np.asarray(detections["categories"][0])
+    shown = int((scores >= score_threshold).sum())  # best first, padding has score 0
+    predicted = np.asarray(detections["mask_probabilities"][0][:shown]) > mask_threshold
+    labels = [f"{categories[classes[i]]['name']} {scores[i]:.2f}" for i in range(shown)]
+    stride = batch["image"].shape[1] // target.shape[1]
+    window = np.s_[:, : height // stride, : width // stride]
+    return panel(image, target[target.any(axis=(1, 2))][window], predicted[window], labels)
+
+
+def panel(
+    image: np.ndarray, target_masks: np.ndarray, predicted_masks: np.ndarray, labels: Sequence[str]
+) -> np.ndarray:
+    """An image, its target masks and its predicted masks side by side.
+
+    Args:
+      image: uint8 [H,W,3], the canvas.
+      target_masks: bool [m,h,w], at a quarter of the canvas.
+      predicted_masks: bool [n,h,w].
+      labels: n texts for the predicted ones.
+
+    Returns:
+      uint8 [H',3W'+gaps,3], small canvases enlarged.
+    """
+
+    def full_size(masks: np.ndarray) -> np.ndarray:
+        masks = np.asarray(masks, bool).reshape(-1, *masks.shape[-2:])
+        stride = image.shape[0] // masks.shape[1]
+        return masks.repeat(stride, axis=1).repeat(stride, axis=2)
+
+    none = np.zeros([0, *image.shape[:2]], bool)
+    views = [
+        overlay(image, none, []),
+        overlay(image, full_size(target_masks), [""] * len(target_masks)),
+        overlay(image, full_size(predicted_masks), labels),
+    ]
+    gap = np.full([views[0].height, 8, 3], 255, np.uint8)
+    parts = [np.asarray(view) for view in views]
+    return np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1)

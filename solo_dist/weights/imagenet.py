@@ -53,7 +53,7 @@ def keras_imagenet(backbone: KerasBackbone) -> dict[str, np.ndarray]:
       WeightsError: they cannot be had.
     """
     try:
-        network = build_application(backbone.application, backbone.picture_shape, weights="imagenet")
+        network = build_application(backbone.application, backbone.image_shape, weights="imagenet")
     except Exception as error:  # Keras passes on whatever its download raises
         raise WeightsError(
             f"Keras could not download the ImageNet weights of {backbone.application}: {error}"

@@ -172,7 +172,7 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(bucket, start, undisturbed, shards,
         f"--output={bucket.url('overlays')}",
         "--score_threshold=0",
     )
-    assert "instances in 1 pictures" in predicted.end()
+    assert "instances in 1 images" in predicted.end()
     assert {"overlays/one.jpg", "overlays/coco_instances_results.json"} <= set(bucket.names())
     step = re.search(r"eval/step_(\d+)", table)[1]
     assert bucket.get(f"run/eval/step_{step}/metrics.json")

@@ -88,7 +88,7 @@ def run_program(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_detector_finds_the_same_whatever_the_padding_and_at_the_original_size(detector):
-    found = detector.detect_picture(noise(101, 77))
+    found = detector.detect_image(noise(101, 77))
     assert 1 < len(found.scores) <= 6
     assert found.masks.shape == (len(found.scores), 101, 77) and found.masks.dtype == bool
     assert (np.diff(found.scores) <= 0).all() and found.masks.any()
@@ -118,7 +118,7 @@ def test_exported_model_finds_what_prediction_finds(detector, tmp_path):
     served = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
     for height, width in ((101, 77), (64, 96), (200, 310)):
         picture = noise(height, width, seed=height)
-        found, exported = detector.detect_picture(picture), served(image=tf.constant(picture[None]))
+        found, exported = detector.detect_image(picture), served(image=tf.constant(picture[None]))
         assert len(found.scores) > 1
         np.testing.assert_allclose(exported["scores"][0], found.scores, rtol=1e-5)
         assert exported["categories"][0].numpy().tolist() == [CATEGORIES[i]["id"] for i in found.classes]
@@ -230,11 +230,11 @@ def test_pictures_are_not_replaced_by_their_overlays(detector, tmp_path):
     before = path.read_bytes()
     (tmp_path.parent / "link").symlink_to(tmp_path)
     for output in (f"{tmp_path}/.", os.path.relpath(tmp_path), str(tmp_path.parent / "link")):
-        with pytest.raises(UserError, match=f"has pictures in it, such as {path}; choose another folder"):
-            predict_files.predict_pictures(detector, [str(path)], output, 0.0)
+        with pytest.raises(UserError, match=f"has images in it, such as {path}; choose another folder"):
+            predict_files.predict_images(detector, [str(path)], output, 0.0)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
 def test_pattern_without_a_match_is_named(tmp_path):
     with pytest.raises(UserError, match="nothing_here"):
-        predict_files.find_pictures(f"{tmp_path}/nothing_here*.jpg")
+        predict_files.find_images(f"{tmp_path}/nothing_here*.jpg")
