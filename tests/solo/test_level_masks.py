@@ -222,11 +222,10 @@ def test_a_batch_without_instances_has_no_mask_loss_and_finite_gradients(case):
     assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_detections_are_the_official_ones(case, outputs, jit):
+def test_detections_are_the_official_ones(case, outputs):
     vector = {key.removeprefix("seg_"): value for key, value in case.vector.items() if key.startswith("seg_")}
     config = config_of(vector)
-    detect = tf.function(lambda outputs: postprocess.detect(outputs, case.model, config), jit_compile=jit)
+    detect = tf.function(lambda outputs: postprocess.detect(outputs, case.model, config))
     found = {key: value.numpy() for key, value in detect(outputs).items()}
     for image in range(2):
         sizes = tuple(vector["img_shape"][image]), tuple(vector["ori_shape"][image])
