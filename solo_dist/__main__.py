@@ -22,6 +22,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "predict": "solo_dist.predict",
         "export": "solo_dist.export",
         "report": "solo_dist.commands.report",
+        "compare": "solo_dist.commands.compare",
     },
     "Prepare data": {
         "import": "solo_dist.commands.import_annotations",

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import functools
 import os
 import re
 import signal
@@ -41,13 +42,18 @@ _EXIT_FAULT = 1
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of every error, also of a mistake in the flags.")
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
-    """Parses the flags, calls `main(remaining_arguments)` and leaves the process with what it returns as exit code."""
+def run(main: Callable[[list[str]], int | None], positional: bool = False) -> None:
+    """Parses the flags, calls `main(remaining_arguments)` and leaves the process with what it returns as exit code.
+
+    Args:
+      main: gets the name of the program, then the arguments that are no flags.
+      positional: whether there may be such arguments.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[_TRACEBACK.name])  # --helpshort lists it
     try:
-        app.run(main, flags_parser=_parse_flags)
+        app.run(main, flags_parser=functools.partial(_parse_flags, positional=positional))
     except SystemExit as end:
         exit_codes.exit_now(_code_of_exit(end))
     except KeyboardInterrupt:
@@ -111,7 +117,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
             kind = known[part]  # type: ignore[assignment]
 
 
-def _parse_flags(arguments: Sequence[str]) -> list[str]:
+def _parse_flags(arguments: Sequence[str], positional: bool = False) -> list[str]:
     """Like absl's parser, but a mistake in flags or in fields of the config is a ConfigError."""
     check_overrides(arguments[1:])
     try:
@@ -135,12 +141,13 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
         config.validate()
     elif config is not None:
         raise ConfigError(f"--config: get_config() must return a solo_dist.config.Config, it is {type(config)}.")
-    if len(rest) > 1:
+    if len(rest) > 1 and not positional:
         raise ConfigError(
             f"unexpected arguments {' '.join(rest[1:4])}: a value goes with its flag, as in --steps=10, and a pattern "
             "such as 'photos/*.jpg' in quotes."
         )
-    given = [url for name in flags.FLAGS for url in _urls(flags.FLAGS[name].value)]
+    values = [*(flags.FLAGS[name].value for name in flags.FLAGS), *rest[1:]]
+    given = [url for value in values for url in _urls(value)]
     if given:
         from solo_dist.storage import urls  # imports TensorFlow
 

@@ -41,15 +41,15 @@ def write_files(folder: str, analysis: Analysis, counts: ImageCounts, images: Se
       images: id and file name of each, in the order of the counts.
     """
     curve = analysis.curve
-    _write_csv(f"{folder}/categories.csv", _CATEGORY_HEAD, map(_category_cells, analysis.rows))
+    write_csv(f"{folder}/categories.csv", _CATEGORY_HEAD, map(_category_cells, analysis.rows))
     rows = zip(curve.score, curve.precision, curve.recall, curve.f1, strict=True)
-    _write_csv(f"{folder}/thresholds.csv", ("score", "precision", "recall", "f1"), rows)
+    write_csv(f"{folder}/thresholds.csv", ("score", "precision", "recall", "f1"), rows)
     names = [*analysis.categories, ""]
     cells = ((names[i], names[j], analysis.confusion[i, j]) for i, j in np.argwhere(analysis.confusion))
-    _write_csv(f"{folder}/confusion.csv", ("true", "detected", "count"), cells)
+    write_csv(f"{folder}/confusion.csv", ("true", "detected", "count"), cells)
     by_image = zip(images, counts.truths, counts.found, counts.false, counts.f1, strict=True)
     lines = ((*image, *values) for image, *values in by_image)
-    _write_csv(f"{folder}/images.csv", ("image_id", "file_name", "instances", "found", "false", "f1"), lines)
+    write_csv(f"{folder}/images.csv", ("image_id", "file_name", "instances", "found", "false", "f1"), lines)
 
 
 def as_json(analysis: Analysis) -> dict[str, Any]:
@@ -127,7 +127,8 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_csv(path: str, head: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+def write_csv(path: str, head: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Writes a table; numbers with six digits, nothing where one does not exist."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(head)

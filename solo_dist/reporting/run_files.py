@@ -51,6 +51,11 @@ class RunFiles:
         return default if value is None else value
 
     @property
+    def options(self) -> dict[str, Any]:
+        """All fields of the recipe by full name."""
+        return _flat(self.config)
+
+    @property
     def name(self) -> str:
         """The last part of the folder's path."""
         return self.folder.rstrip("/").rsplit("/", 1)[-1]
@@ -83,6 +88,13 @@ def read_run(folder: str, step: int | None = None) -> RunFiles:
             f"Run: solo-dist evaluate --workdir={folder}"
         )
     return run
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def evaluated_steps(folder: str) -> list[int]:

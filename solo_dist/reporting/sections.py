@@ -86,7 +86,7 @@ def of_run(run: RunFiles, course: Course, analysis: Analysis | None, ceiling: Ma
         "subtitle": f"{run.option('name', 'unknown recipe')}, {step}{images}. {run.folder}",
         "course": course,
         "facts": [(name, value) for name, value in facts.items() if value not in (None, "")],
-        "recipe": list(_flat(run.config)),
+        "recipe": list(run.options.items()),
         "version": solo_dist.__version__,
         "training_plots": _training_plots(run),
         "headlines": headlines(analysis, course, ceiling.get("AP")) if analysis else [],
@@ -238,11 +238,3 @@ def _training_plots(run: RunFiles) -> list[Markup]:
             values = [line.get(tag, np.nan) for line in run.train]
             found.append(plots.lines(title, {title: (steps, values)}, "step", bottom=0))
     return [Markup(svg) for svg in found]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Fields of a recipe by full name."""
-    rows: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        rows += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
-    return rows
