@@ -560,6 +560,7 @@ def many(tmp_path_factory):
 def command(data_set, output, *more):
     config = "--config.model.grid.levels=('p2','p3','p4')", "--config.model.grid.sizes=(12,8,4)"
     ranges = "--config.model.grid.scale_ranges=((1,24),(16,48),(40,512))"
+    config += ("--config.model.grid.center_sigma=0.2",)
     arguments = [f"--annotations={data_set.folder}/instances.json", f"--images={data_set.folder}/images"]
     arguments += [f"--output={output}", f"--config={ROOT}/configs/shapes_tiny.py", "--canvas=64x96", *config, ranges]
     return [sys.executable, "-m", "solo_dist", "shard", *arguments, "--num_shards=9", *more]

@@ -199,9 +199,3 @@ def test_a_folder_that_does_not_fit_the_recipe_names_the_option(tmp_path, canvas
     manifest = make_folder(tmp_path)
     with pytest.raises(ConfigError, match=message):
         manifest.check_fits(canvas, grid, categories)
-
-
-def test_lists_from_the_command_line_fit_as_tuples(tmp_path):
-    manifest = make_folder(tmp_path)
-    grid = dataclasses.replace(GRID, sizes=[4, 2], scale_ranges=[[1, 30], [20, 500]], levels=["p2", "p3"])
-    manifest.check_fits([64, 96], grid, 1)

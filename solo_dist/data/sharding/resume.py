@@ -11,6 +11,7 @@ from solo_dist.data.sharding.coco import Catalogue, Rejection
 from solo_dist.data.sharding.copy import stored
 from solo_dist.data.sharding.worker import repaired
 from solo_dist.storage import file_io
+from solo_dist.storage.atomic import PARTIAL
 
 
 def find_finished(output: str, fingerprint: str, images: str, catalogue: Catalogue, strict: bool) -> Manifest | None:
@@ -48,6 +49,9 @@ def prepare_folder(output: str, fingerprint: str) -> None:
     except tf.errors.NotFoundError:
         if strange := _strange_files(output):
             raise _other_files(output, strange[0]) from None
+    for name in file_io.names(output):
+        if name.endswith(PARTIAL):  # of a process that was killed while it wrote
+            file_io.remove(f"{output}/{name}")
     file_io.write(path, fingerprint.encode())
 
 

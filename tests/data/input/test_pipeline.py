@@ -583,7 +583,7 @@ def test_lists_from_the_command_line_fit_too(shards):
     config.data.canvas, config.model.grid.sizes = list(CANVAS), list(GRID.sizes)  # type: ignore[assignment]
     config.model.grid.scale_ranges = [list(pair) for pair in GRID.scale_ranges]  # type: ignore[assignment]
     assert_same(
-        read(pipeline.build_dataset(config, "train", batch_size=2), 1),
+        read(pipeline.build_dataset(config.validate(), "train", batch_size=2), 1),
         read(pipeline.build_dataset(recipe(shards), "train", batch_size=2), 1),
     )
 

@@ -55,7 +55,7 @@ def test_streaming_gives_what_json_loads_gives(tmp_path_factory, images, annotat
     path.write_text(json.dumps(values, indent=indent, ensure_ascii=ascii), encoding="utf-8", errors="surrogatepass")
     read = {name: [] for name in coco_json.ARRAYS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coco, "_CHUNK", chunk)
+        patch.setattr(coco_json, "_CHUNK", chunk)
         for name, element in coco_json.stream_arrays(str(path)):
             read[name].append(element)
     assert read == {"images": images, "annotations": annotations, "categories": CATEGORIES}

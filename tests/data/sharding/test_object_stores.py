@@ -29,6 +29,7 @@ SETUP = f"""
     import os
     from solo_dist.config import Config, DataConfig, GridConfig, ModelConfig, TrainConfig
     from solo_dist.data import schema
+    from solo_dist.errors import UserError
     from solo_dist.data.input import pipeline
     from solo_dist.data.sharding.records import ShardSettings
     from solo_dist.data.sharding.job import ShardJob, shard_coco
@@ -243,7 +244,7 @@ def test_a_folder_of_images_that_a_store_refuses_is_told_with_the_reason(bucket,
     try:
         job = ShardJob("{source}/instances.json", "IMAGES", "ram://made", ShardSettings(({SIDE}, {SIDE}), GRID))
         shard_coco(job, processes=0, progress=False)
-    except ValueError as error:
+    except UserError as error:
         print("stopped:", error)
     """
 
@@ -381,7 +382,7 @@ def test_many_requests_wait_at_a_time(gcs, forks, source):
     ("options", "message"),
     [
         ({"cache_dir": "gs://mine/cache"}, "data.cache_dir=gs://mine/cache must be a folder on a local disk."),
-        ({"cache_dir": "/cache", "service": "grpc://a:1"}, "data.cache_dir has no effect where data.service reads"),
+        ({"cache_dir": "/cache", "service": "grpc://a:1"}, "data.cache_dir has no effect if data.service reads"),
         ({"cache_bytes": 0}, "data.cache_bytes=0 must be at least 1."),
     ],
 )
