@@ -50,7 +50,7 @@ def recipe(shards: str) -> Config:
             norm_groups=4,
         ),
         optimizer=OptimizerConfig(name="adamw", learning_rate=5e-3, clip_norm=10.0, schedule="cosine", warmup_steps=10),
-        train=TrainConfig(steps=100, global_batch=NUM_IMAGES, micro_batch=str(NUM_IMAGES), picture_every=0),
+        train=TrainConfig(steps=100, global_batch=NUM_IMAGES, micro_batch=str(NUM_IMAGES), panel_every=0),
     )
 
 
