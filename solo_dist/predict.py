@@ -11,21 +11,32 @@ Examples:
   solo-dist predict --workdir=gs://bucket/run --images='gs://bucket/photos/*.png' --output=gs://bucket/out
       everything in a bucket
 
+  solo-dist predict --model=mmdet:solov2_light_r18_fpn_3x --images='holiday/*.jpg' --output=out
+      a published model, 80 categories of COCO, without any training; solo-dist models lists the names
+
 OUTPUT gets one overlay NAME.jpg for each image and coco_instances_results.json, whose entries name the file; the
 image_id is the number of the image in the order of the names, from 1. The exit code is 1 if an image could not be read;
 the others are done all the same.
 """
 
+import logging
 import sys
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
-from solo_dist import cli
+from solo_dist import cli, recipes
+from solo_dist.errors import ConfigError
 
 BEST = "best"
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; by default the run's own.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory, a path or URL.", required=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe; by default the run's or the model's own.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory, a path or URL.")
+_MODEL = flags.DEFINE_string(
+    "model", None, "In place of a run: mmdet:NAME, or with --config other weights of COCO's 80 categories."
+)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the folder of a checkpoint.")
 _IMAGES = flags.DEFINE_string("images", None, "Images, a pattern in quotes such as 'photos/*.jpg'.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the overlays and the results.", required=True)
@@ -47,16 +58,14 @@ def _is_threshold(value: str) -> bool:
 def main(arguments: list[str]) -> int:
     """Predicts image by image; returns the exit code."""
     del arguments
-    config = _CONFIG.value
 
-    from solo_dist.inference.detector import load_detector
     from solo_dist.inference.predict_files import best_threshold, find_images, predict_images
 
     paths = find_images(_IMAGES.value)
-    detector = load_detector(_WORKDIR.value, _CHECKPOINT.value, config)
+    detector = _detector()
     output = _OUTPUT.value.rstrip("/")
     threshold = _SCORE_THRESHOLD.value
-    least = best_threshold(_WORKDIR.value, detector.step) if threshold == BEST else float(threshold)
+    least = best_threshold(_WORKDIR.value or "", detector.step) if threshold == BEST else float(threshold)
     summary = predict_images(detector, paths, output, least)
     print(f"{summary.instances} instances in {summary.images} images, from {detector.source}; see {output}")
     for path, reason in summary.unreadable:
@@ -64,6 +73,23 @@ def main(arguments: list[str]) -> int:
     if summary.unreadable:
         print(f"{len(summary.unreadable)} of {len(paths)} images could not be read.", file=sys.stderr)
     return 1 if summary.unreadable else 0
+
+
+def _detector() -> Any:
+    """The model of --workdir or --model."""
+    from solo_dist.inference.detector import build_detector, load_detector
+    from solo_dist.weights import published
+    from solo_dist.weights.categories import coco_categories
+    from solo_dist.weights.load import load_model_weights
+
+    workdir, source = _WORKDIR.value or "", _MODEL.value or ""
+    if bool(workdir) == bool(source):
+        raise ConfigError("give --workdir=RUN for a model of yours, or --model=mmdet:NAME for a published one.")
+    if not source:
+        return load_detector(workdir, _CHECKPOINT.value, _CONFIG.value)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)  # for what a download says
+    config = _CONFIG.value or recipes.get(published.find(source).recipe).validate()
+    return build_detector(config, coco_categories(), lambda model: load_model_weights(model, source), source)
 
 
 if __name__ == "__main__":

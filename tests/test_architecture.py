@@ -16,7 +16,7 @@ ROOMS: dict[str, set[str]] = {
     "__main__": {"distributed"},
     "train": {"training", "data", "run", "cli", "distributed", "recipes", "config", "errors"},
     "evaluate": {"reporting", "inference", "data", "cli", "errors"},
-    "predict": {"inference", "cli"},
+    "predict": {"inference", "weights", "cli", "recipes", "errors"},
     "export": {"inference", "cli"},
     "commands": {
         "benchmarks",

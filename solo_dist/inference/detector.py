@@ -7,7 +7,7 @@ Used by evaluate, predict and export. Shape legend: config.py; D detections, H0 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,20 +118,41 @@ def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
     categories = metadata.categories
     if not categories:
         raise CheckpointError(f"{folder} does not say which categories it was trained for; give one of a training run.")
+
+    def fill(model: Any) -> None:
+        assign_arrays({v.path: v for v in model.variables}, model_arrays(arrays), folder)
+
+    return build_detector(config, categories, fill, folder, metadata.step)
+
+
+def build_detector(
+    config: Config, categories: list[dict[str, Any]], fill: Callable[[Any], object], source: str, step: int = 0
+) -> Detector:
+    """Builds the model of a recipe, without weights, and has them put into it.
+
+    Args:
+      config: the recipe; completed with the number of categories.
+      categories: {"id", "name"} of each class.
+      fill: assigns the variables of the model.
+      source: what to call the weights.
+      step: optimizer steps that they were trained for.
+
+    Raises:
+      ConfigError: the recipe is for another number of categories; and what `fill` raises.
+    """
     if config.model.num_categories not in (0, len(categories)):
         raise ConfigError(
-            f"model.num_categories={config.model.num_categories}, but {folder} was trained for {len(categories)}: "
+            f"model.num_categories={config.model.num_categories}, but {source} was trained for {len(categories)}: "
             "set it to 0 to take the number from the checkpoint."
         )
     config.model.num_categories = len(categories)
-    # The weights come from the checkpoint: nothing is to be read or downloaded for the backbone.
-    config.model.backbone.weights = ""
+    config.model.backbone.weights = ""  # nothing is to be read or downloaded for the backbone alone
     set_precision(config.runtime.precision)
     if config.runtime.compile != "none":
         start_xla_quietly()
     model = build_model(config.model, config.data.canvas)
-    assign_arrays({v.path: v for v in model.variables}, model_arrays(arrays), folder)
-    return Detector(config, model, categories, metadata.step, folder)
+    fill(model)
+    return Detector(config, model, categories, step, source)
 
 
 def model_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

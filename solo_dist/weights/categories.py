@@ -8,7 +8,7 @@ import numpy as np
 
 from solo_dist.run.checkpoint import COMMIT_FILE, load_metadata
 from solo_dist.storage import file_io
-from solo_dist.weights.match import Match
+from solo_dist.weights.match import OURS, Match
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,9 @@ def coco_categories() -> list[dict[str, int | str]]:
 def _categories_of(match: Match) -> list[str]:
     """The names of a checkpoint's categories in the order of its columns; empty if nothing tells them."""
     folder = match.source.rstrip("/")
-    if file_io.exists(f"{folder}/{COMMIT_FILE}"):
+    if match.origin == OURS:
+        if not file_io.exists(f"{folder}/{COMMIT_FILE}"):  # the file of arrays alone
+            return []
         return [category["name"] for category in load_metadata(folder).categories or ()]
     coco = [str(category["name"]) for category in coco_categories()]
     columns = {array.shape[-1] for array in match.category_layer.values()}

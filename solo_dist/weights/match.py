@@ -11,6 +11,8 @@ from solo_dist.weights import names as weight_names
 from solo_dist.weights.errors import WeightsError
 
 CATEGORY_LAYER = "head/category"
+OURS = "our checkpoint"
+"""The origin of checkpoints that solo_dist wrote."""
 
 
 @dataclasses.dataclass
@@ -114,7 +116,7 @@ def _place(name: str, array: np.ndarray, shape: tuple[int, ...], match: Match) -
 
 
 def _ours(arrays: Mapping[str, np.ndarray]) -> weight_names.Translation | None:
-    """Our own checkpoints: model/NAME_OF_THE_MODEL/..., where a moving average takes the place of the last weights."""
+    """Checkpoints of ours, model/NAME_OF_THE_MODEL/...; a moving average, if there is one, replaces the weights."""
     if not any(name.startswith("model/") for name in arrays):
         return None
     found: dict[str, np.ndarray] = {}
@@ -122,7 +124,7 @@ def _ours(arrays: Mapping[str, np.ndarray]) -> weight_names.Translation | None:
         found |= {name.split("/", 2)[2]: array for name, array in arrays.items() if name.startswith(prefix)}
     # The rest of a training state: optimizer, loss scale.
     rest = [name for name in arrays if not name.startswith(("model/", "average/"))]
-    return weight_names.Translation("our checkpoint", found, [], rest)
+    return weight_names.Translation(OURS, found, [], rest)
 
 
 def _keras(arrays: Mapping[str, np.ndarray], variables: Mapping[str, Any]) -> weight_names.Translation | None:

@@ -1,5 +1,7 @@
 """Prediction, evaluation and export from a run directory, through the command line as a user has it."""
 
+import gzip
+import hashlib
 import json
 import os
 import subprocess
@@ -238,3 +240,33 @@ def test_pictures_are_not_replaced_by_their_overlays(detector, tmp_path):
 def test_pattern_without_a_match_is_named(tmp_path):
     with pytest.raises(UserError, match="nothing_here"):
         predict_files.find_images(f"{tmp_path}/nothing_here*.jpg")
+
+
+def test_a_published_model_needs_no_run(tmp_path, file_server, cache, write_pth):
+    """The names and shapes of mmdetection's smallest model, from a local server, over a photo-sized image."""
+    lists = gzip.decompress((ROOT / "tests" / "golden" / "mmdet3_state_dict_keys.json.gz").read_bytes())
+    shapes = json.loads(lists)["solov2-light_r18_fpn_ms-3x_coco"]["state_dict"]
+    generator = np.random.default_rng(0)
+    content = write_pth({name: generator.uniform(0, 0.1, shape).astype(np.float32) for name, shape in shapes})
+    name = f"light-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    (file_server.folder / name).write_bytes(content)
+    PIL.Image.fromarray(noise(120, 160)).save(tmp_path / "photo.png")
+    outputs = (f"--images={tmp_path}/photo.png", f"--output={tmp_path}/out")
+    model = f"--model={file_server.url}/{name}"
+    done = run_program("solo_dist.predict", "--config=solov2_light_448_r18_fpn_3x", model, *outputs)
+    assert done.returncode == 0, done.stderr
+    assert f"downloading {file_server.url}/{name} to {cache}" in done.stderr and (cache / name).exists()
+    assert (tmp_path / "out" / "photo.jpg").exists()
+    assert f"in 1 images, from {file_server.url}/{name}" in done.stdout
+
+
+def test_without_network_a_published_model_says_where_its_file_belongs(tmp_path, cache, monkeypatch):
+    PIL.Image.fromarray(noise(12, 16)).save(tmp_path / "photo.png")
+    monkeypatch.setenv("SOLO_DIST_MMDET_URL", "http://127.0.0.1:9")
+    outputs = (f"--images={tmp_path}/photo.png", f"--output={tmp_path}/out")
+    done = run_program("solo_dist.predict", "--model=mmdet:solov2_light_r18_fpn_3x", *outputs)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    file = "solov2_light_r18_fpn_3x_coco_20220511_083717-75fa355b.pth"
+    assert f"get {file} elsewhere and put it at {cache}/{file}" in done.stderr
+    done = run_program("solo_dist.predict", *outputs)
+    assert done.returncode == 2 and "give --workdir=RUN" in done.stderr
