@@ -3,9 +3,9 @@
 import logging
 import threading
 
+from solo_dist.errors import StoreUnavailable
 from solo_dist.run import upload
 from solo_dist.run.upload import Uploader
-from solo_dist.storage.file_io import StoreUnavailable
 
 
 def make(tmp_path, seconds=3600.0):
