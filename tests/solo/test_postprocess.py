@@ -156,10 +156,12 @@ def test_an_instance_has_one_label_if_asked(jit):
     outputs = {"category_logits": logits, "kernels": kernels, "mask_features": features}
     outputs = {name: tf.constant(value) for name, value in outputs.items()}
     found = {}
+
+    def detection(config):
+        return tf.function(lambda outputs: postprocess.detect(outputs, SMALL_MODEL, config), jit_compile=jit)
+
     for one in (False, True):
-        config = PostprocessConfig(max_candidates=50, one_category=one)
-        detect = tf.function(lambda outputs, c=config: postprocess.detect(outputs, SMALL_MODEL, c), jit_compile=jit)
-        detected = detect(outputs)
+        detected = detection(PostprocessConfig(max_candidates=50, one_category=one))(outputs)
         found[one] = detected["categories"][0, : int(detected["count"][0])].numpy().tolist()
     assert found == {False: [0, 2, 1, 2], True: [0, 2]}
 
