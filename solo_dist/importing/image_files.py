@@ -102,7 +102,7 @@ class ImageFiles:
 
 def image_size(path: str) -> ImageSize:
     """Size of an image file, from its header. Raises LeftOut if that does not decode."""
-    with file_io.clear_errors(path), tf.io.gfile.GFile(path, "rb") as file:
+    with store_errors.clear_errors(path), tf.io.gfile.GFile(path, "rb") as file:
         beginning = file.read(_HEADER)
     try:
         return size_of(beginning)
