@@ -31,6 +31,15 @@ def two_cpus() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def mirrored(two_cpus):
+    """Mirrored over both. One for the whole process, because TensorFlow gives the collectives of each such strategy
+    the same keys, and a second strategy that uses a key for another operation fails with `Collective ops is aborted`."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(two_cpus)
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder with photos and their masks, which may not be copied here; without it the tests that need it skip."""
     folder = Path(os.environ.get("SOLO_DIST_DATA", PHOTOS))

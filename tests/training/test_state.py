@@ -29,8 +29,8 @@ def make_state(strategy, **of_step):
     return weight, RunState(strategy, model, Part({"optimizer/momentum": momentum}), Part(step))
 
 
-def test_a_copy_does_not_change_with_the_variables(two_cpus):
-    for strategy in (tf.distribute.OneDeviceStrategy("CPU:0"), tf.distribute.MirroredStrategy(two_cpus)):
+def test_a_copy_does_not_change_with_the_variables(mirrored):
+    for strategy in (tf.distribute.OneDeviceStrategy("CPU:0"), mirrored):
         weight, state = make_state(strategy)
         arrays = state.copy_to_host("now")
         weight.assign([5.0, 6.0])
@@ -43,10 +43,9 @@ def test_a_copy_does_not_change_with_the_variables(two_cpus):
         np.testing.assert_array_equal(state.copy_to_host("now")["model/solo/weight"], [1.0, 2.0])
 
 
-def test_replicas_with_other_weights_are_told(two_cpus):
-    strategy = tf.distribute.MirroredStrategy(two_cpus)
-    weight, state = make_state(strategy)
-    strategy.experimental_local_results(weight)[1].assign([1.0, np.nextafter(np.float32(2), np.float32(3))])
+def test_replicas_with_other_weights_are_told(mirrored):
+    weight, state = make_state(mirrored)
+    mirrored.experimental_local_results(weight)[1].assign([1.0, np.nextafter(np.float32(2), np.float32(3))])
     with pytest.raises(ReplicasDiffer, match=r"differ between replicas at step 7 \(checksums \[\d+, \d+\]\)"):
         state.copy_to_host("at step 7")
 

@@ -99,11 +99,6 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def mirrored(two_cpus):
-    return tf.distribute.MirroredStrategy(two_cpus)
-
-
-@pytest.fixture(scope="module")
 def one_device():
     return tf.distribute.OneDeviceStrategy("CPU:0")
 

@@ -189,11 +189,11 @@ def test_the_mask_ap_of_all_images_counts_more_than_that_of_some(shards, tmp_pat
     assert (metadata.step, metadata.ap_images) == (STEPS, run.validation.manifest.num_images)
 
 
-def test_statistics_of_each_replica_are_refused(shards, tmp_path):
+def test_statistics_of_each_replica_are_refused(shards, tmp_path, mirrored):
     config = recipe(shards)
     config.model.backbone.norm = "batch"
     with pytest.raises(ConfigError, match="norm=batch would keep other statistics on each of the 2 replicas"):
-        Trainer(config, str(tmp_path), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+        Trainer(config, str(tmp_path), mirrored)
 
 
 @pytest.mark.parametrize("option", ["panel_every", "eval_images", "save_minutes"])

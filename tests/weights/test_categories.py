@@ -80,9 +80,9 @@ def test_categories_in_another_order_are_put_in_ours(coco_model):
     np.testing.assert_array_equal(after["head/category/kernel"], theirs["head/category/kernel"][..., ::-1])
 
 
-def test_replicas_get_the_same_weights(coco_model, two_cpus):
+def test_replicas_get_the_same_weights(coco_model, mirrored):
     folder, theirs = coco_model
-    with tf.distribute.MirroredStrategy(two_cpus).scope():
+    with mirrored.scope():
         _, after = loaded(folder, ["sheep"])
     np.testing.assert_array_equal(
         after["head/category/kernel"][..., 0], theirs["head/category/kernel"][..., COCO.index("sheep")]
