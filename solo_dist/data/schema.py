@@ -187,7 +187,7 @@ class Manifest:
         if canvas != self.canvas:
             raise ConfigError(f"{self.folder} was sharded for canvas {self.canvas}, the recipe has {canvas}: {remedy}.")
         for field in dataclasses.fields(GridConfig):
-            mine, wanted = getattr(self.grid, field.name), _tuples(getattr(grid, field.name))
+            mine, wanted = getattr(self.grid, field.name), getattr(grid, field.name)
             if mine != wanted:
                 raise ConfigError(
                     f"{self.folder} was sharded for model.grid.{field.name}={mine}, the recipe has {wanted}: {remedy}."

@@ -8,7 +8,6 @@ Legend of shapes: `solo_dist.config`.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
@@ -194,7 +193,7 @@ def reduction(config: Config, manifest: Manifest, training: bool) -> Callable[[t
     """
     if not (training and manifest.keep_original):
         return None
-    return lambda size: geometry.reduction(size, _canvas(config), config.data.augment.scale[1])
+    return lambda size: geometry.reduction(size, config.data.canvas, config.data.augment.scale[1])
 
 
 def element_builder(
@@ -205,9 +204,9 @@ def element_builder(
     Targets are those of the record if its geometry is kept, except for a flip; else, or to `recompute` them in any
     case, the function that the shard tool uses makes them here.
     """
-    canvas, grid, augment = _canvas(config), config.model.grid, config.data.augment
+    canvas, grid, augment = config.data.canvas, config.model.grid, config.data.augment
     spec = find_member(config.model).target_spec(grid)
-    fits = manifest.canvas == canvas and manifest.grid == _as_stored(config)
+    fits = manifest.canvas == canvas and manifest.grid == grid
     # Augmented copies are random crops and scales already: they are taken as they are.
     draw = training and augment.changes_geometry and manifest.augmented_copies == 1
     recompute = recompute or not fits or draw or spec != STORED_TARGETS
@@ -240,14 +239,3 @@ def element_builder(
         }
 
     return paint
-
-
-def _canvas(config: Config) -> tuple[int, int]:
-    """A tuple, although overrides from the command line make lists."""
-    height, width = config.data.canvas
-    return height, width
-
-
-def _as_stored(config: Config) -> Any:
-    """The recipe's grid with tuples throughout, as `_canvas`."""
-    return type(config).from_json(config.to_json()).model.grid
