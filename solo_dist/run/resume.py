@@ -23,6 +23,8 @@ class ResumePoint(NamedTuple):
 
     checkpoint: Checkpoint | None
     """None for a new run."""
+    folder: str
+    """Where the checkpoint was read."""
     resumed_from: str
     """The PATH of --resume=PATH with which this run was first started; empty without one."""
     unpublished: bool
@@ -48,14 +50,22 @@ def find_resume_point(directory: RunDirectory, store: CheckpointStore, resume: s
     if resume in ("auto", "never"):
         if resume == "never" and is_chief:
             _check_no_other_run(directory, store)
-        checkpoint = store.restore_latest()
-        return ResumePoint(checkpoint, checkpoint.metadata.resumed_from if checkpoint else "", unpublished=False)
+        return _latest(store)
     resume = resume.rstrip("/")
     newest = store.newest_metadata()
     if newest and newest.resumed_from == resume:
-        return ResumePoint(store.restore_latest(), resume, unpublished=False)
+        return _latest(store)
     checkpoint = _load_named(directory, store, resume)
-    return ResumePoint(checkpoint, resume, unpublished=directory.is_local_copy(resume))
+    return ResumePoint(checkpoint, resume, resume, unpublished=directory.is_local_copy(resume))
+
+
+def _latest(store: CheckpointStore) -> ResumePoint:
+    """The newest checkpoint of the run itself, if it has one."""
+    checkpoint = store.restore_latest()
+    if checkpoint is None:
+        return ResumePoint(None, "", "", unpublished=False)
+    metadata = checkpoint.metadata
+    return ResumePoint(checkpoint, store.path(metadata.step), metadata.resumed_from, unpublished=False)
 
 
 def _check_no_other_run(directory: RunDirectory, store: CheckpointStore) -> None:

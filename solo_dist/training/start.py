@@ -15,6 +15,7 @@ from solo_dist.data.schema import Manifest
 from solo_dist.distributed import exit_codes
 from solo_dist.errors import ConfigError
 from solo_dist.run.checkpoint import Checkpoint
+from solo_dist.run.resume import ResumePoint
 from solo_dist.training.optim import Optimizer
 from solo_dist.training.state import RunState
 from solo_dist.weights.load import load_backbone_weights, load_model_weights
@@ -23,12 +24,12 @@ log = logging.getLogger(__name__)
 
 
 def initialise(
-    checkpoint: Checkpoint | None, config: Config, model: Any, optimizer: Optimizer, state: RunState, manifest: Manifest
+    start: ResumePoint, config: Config, model: Any, optimizer: Optimizer, state: RunState, manifest: Manifest
 ) -> tuple[int, int]:
     """Fills the variables of a run, whose weights are random so far.
 
     Args:
-      checkpoint: the one to resume from; None for a new run.
+      start: the checkpoint to resume from, if there is one.
       manifest: of the training shards.
 
     Returns:
@@ -36,8 +37,8 @@ def initialise(
     Raises:
       ConfigError, DataError: checkpoint or weights do not fit the model or the data.
     """
-    if checkpoint is not None:
-        return _resume(checkpoint, config, state, manifest)
+    if start.checkpoint is not None:
+        return _resume(start.checkpoint, start.folder, config, state, manifest)
     if config.model.weights:
         load_model_weights(model, config.model.weights, [category["name"] for category in manifest.categories])
         log.info("weights: %s", config.model.weights)
@@ -49,14 +50,16 @@ def initialise(
     return 0, 0
 
 
-def _resume(checkpoint: Checkpoint, config: Config, state: RunState, manifest: Manifest) -> tuple[int, int]:
+def _resume(
+    checkpoint: Checkpoint, folder: str, config: Config, state: RunState, manifest: Manifest
+) -> tuple[int, int]:
     step, images = checkpoint.metadata.step, checkpoint.metadata.images or 0
-    state.restore(checkpoint.arrays, f"The checkpoint of step {step}")
+    state.restore(checkpoint.arrays, folder)
     if checkpoint.metadata.categories != manifest.categories:
-        raise ConfigError(f"The categories of {config.data.train} are not those that the run was trained on so far.")
+        raise ConfigError(f"The categories of {config.data.train} are not those of the checkpoint {folder}.")
     # With a launcher on each machine, only the launcher of the chief has heard of the checkpoints.
     exit_codes.report_progress(step)
-    log.info("weights: checkpoint of step %d", step)
+    log.info("weights: checkpoint of step %d in %s", step, folder.rpartition("/")[0])
     epoch, image = divmod(images, manifest.num_images)
     log.info("input: continues at image %d of epoch %d; no image is repeated or left out", image + 1, epoch + 1)
     return step, images

@@ -101,7 +101,7 @@ class Trainer:
         self.panel = TrainingPanel(config, self.manifest, detect)
 
         self.step_number, self.images_seen = initialise(
-            start.checkpoint, config, self.model, self.optimizer, self.state, self.manifest
+            start, config, self.model, self.optimizer, self.state, self.manifest
         )
         self.state.copy_to_host("at the start", everything=False)
         self._last_save, self._just_saved = time.monotonic(), False
