@@ -40,9 +40,9 @@ def main(arguments: list[str]) -> None:
     else:
         dataset = read_coco([_ANNOTATIONS.value], _IMAGES.value, crowd="auto", boxes="reject")
     if _FORMAT.value == "labelme":
-        write_labelme(dataset, _OUTPUT.value)
+        write_labelme(dataset, _OUTPUT.value, _IMAGES.value)
     elif _FORMAT.value == "yolo":
-        write_yolo(dataset, _OUTPUT.value, _SUBSET.value)
+        write_yolo(dataset, _OUTPUT.value, _IMAGES.value, _SUBSET.value)
     else:
         coco_json.write_coco(dataset, f"{_OUTPUT.value.rstrip('/')}/instances.json", _IMAGES.value)
     print(coco_json.summary(dataset))

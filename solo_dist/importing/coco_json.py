@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from solo_dist.errors import DataError
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, area
-from solo_dist.importing.image_files import common_folder, relative
+from solo_dist.importing.image_files import relative, root_folder
 from solo_dist.importing.orientation import stored_in_coco
 from solo_dist.storage import file_io
 
@@ -17,13 +17,13 @@ _MANY_CROWDS = 0.2
 _CROWD_REMEDY = ", which are not trained on (--format=coco --crowd=instance takes them as objects)"
 
 
-def write_coco(dataset: Dataset, path: str, images: str = "") -> str:
+def write_coco(dataset: Dataset, path: str, images: str) -> str:
     """Writes the json, and everything that was left out or changed to a file beside it.
 
     Args:
       dataset: what was read.
       path: of the json.
-      images: folder from which the images are named, if it has them all; else the deepest folder that has.
+      images: folder from which the images are named if it has them all; "": the deepest that has.
     Returns:
       The folder of the images.
     Raises:
@@ -38,9 +38,7 @@ def write_coco(dataset: Dataset, path: str, images: str = "") -> str:
             + (f", but {dataset.num_instances} crowds{_CROWD_REMEDY}" if dataset.num_instances else "")
             + (f"; {reasons[0]}. All reasons: {report}" if reasons else ": their annotation files have none.")
         )
-    folder = images.rstrip("/")
-    if not folder or not all(image.path.startswith(f"{folder}/") for image in dataset.images):
-        folder = common_folder(image.path for image in dataset.images)
+    folder = root_folder([image.path for image in dataset.images], images)
     ids = {name: number for number, name in enumerate(dataset.categories, start=1)}
     entries = [_image(image, number, folder) for number, image in enumerate(dataset.images, start=1)]
     annotations = [

@@ -136,8 +136,11 @@ def _common_ending(first: Sequence[str], second: Sequence[str]) -> int:
     return count
 
 
-def common_folder(paths: Iterable[str]) -> str:
-    """The deepest folder that all files are in; works for URLs too."""
+def root_folder(paths: Sequence[str], given: str) -> str:
+    """The folder from which images are named: the given one if it has them all, else the deepest that has."""
+    given = given.rstrip("/")
+    if given and all(path.startswith(f"{given}/") for path in paths):
+        return given
     folders = [posixpath.dirname(path).split("/") for path in paths]
     common = []
     for names in zip(*folders, strict=False):

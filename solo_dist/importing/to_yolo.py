@@ -1,7 +1,7 @@
 """Writer of YOLO segmentation labels: labels/NAME.txt a row an object, data.yaml with the names.
 
-YOLO finds labels by replacing `images` by `labels` in the path of an image, so images.txt lists the images, and the
-labels are where YOLO looks if the folder `images` is put, or linked, beside `labels`.
+YOLO finds labels by replacing `images` by `labels` in the path of an image: put, or link, the images as images/SUBSET
+beside the folder labels.
 """
 
 import posixpath
@@ -10,25 +10,26 @@ import numpy as np
 import yaml
 
 from solo_dist.importing.dataset import Dataset, Instance
-from solo_dist.importing.image_files import common_folder, relative
+from solo_dist.importing.image_files import relative, root_folder
 from solo_dist.importing.outlines import simple_outlines
 from solo_dist.importing.report import LeftOut
 from solo_dist.importing.rings import join_rings, ring_rle
 from solo_dist.storage import file_io
 
 
-def write_yolo(dataset: Dataset, folder: str, subset: str) -> int:
-    """Writes labels, one file an image, and data.yaml; returns the number of images.
+def write_yolo(dataset: Dataset, folder: str, images: str, subset: str) -> None:
+    """Writes labels, one file an image, and data.yaml.
 
     Crowds cannot be said in this format: they are left out and counted in the report.
 
     Args:
       dataset: what to write.
       folder: gets labels/SUBSET/ and data.yaml.
+      images: folder of the images; labels are in subfolders as the images are there.
       subset: the entry of data.yaml, train for example.
     """
     folder = folder.rstrip("/")
-    root = common_folder(image.path for image in dataset.images)
+    root = root_folder([image.path for image in dataset.images], images)
     indices = {name: index for index, name in enumerate(dataset.categories)}
     for image in dataset.images:
         rows = []
@@ -41,7 +42,6 @@ def write_yolo(dataset: Dataset, folder: str, subset: str) -> int:
         file_io.write(f"{folder}/labels/{subset}/{name}.txt", "".join(rows).encode())
     description = {"path": ".", subset: f"images/{subset}", "names": dict(enumerate(dataset.categories))}
     file_io.write(f"{folder}/data.yaml", yaml.safe_dump(description, sort_keys=False, allow_unicode=True).encode())
-    return len(dataset.images)
 
 
 def _coordinates(instance: Instance) -> str:

@@ -376,7 +376,7 @@ def test_without_image_files_the_json_alone_is_converted(tmp_path):
     dataset = read(write(tmp_path / "annotations/a.json", coco([annotation()])))
     assert is_square(masks_of(dataset)["a.jpg"][0][2])
     assert changes(dataset) == {"image file not found: its name and size are taken from the json": 1}
-    write_coco(dataset, str(tmp_path / "out.json"))
+    write_coco(dataset, str(tmp_path / "out.json"), "")
     assert json.loads((tmp_path / "out.json").read_text())["images"][0]["file_name"] == "a.jpg"
 
 
@@ -465,7 +465,7 @@ def test_files_about_the_same_and_about_other_images_are_merged(tmp_path):
     assert by_path == {"one/a.jpg": ["cat", "dog"], "two/a.jpg": ["kitten", "cat"]}
     assert dataset.categories == ["cat", "kitten", "dog"]
     merged = with_categories(dataset, parse_renames(["kitten:cat", "dog:hound"]), ["hound", "cat"])
-    write_coco(merged, str(tmp_path / "out/all.json"))
+    write_coco(merged, str(tmp_path / "out/all.json"), "")
     content = json.loads((tmp_path / "out/all.json").read_text())
     assert content["categories"] == [{"id": 1, "name": "hound"}, {"id": 2, "name": "cat"}]
     assert [one["category_id"] for one in content["annotations"]] == [2, 1, 2, 2]
@@ -492,7 +492,7 @@ def test_nothing_kept_is_an_error_that_says_why(tmp_path):
     with pytest.raises(
         DataError, match=r"of 1 images, but 1 crowds, which .*--crowd=instance.*left out: 1 x annotation has a box"
     ):
-        write_coco(read(path), str(tmp_path / "out.json"))
+        write_coco(read(path), str(tmp_path / "out.json"), "")
     report = json.loads((tmp_path / "out.report.json").read_text())
     assert report_path("x/out.json") == "x/out.report.json" and len(report["left_out"]["entries"]) == 1
     assert not (tmp_path / "out.json").exists()

@@ -355,7 +355,7 @@ def test_coordinates_are_of_the_upright_image(folder, tmp_path, orientation):
     dataset = folder.read()
     ((_, _, mask),) = masks_of(dataset)["a.png"]
     assert mask[12:40, 10:30].all() and mask.sum() == 560
-    write_coco(dataset, str(tmp_path / "out.json"))
+    write_coco(dataset, str(tmp_path / "out.json"), "")
     content = json.loads((tmp_path / "out.json").read_text())
     (image,), (annotation,) = content["images"], content["annotations"]
     # The shard tool turns an image if the json has the size of the turned one, and takes it as stored otherwise.

@@ -44,7 +44,7 @@ def test_of_predict_as_labelme(read, tmp_path):
     names = ["a.jpg", "b.jpg", "c.jpg"]
     dataset = read([prediction(file_name=f"elsewhere/{name}") for name in names])
     assert dataset.categories == ["cat", "dog"]
-    write_labelme(dataset, str(tmp_path / "labels"))
+    write_labelme(dataset, str(tmp_path / "labels"), "")
     content = json.loads((tmp_path / "labels/b.json").read_text())
     assert content["imagePath"] == "../images/b.jpg" and content["imageData"] is None
     assert (content["imageHeight"], content["imageWidth"]) == (HEIGHT, WIDTH)
@@ -98,3 +98,10 @@ def test_nothing_left_is_an_error(read, tmp_path):
         read([prediction()], categories=None)
     with pytest.raises(ConfigError, match="--results=.*no such file"):
         read_predictions(str(tmp_path / "none.json"), str(tmp_path / "manifest.json"), str(tmp_path / "images"), 0.5)
+
+
+def test_files_are_in_subfolders_as_the_images_are(read, tmp_path):
+    save_image(tmp_path / "images/day/d.jpg", HEIGHT, WIDTH)
+    dataset = read([prediction(file_name="day/d.jpg")])
+    write_labelme(dataset, str(tmp_path / "images"), str(tmp_path / "images"))
+    assert json.loads((tmp_path / "images/day/d.json").read_text())["imagePath"] == "d.jpg"

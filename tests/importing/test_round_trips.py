@@ -8,7 +8,7 @@ import pytest
 from solo_dist.importing.coco_json import write_coco
 from solo_dist.importing.coco_merge import read_coco
 from solo_dist.importing.dataset import decode
-from solo_dist.importing.image_files import common_folder
+from solo_dist.importing.image_files import root_folder
 from solo_dist.importing.instance_pngs import read_masks
 from solo_dist.importing.labelme import read_labelme
 from solo_dist.importing.to_labelme import write_labelme
@@ -18,23 +18,23 @@ from tests.importing.conftest import least_iou, reasons
 
 
 def images_of(dataset):
-    return common_folder(image.path for image in dataset.images)
+    return root_folder([image.path for image in dataset.images], "")
 
 
 def through_labelme(dataset, folder):
-    write_labelme(dataset, str(folder / "labelme"))
+    write_labelme(dataset, str(folder / "labelme"), "")
     return read_labelme(str(folder / "labelme"), images_of(dataset), str(folder / "embedded"))
 
 
 def through_yolo(dataset, folder):
-    write_yolo(dataset, str(folder / "yolo"), "train")
+    write_yolo(dataset, str(folder / "yolo"), "", "train")
     (folder / "yolo/images").mkdir()
     (folder / "yolo/images/train").symlink_to(images_of(dataset))
     return read_yolo(str(folder / "yolo"), "", "reject")
 
 
 def through_coco(dataset, folder):
-    root = write_coco(dataset, str(folder / "instances.json"))
+    root = write_coco(dataset, str(folder / "instances.json"), "")
     return read_coco([str(folder / "instances.json")], root, crowd="auto", boxes="reject")
 
 
