@@ -32,8 +32,11 @@ def two_cpus() -> list[str]:
 
 @pytest.fixture(scope="session")
 def mirrored(two_cpus):
-    """Mirrored over both. One for the whole process, because TensorFlow gives the collectives of each such strategy
-    the same keys, and a second strategy that uses a key for another operation fails with `Collective ops is aborted`."""
+    """Mirrored over both devices, one strategy for the whole process.
+
+    TensorFlow gives the collectives of every such strategy the same keys. If a second strategy uses a key for another
+    operation, all collectives of the process fail with `Collective ops is aborted`.
+    """
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(two_cpus)

@@ -5,7 +5,6 @@ import logging
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from solo_dist.config import BackboneConfig, GridConfig, ModelConfig
 from solo_dist.run.checkpoint import CheckpointMetadata, save_arrays
