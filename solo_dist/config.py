@@ -277,7 +277,10 @@ class TrainConfig:
     eval_every: int = bounded(0, at_least=0)
     """Steps between evaluations; 0: only at the end."""
     eval_images: int = bounded(0, at_least=0)
-    """Images of an evaluation during training; 0: all. The last one always takes all, so best/ is then its step."""
+    """Validation images in each evaluation during training; 0: all.
+
+    The evaluation after the last step uses all, and its AP replaces one measured on fewer images even if it is lower:
+    best/ then holds the last step."""
     panel_every: int = bounded(500, at_least=0)
     """Steps between panels of a training image in TensorBoard; 0: none."""
     steps_per_call: int = bounded(1, at_least=1)

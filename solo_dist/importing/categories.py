@@ -21,8 +21,8 @@ def with_categories(dataset: Dataset, renames: Mapping[str, str], chosen: Sequen
     """The dataset with other categories.
 
     Args:
-      dataset: its images are changed.
-      renames: new names by old ones; categories that get the same name become one.
+      dataset: the instances of its images are replaced.
+      renames: new names by old ones; categories that get the same name are merged.
       chosen: new names of the categories to keep, in the order of their ids; empty: all.
     Raises:
       ConfigError: a name is not in the dataset.
@@ -43,7 +43,10 @@ def with_categories(dataset: Dataset, renames: Mapping[str, str], chosen: Sequen
 
 
 def _unique(instances: list[Instance]) -> list[Instance]:
-    """Without equal crowds, which merging makes of an ignored region that is a crowd of every category."""
+    """Removes duplicate crowds.
+
+    An ignored region is stored as a crowd of every category, so merging two categories would store it twice.
+    """
     seen: dict[tuple, Instance] = {}
     for index, instance in enumerate(instances):
         key = (instance.category, bytes(instance.rle["counts"])) if instance.crowd else (index,)

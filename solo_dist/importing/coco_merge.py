@@ -1,14 +1,14 @@
 """Reader of COCO instances: several json files become one dataset, whatever tool wrote them.
 
-Ids serve within one file only and are given anew; images are the same if their files are, categories if their names
-are. What tools are known to write, and what is made of it:
-  CVAT          masks of the brush are RLE with iscrowd 1, as if they were crowds (crowd="auto" takes them as objects)
-  Roboflow      a root category of id 0 that other categories name as their supercategory: dropped; boxes with an empty
-                segmentation; the json lies among the images
+Ids are valid within one file only, so the dataset gets new ones. Two entries are one image if they name the same file,
+and one category if they have the same name. Peculiarities of tools that are handled here:
+  CVAT          masks of the brush are RLE with iscrowd 1, like crowds (crowd="auto" takes them as objects)
+  Roboflow      a root category of id 0 that other categories name as their supercategory: it is dropped; boxes with an
+                empty segmentation; the json is in the folder of the images
   Label Studio  ids from 0, image sizes of null, backslashes and upload folders in file names, boxes without masks
-  VIA           text ids, polygons that are not nested in a list, category_id null, an annotation once an attribute
+  VIA           text ids, polygons that are not nested in a list, category_id null, an annotation for each attribute
   Supervisely   ids from 0, boxes with an empty segmentation
-  Open Images   through FiftyOne or datumaro: IsGroupOf, or is_group_of, says what COCO calls a crowd
+  Open Images   through FiftyOne or datumaro: IsGroupOf, or is_group_of, marks what COCO calls a crowd
 """
 
 import json
@@ -36,8 +36,8 @@ def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str) -> Data
 
     Args:
       paths: the json files.
-      images: folder with all image files; "": they are found near each json.
-      crowd: what iscrowd means. auto: crowds, except in files of CVAT; instance: nothing; crowd: always crowds.
+      images: folder with all image files; "": they are looked for near each json.
+      crowd: how iscrowd is read. crowd: as a crowd; instance: it is ignored; auto: as a crowd, except in CVAT's files.
       boxes: reject or rectangles, for annotations with a box and no mask.
     Raises:
       ConfigError: a file does not exist.
@@ -56,9 +56,9 @@ def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str) -> Data
 
 
 def json_files(inputs: Sequence[str], output: str) -> list[str]:
-    """The json files that a person means: files, patterns with * or ?, and folders with everything below but `output`.
+    """The json files that are named by `inputs`: files, patterns with * or ?, and folders including their subfolders.
 
-    Raises ConfigError if an input has none.
+    `output` and reports are left out of folders. Raises ConfigError if an input names no json file.
     """
     paths: list[str] = []
     for given in inputs:
@@ -126,7 +126,7 @@ class _File:
         return names
 
     def read_into(self, merged: dict[str, LabelledImage]) -> None:
-        """Adds images and instances to those of the files before."""
+        """Adds the images and instances of this file to `merged`, which holds those of the files before it."""
         images, sizes = self._images(merged)
         for entry in self._content["annotations"]:
             try:
@@ -138,7 +138,7 @@ class _File:
     def _images(
         self, merged: dict[str, LabelledImage]
     ) -> tuple[dict[int | str, LabelledImage], dict[int | str, tuple[int, int]]]:
-        """Images by id, and the sizes that their masks have in this json."""
+        """Images by id, and height and width of their masks in this json by id."""
         images: dict[int | str, LabelledImage] = {}
         sizes: dict[int | str, tuple[int, int]] = {}
         twice: set[int | str] = set()
@@ -157,7 +157,7 @@ class _File:
             elif path in {image.path for image in images.values()}:
                 self._report.change(self._path, "image is listed twice: its annotations are joined", path)
             images[number], sizes[number] = merged[path], given
-        for number in twice:  # nobody can tell which of the images an annotation is about
+        for number in twice:  # an annotation with this id could belong to either image
             path = images.pop(number).path
             merged.pop(path, None)
             self._report.leave_out(self._path, LeftOut("image id is that of another image too", str(number)))
@@ -188,7 +188,9 @@ class _File:
         if given not in (size.upright, size.stored):
             found = f"{given[0]} x {given[1]}, file {size.upright[0]} x {size.upright[1]}"
             raise LeftOut("height and width differ from the image file", f"{name}: {found}")
-        if given == size.stored != size.upright:  # this json's masks, and so the image, are on the pixels as stored
+        if (
+            given == size.stored != size.upright
+        ):  # masks of this json follow the pixels as stored, not the upright photo
             size = ImageSize(size.stored)
         return number, path, size, given
 
@@ -217,7 +219,10 @@ class _File:
         return image, Instance(self.names[category], rle, crowd=self._is_crowd(entry))
 
     def _rle(self, segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
-        """A bad part of several costs itself, not the instance."""
+        """The union of the valid parts of a mask; an invalid part is left out and reported.
+
+        Raises LeftOut if no part is valid.
+        """
         rles, errors = [], []
         for part in [[one] for one in segmentation] if isinstance(segmentation, list) else [segmentation]:
             try:
@@ -247,7 +252,7 @@ class _File:
 def _folders(path: str, images: str) -> list[str]:
     """Folders that file names may be relative to, the likeliest first.
 
-    Of annotations/instances_NAME.json also those of this NAME beside annotations/ or in images/, as COCO's own.
+    For annotations/instances_NAME.json these include NAME/ and images/NAME/ beside annotations/, as in COCO itself.
     """
     beside = posixpath.dirname(path) or "."
     name = stem(path).removeprefix("instances_")
@@ -256,7 +261,7 @@ def _folders(path: str, images: str) -> list[str]:
 
 
 def _near(path: str, images: str) -> list[str]:
-    """Files among which the images of a json are."""
+    """Image files that the names in a json are looked for in: those below `images`, or else near the json."""
     if images:
         return files_under(images, "images")
     folder = posixpath.dirname(path) or "."

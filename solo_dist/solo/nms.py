@@ -1,7 +1,7 @@
 """Suppression of duplicates: points-NMS on the grids, and Matrix NMS on the masks.
 
-Source: SOLO (Wang et al. 2020), Matrix NMS of SOLOv2, section 3.4, and the official code's behaviour: numbers of quirks
-are those of the golden vectors. Shape legend: config.py; besides P = h*w, T = max_candidates.
+Source: SOLO (Wang et al. 2020), Matrix NMS of SOLOv2, section 3.4, and the official code's behaviour (numbered quirks:
+docs/numerics.md). Shape legend: config.py; besides P = h*w, T = max_candidates.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def points_nms(scores: tf.Tensor, grid: GridConfig) -> tf.Tensor:
 
 
 def matrix_nms(ious: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor, kernel: str, sigma: float) -> tf.Tensor:
-    """Scores after Matrix NMS: each is decayed by its overlaps with higher ones of the same category.
+    """Scores after Matrix NMS: each is decayed by its overlaps with higher-scoring masks of the same category.
 
     Args:
       ious: float32 [T,T], `mask_ious` of the masks, best score first.
@@ -46,13 +46,14 @@ def matrix_nms(ious: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor, kernel
     """
     above = tf.range(ious.shape[0])[:, None] < tf.range(ious.shape[0])[None, :]
     iou = tf.where(above & (categories[:, None] == categories[None, :]), ious, 0.0)
-    # What has itself been overlapped by still higher ones decays others less: divided by its own decay.
+    # `covered[i]` is the largest IoU of mask i with a higher-scoring mask of its category. The decay that i causes is
+    # divided by the decay for that IoU, so a suppressed mask suppresses others less (SOLOv2, section 3.4).
     covered = tf.reduce_max(iou, axis=0)[:, None]
     if kernel == "gaussian":
         decay = tf.exp(sigma * (covered**2 - iou**2))
     else:
-        # Quirk 15: for identical masks the official 0/0 is NaN. The first of several equal masks is covered by none
-        # and takes the others to 0; those must not raise what they overlap, which a tiny divisor ensures.
+        # Quirk 15: for identical masks the official code computes 0 / 0. The first of several equal masks is not
+        # covered and takes the scores of the others to 0. The least divisor keeps their decay of further masks finite.
         decay = (1.0 - iou) / tf.maximum(1.0 - covered, 1e-7)
     return scores * tf.reduce_min(decay, axis=0)
 

@@ -165,12 +165,16 @@ class Trainer:
         run = int(signals.nonfinite_run)
         if run >= self.config.train.max_nonfinite_steps:
             self._log_metrics()
-            images = self.train_step.suspect_images() or "none whose own loss was not finite"
+            images = self.train_step.suspect_images()
+            found = (
+                f"Images with a non-finite loss: {images}. Check them with solo-dist inspect. "
+                if images
+                else "The loss of each image of this worker was finite, so the gradient of the batch was not. "
+            )
             raise RunFailed(
                 f"Loss or gradients were not finite in {run} steps in a row, up to step {self.step_number}. "
-                f"Images of the last ones: {images}. Nothing broken was saved. Look at these images "
-                "(solo-dist inspect), or try a lower optimizer.learning_rate, a longer optimizer.warmup_steps, "
-                "optimizer.clip_norm=10 or runtime.precision=float32."
+                f"{found}These steps did not change the weights. Try a lower optimizer.learning_rate, a longer "
+                "optimizer.warmup_steps, optimizer.clip_norm=10 or runtime.precision=float32."
             )
         stop, save = signals.requests.numpy() > 0
         # Requests arrive one call late: drop a save request issued before the last save.
@@ -190,7 +194,10 @@ class Trainer:
                 self.writer.image(self.step_number, "train", "panel", self.panel.draw())
 
     def _save(self) -> dict[str, np.ndarray]:
-        """Copies the state to this machine, which only the chief then writes, in the background; returns the copy."""
+        """Copies the state to host memory and returns the copy.
+
+        On the chief, a background thread then writes it as a checkpoint.
+        """
         self.train_step.wait()  # waiting for the device is no cost of the checkpoint
         with self.progress.checkpoint():
             arrays = self.state.copy_to_host(f"at step {self.step_number}", everything=self.is_chief)

@@ -1,4 +1,4 @@
-"""Which array of a checkpoint is which variable of a model: by name and shape, reported as a table."""
+"""Which array of a checkpoint belongs to which variable of a model, by name and shape; reported as a table."""
 
 import dataclasses
 from collections import Counter
@@ -22,13 +22,13 @@ class Match:
     source: str
     """The path, URL or name that was given for the checkpoint."""
     origin: str
-    """Whose names it has."""
+    """The program whose naming of weights the checkpoint follows."""
     mapped: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    """By our variable name; shapes agree."""
+    """Arrays by our variable name, with equal shapes."""
     left_over: list[str] = dataclasses.field(default_factory=list)
-    """Names there that have no variable here."""
+    """Names in the checkpoint that have no variable in the model."""
     not_needed: list[str] = dataclasses.field(default_factory=list)
-    """Names there that no model of ours needs, such as counters and classifiers."""
+    """Names in the checkpoint that no model of ours needs, such as counters and classifiers."""
     missing: list[str] = dataclasses.field(default_factory=list)
     """Our variables that the checkpoint does not have."""
     mismatched: list[str] = dataclasses.field(default_factory=list)
@@ -57,7 +57,7 @@ class Match:
         return "\n".join([f"{self.source} ({self.origin})", *lines])
 
     def check(self, strict: bool) -> None:
-        """Raises WeightsError if something does not fit; unless strict, only if nothing does."""
+        """Raises WeightsError if any array or variable has no counterpart; if not strict, only if none has one."""
         problems = {"left over": self.left_over, "missing": self.missing, "of another shape": self.mismatched}
         found = {label: names for label, names in problems.items() if names}
         if not self.mapped or (strict and found):
@@ -75,7 +75,7 @@ def variables_by_name(model: Any) -> dict[str, Any]:
 
 
 def match_weights(arrays: Mapping[str, np.ndarray], variables: Mapping[str, Any], source: str) -> Match:
-    """Finds for each variable its array, whoever named it.
+    """Finds the array for each variable, in the names of any known program.
 
     Args:
       arrays: as `read_weights` gives them.
@@ -103,7 +103,7 @@ def match_weights(arrays: Mapping[str, np.ndarray], variables: Mapping[str, Any]
 
 
 def _place(name: str, array: np.ndarray, shape: tuple[int, ...], match: Match) -> None:
-    """Enters an array whose variable exists, and has this shape, in the match."""
+    """Adds an array to the match; its variable exists and has this shape."""
     of_categories = name.startswith(f"{CATEGORY_LAYER}/")
     if of_categories:
         match.category_layer[name] = array
@@ -116,7 +116,10 @@ def _place(name: str, array: np.ndarray, shape: tuple[int, ...], match: Match) -
 
 
 def _ours(arrays: Mapping[str, np.ndarray]) -> weight_names.Translation | None:
-    """Checkpoints of ours, model/NAME_OF_THE_MODEL/...; a moving average, if there is one, replaces the weights."""
+    """Arrays of a checkpoint of ours, model/NAME_OF_THE_MODEL/... by variable; None if it is of another program.
+
+    A moving average, if there is one, replaces the weights.
+    """
     if not any(name.startswith("model/") for name in arrays):
         return None
     found: dict[str, np.ndarray] = {}
@@ -128,7 +131,11 @@ def _ours(arrays: Mapping[str, np.ndarray]) -> weight_names.Translation | None:
 
 
 def _keras(arrays: Mapping[str, np.ndarray], variables: Mapping[str, Any]) -> weight_names.Translation | None:
-    """Files of Keras name layers and number their weights; so can the variables be."""
+    """Arrays of a Keras file by our variable names; None if no name agrees.
+
+    Keras files identify a weight by its layer's name and its index in that layer. The same keys are built here for the
+    model's variables.
+    """
     seen: Counter[str] = Counter()
     names = {}
     for name in variables:

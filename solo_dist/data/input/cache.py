@@ -1,8 +1,9 @@
-"""Where shards are read from: their own folder, or copies on a local disk, made when they are first read.
+"""The paths that shards are read from: their own folder, or copies on a local disk, made when they are first read.
 
-All processes of a host may share a cache. A shard is there under its name and checksum once it is complete and
-verified; while it is fetched its lock is held, so that nobody else fetches it too. When the limit is reached nothing
-more is fetched: with records read in random order, throwing out one shard for another would gain nothing.
+All processes of a host may share a cache. The name of a copy is the checksum and name of its shard; it appears once
+the copy is complete and verified. A process that fetches a shard holds the shard's lock, so that no other process
+fetches it too. If the limit is reached, nothing more is fetched: as records are read in random order, replacing one
+shard by another would gain nothing.
 """
 
 import contextlib
@@ -31,14 +32,14 @@ class RemoteShards:
         self._manifest = manifest
 
     def path(self, number: int) -> str:
-        """Where to read a shard from."""
+        """The path to read a shard from."""
         return f"{self._manifest.folder}/{self._manifest.files[number].name}"
 
     def path_again(self, number: int) -> str:
-        """The same after one of its records could not be read: first waits for the store to answer.
+        """The path to read a shard from after one of its records could not be read; waits for the store to answer.
 
         Raises:
-          StoreError: it does not, so that the record is not to blame.
+          StoreError: the store does not answer, so the record is not known to be damaged.
         """
         path = RemoteShards.path(self, number)
         file_io.exists(path)
@@ -46,7 +47,7 @@ class RemoteShards:
 
 
 class CachedShards(RemoteShards):
-    """The shards of a folder, wherever it is, that are copied to a local disk when they are first read."""
+    """The shards of any folder, copied to a local disk when they are first read."""
 
     def __init__(self, manifest: Manifest, folder: str, limit: int):
         """Opens the cache.
@@ -54,9 +55,9 @@ class CachedShards(RemoteShards):
         Args:
           manifest: of the folder of shards.
           folder: of the cache; made if it does not exist.
-          limit: bytes that all files in it may have together, those of other data sets too.
+          limit: bytes that all files in the cache may have together, including those of other data sets.
         Raises:
-          ConfigError: the folder cannot be used.
+          ConfigError: the folder of the cache cannot be used.
         """
         super().__init__(manifest)
         self._folder, self._limit = folder.rstrip("/"), limit
@@ -70,7 +71,7 @@ class CachedShards(RemoteShards):
             raise ConfigError(f"data.cache_dir={folder} cannot be used: {error.strerror}.") from error
 
     def path(self, number: int) -> str:
-        """The copy, which is made or verified if that has not happened yet; the original if there is no room."""
+        """The path of the copy, made or verified if that has not happened yet; of the original if it does not fit."""
         file = self._manifest.files[number]
         if number not in self._verified and (number in self._left_out or not self._ensure(file)):
             self._left_out.add(number)
@@ -79,7 +80,7 @@ class CachedShards(RemoteShards):
         return self._copy(file)
 
     def path_again(self, number: int) -> str:
-        """The copy, verified once more and fetched again if it is damaged or gone."""
+        """The path of the copy, which is verified once more, and fetched again if it is damaged or missing."""
         if number in self._left_out:
             return super().path_again(number)
         self._verified.discard(number)
@@ -89,7 +90,7 @@ class CachedShards(RemoteShards):
         return f"{self._folder}/{file.crc32c}_{file.name}"
 
     def _lock(self, name: str) -> contextlib.AbstractContextManager[None]:
-        return exclusive(f"{self._folder}/{name}.lock")  # it makes the folder, which anyone may delete at any time
+        return exclusive(f"{self._folder}/{name}.lock")  # makes the folder too, if someone deleted it
 
     def _ensure(self, file: ShardFile) -> bool:
         """Whether there is a verified copy now."""
@@ -110,20 +111,20 @@ class CachedShards(RemoteShards):
     def _is_right(self, copy: str, file: ShardFile) -> bool:
         try:
             return checksum(copy) == file.crc32c
-        except tf.errors.OpError:  # gone since, or a part of the disk that cannot be read
+        except tf.errors.OpError:  # deleted meanwhile, or the disk is damaged
             return False
 
     def _reserve(self, partial: str, size: int) -> bool:
         """Makes a file of that size if the limit allows it."""
         with self._lock("cache"):
             with contextlib.suppress(FileNotFoundError):
-                os.remove(partial)  # of a process that died
+                os.remove(partial)  # left by a process that was killed
             used = 0
             for entry in os.scandir(self._folder):
                 with contextlib.suppress(FileNotFoundError):
                     used += entry.stat().st_size
             if used + size > self._limit:
-                if not self._full:  # said once
+                if not self._full:  # warn only once
                     self._full = True
                     log.warning(
                         "The cache %s is full (data.cache_bytes=%d): shards that are not in it are read from %s every "
@@ -148,14 +149,14 @@ class CachedShards(RemoteShards):
         try:
             crc = retries.with_retries(fetch, self._manifest.folder)
             if crc == file.crc32c:
-                with self._lock("cache"):  # who adds up the folder meanwhile would see neither name, or both
+                with self._lock("cache"):  # `_reserve` of another process must not see both names, or neither
                     os.replace(partial, copy)
                 return True
             log.warning(
                 "%s/%s has checksum %s, the manifest says %s.", self._manifest.folder, file.name, crc, file.crc32c
             )
         except tf.errors.NotFoundError:
-            log.warning("%s/%s is gone.", self._manifest.folder, file.name)
+            log.warning("%s/%s does not exist any more.", self._manifest.folder, file.name)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(partial)
@@ -163,7 +164,10 @@ class CachedShards(RemoteShards):
 
 
 def open_shards(manifest: Manifest, data: DataConfig) -> RemoteShards | None:
-    """As the recipe says; None: the paths in the manifest's folder, on a disk, need no attention."""
+    """CachedShards if data.cache_dir is set, RemoteShards if the folder is a URL, None if it is on a local disk.
+
+    None means that the shards are read directly from the manifest's folder.
+    """
     if data.cache_dir:
         return CachedShards(manifest, data.cache_dir, data.cache_bytes)
     return RemoteShards(manifest) if urls.is_remote(manifest.folder) else None

@@ -199,10 +199,10 @@ def reduction(config: Config, manifest: Manifest, training: bool) -> Callable[[t
 def element_builder(
     config: Config, manifest: Manifest, training: bool, recompute: bool = False
 ) -> Callable[[Record, tf.Tensor, tf.Tensor], Element]:
-    """From a record, its decoded image and the position to an element.
+    """A function of a record, its decoded image and the position, which returns an element of a batch.
 
-    Targets are those of the record if its geometry is kept, except for a flip; else, or to `recompute` them in any
-    case, the function that the shard tool uses makes them here.
+    If the image keeps the geometry of the record, apart from a flip, the stored targets are used. Otherwise, or if
+    `recompute` is True, targets are computed here with `make_targets`, as in the shard tool.
     """
     canvas, grid, augment = config.data.canvas, config.model.grid, config.data.augment
     spec = find_member(config.model).target_spec(grid)

@@ -1,4 +1,4 @@
-"""Copying a folder of shards between a disk and object stores: in parallel, verified, only what is not there yet.
+"""Copying a folder of shards between a disk and object stores: in parallel, verified, only files not yet in the target.
 
 The manifest is removed before anything is changed and written after everything else has been verified, so a reader
 finds the whole data set or none. Uploads to gs:// go through google-cloud-storage; everything else through tf.io.gfile.
@@ -29,17 +29,17 @@ _UPLOADS_AT_A_TIME = 256
 def copy_shards(source: str, target: str, progress: bool = True) -> Manifest:
     """Copies a complete folder of shards, or finishes a copy that was interrupted.
 
-    Every file in the target is compared with size and checksum in the manifest, also those that were there before.
+    Every file in the target, also one that was there before, is compared with size and checksum in the manifest.
 
     Args:
       source: folder, a path or URL.
-      target: folder, a path or URL; may hold a part of the same data set, nothing else.
+      target: folder, a path or URL; may hold a part of the same data set, but no other files.
       progress: whether to show a bar.
     Returns:
       The manifest, of the target.
     Raises:
-      ShardError: the source is not complete or damaged, or the target holds something else.
-      StoreError: a store does not let itself be read or written.
+      ShardError: the source is incomplete or damaged, or the target holds other files.
+      StoreError: a store cannot be read or written.
     """
     source, target = source.rstrip("/"), target.rstrip("/")
     manifest = schema.load_manifest(source)
@@ -70,13 +70,14 @@ def _refuse_strangers(target: str, manifest: bytes, files: Sequence[ShardFile]) 
         raise ShardError(f"{target} holds other files ({strange[0]}); choose an empty folder.")
 
 
-# ---- What is there
+# ---- What a folder holds
 
 
 def stored(folder: str, files: Iterable[ShardFile]) -> dict[str, tuple[int, str]]:
-    """Bytes and CRC-32C, by name, of those of the files that a folder holds.
+    """Bytes and CRC-32C, by name, of those of the given files that are in the folder.
 
-    gs:// knows the checksums; from a disk and other stores, files of the right size are read.
+    gs:// lists the checksums. On a disk and in other stores, files of the right size are read to compute them; the
+    checksum of a file of another size is "".
     """
     wanted = {file.name: file for file in files}
     if folder.startswith("gs://"):
@@ -94,7 +95,7 @@ def stored(folder: str, files: Iterable[ShardFile]) -> dict[str, tuple[int, str]
 
 
 def _objects(folder: str) -> dict[str, tuple[int, str]]:
-    """The same of all objects directly in a folder of gs://, as its listing says."""
+    """Bytes and CRC-32C, by name, of all objects directly in a folder of gs://, from its listing."""
     with store_errors.clear_errors(folder):
         bucket, prefix = _bucket(folder)
         blobs = bucket.list_blobs(prefix=prefix, delimiter="/", fields="items(name,size,crc32c),nextPageToken")
@@ -111,7 +112,7 @@ def _bucket(folder: str) -> tuple[Any, str]:
     from google.cloud import storage as google_storage
 
     name, _, prefix = folder.removeprefix("gs://").partition("/")
-    # No project: it is only needed to make buckets, and nobody should have to set one.
+    # No project: only making buckets needs one, so users need not set one.
     return google_storage.Client(project=None).bucket(name), f"{prefix}/" if prefix else ""
 
 
@@ -139,7 +140,7 @@ def _copy(source: str, target: str, files: Sequence[ShardFile], total: int, prog
 
 
 class _Watched(io.FileIO):
-    """A file whose progress a bar shows. Parts that are read again, for another attempt, do not count."""
+    """A file whose reading advances a progress bar. Parts that another attempt reads again do not count."""
 
     def __init__(self, path: str, bar: tqdm.tqdm):
         super().__init__(path)
@@ -155,7 +156,7 @@ class _Watched(io.FileIO):
 
 
 def _upload(source: str, target: str, files: Sequence[ShardFile], bar: tqdm.tqdm) -> None:
-    """From a disk to gs://. An object appears when all of it has arrived and its checksum is right."""
+    """Copies from a disk to gs://. An object appears once it has arrived whole with the right checksum."""
     from google.cloud.storage import transfer_manager
 
     with store_errors.clear_errors(target), contextlib.ExitStack() as stack:
@@ -187,6 +188,16 @@ def _verify(target: str, files: Sequence[ShardFile]) -> None:
     for file in files:
         if found.get(file.name) != (file.bytes, file.crc32c):
             raise ShardError(
-                f"{target}/{file.name} is there with {found.get(file.name)} (bytes, checksum), the manifest says "
-                f"{(file.bytes, file.crc32c)}: the source is damaged, shard the data again."
+                f"{target}/{file.name} {_difference(file, found.get(file.name))}. Run the same command again; if it "
+                "fails again, the source is damaged: shard the data again."
             )
+
+
+def _difference(file: ShardFile, found: tuple[int, str] | None) -> str:
+    """How the copy of a file, given by its bytes and CRC-32C if it exists, differs from the manifest."""
+    if found is None:
+        return "is missing after the copy"
+    size, crc = found
+    if size != file.bytes:
+        return f"has {size} bytes, the manifest says {file.bytes}"
+    return f"has CRC-32C {crc}, the manifest says {file.crc32c}"
