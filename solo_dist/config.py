@@ -93,7 +93,7 @@ class GridConfig:
 
 @dataclasses.dataclass
 class AugmentConfig:
-    """Random changes of a training image. Geometry other than the flip makes the pipeline recompute targets."""
+    """Random changes of a training image. If any moves pixels, except the flip, targets are computed again."""
 
     flip: bool = True
     """Exchange left and right with probability 1/2."""
@@ -108,13 +108,13 @@ class AugmentConfig:
     scale: tuple[float, float] = checked((1.0, 1.0), _check_scale)
     """Random scale relative to the image fitted into the canvas; (0.1, 2.0) is large-scale jitter."""
     crop: float = bounded(0.0, at_least=0, below=0.5)
-    """Largest share cut off at each side; what is then larger than the canvas is cropped to it at a random place."""
+    """Largest share cut off at each side; an image still larger than the canvas is cropped to it at random."""
     short_sides: tuple[int, ...] = checked((), _check_short_sides)
-    """Official multi-scale training: the short side is drawn from these, the long side bounded by the canvas."""
+    """Short sides to draw from at random, the long side bounded by the canvas: the official multi-scale training."""
 
     @property
     def changes_geometry(self) -> bool:
-        """Whether anything but a flip moves pixels, so that precomputed targets do not apply."""
+        """Whether anything but a flip moves pixels, so that precomputed targets do not fit."""
         return self.scale != (1.0, 1.0) or self.crop > 0 or bool(self.short_sides)
 
 
@@ -127,7 +127,7 @@ class DataConfig:
     validation: str = ""
     """Folder of validation shards; empty: no evaluation during training."""
     shapes_folder: str = ""
-    """For the demo: the folder in which its data set of shapes is made if it is missing; empty: none."""
+    """Folder of the demo's data set, which is drawn there if it is missing; empty: none."""
     canvas: tuple[int, int] = checked((800, 1344), _check_canvas)
     """H, W of the fixed training canvas, multiples of 32; images are fitted into it, top left."""
     max_instances: int = bounded(100, at_least=1)
@@ -138,7 +138,7 @@ class DataConfig:
     shuffle: bool = True
     """Visit the images of each epoch in a new random order, drawn from (seed, epoch)."""
     max_bad_records: int = bounded(0, at_least=0)
-    """Records that may be unreadable before the run stops; each one is reported by file and position."""
+    """Unreadable records that a run tolerates; each is reported by file and position."""
     service: str = ""
     """tf.data service dispatcher, grpc://host:port; empty: read in this process."""
     cache_dir: str = checked("", _check_cache_dir)
@@ -159,7 +159,7 @@ class BackboneConfig:
     name: str = "resnet50"
     """resnet18|34|50|101, resnet_tiny, efficientnet_lite0, or keras:NAME for a keras.applications model."""
     weights: str = ""
-    """'' for random, 'imagenet', or a weight file or checkpoint folder (see solo-dist import-weights)."""
+    """Empty for random weights, imagenet, or a weight file or checkpoint folder (see solo-dist import-weights)."""
     width: int = bounded(64, at_least=1)
     """Channels of the stem of the resnets."""
     widths: tuple[int, ...] = checked((), _check_stages)
@@ -167,15 +167,15 @@ class BackboneConfig:
     blocks: tuple[int, ...] = checked((), _check_stages)
     """Residual blocks of the four stages of a resnet; (): as many as its name says."""
     avg_down: bool = False
-    """The shortcuts that step in a resnet average 2x2 pixels, not take every other one (ResNet-D, He et al. 2019)."""
+    """Shortcuts of a resnet with stride 2 average 2x2 pixels instead of taking every other one (ResNet-D)."""
     zero_init_residual: bool = True
-    """Residual branches of a resnet start at 0, by the scale of their last normalisation: good for deep networks."""
+    """The last normalisation of each residual branch of a resnet starts with scale 0, which helps deep networks."""
     norm: str = choice("frozen_batch", "batch", "sync_batch", "group")
     """frozen_batch (stored statistics, trainable scale and shift), batch, sync_batch or group."""
     frozen_stages: int = bounded(1, at_least=-1, at_most=4)
     """Stages whose parameters do not train: -1 none, 0 the stem, 1 the stem and stage 1, ..., 4 everything."""
     stride_in_1x1: bool = False
-    """Bottlenecks step in their first 1x1 convolution, as in detectron2's weights, not in the 3x3 (torchvision)."""
+    """Bottlenecks have stride 2 in the first 1x1 convolution (detectron2's weights), not in the 3x3 (torchvision)."""
     learning_rate_scale: float = bounded(1.0, at_least=0)
     """Multiplies the learning rate of the backbone's parameters."""
 
@@ -195,7 +195,7 @@ class ModelConfig:
     fpn_channels: int = bounded(256, at_least=1)
     """Channels of the pyramid."""
     fpn_p2_conv: bool = True
-    """P2 has an output convolution like the other levels of the pyramid; it is the costliest of them."""
+    """P2 has an output convolution like the other levels of the pyramid; it is the most expensive of them."""
     head_channels: int = bounded(512, at_least=1)
     """Channels of the category branch and of the kernel or mask branches."""
     head_convs: int = bounded(4, at_least=1, at_most=7)
@@ -211,9 +211,9 @@ class ModelConfig:
     norm_groups: int = bounded(32, at_least=1)
     """Groups of GroupNorm in the heads."""
     shared_tower: bool = False
-    """Category and kernel come from the same convolutions, those of the kernel branch: half the time of the head."""
+    """The category is predicted from the convolutions of the kernel branch, which halves the time of the head."""
     head_init: str = choice("normal", "he")
-    """Start of the heads' hidden convolutions: normal, of deviation 0.01 (official), or he, which keeps variances."""
+    """Initial weights of the heads' hidden convolutions: normal, with deviation 0.01 (official), or he."""
 
 
 @dataclasses.dataclass
@@ -221,25 +221,31 @@ class LossConfig:
     """Focal loss over the category grid and dice loss over the masks of the positives."""
 
     category_weight: float = bounded(1.0, at_least=0)
+    """Factor of the focal loss."""
     mask_weight: float = bounded(3.0, at_least=0)
+    """Factor of the dice loss."""
     focal_alpha: float = bounded(0.25, at_least=0, at_most=1)
+    """Weight of positive cells in the focal loss; that of the others is 1 - focal_alpha."""
     focal_gamma: float = bounded(2.0, at_least=0)
+    """Exponent by which the focal loss lowers the weight of cells that are already predicted well; 0: not at all."""
     score_target: str = choice("one", "dice", "iou")
     """Target of the score at a positive: one (official), or dice or iou of its predicted mask (quality focal loss)."""
 
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    """Optimizer, schedule and clipping. Everything counts optimizer steps, not micro-batches."""
+    """Optimizer, schedule and clipping. All steps are optimizer steps, not micro-batches."""
 
     name: str = choice("sgd", "adamw")
-    """sgd (momentum with the learning rate outside, as in the official code) or adamw."""
+    """sgd (the learning rate multiplies the sum of gradients, as in PyTorch, not each gradient) or adamw."""
     learning_rate: float = bounded(0.01, at_least=0)
     """Peak learning rate, at train.global_batch."""
     reference_batch: int = bounded(0, at_least=0)
-    """The learning rate is multiplied by train.global_batch / reference_batch; 0: it is not."""
+    """If above 0, the learning rate is multiplied by train.global_batch / reference_batch."""
     momentum: float = bounded(0.9, at_least=0, below=1)
+    """Momentum of sgd."""
     weight_decay: float = bounded(1e-4, at_least=0)
+    """Decay of the weights: added to the gradient by sgd, decoupled from it in adamw."""
     decay_norms_and_biases: bool = True
     """Whether weight decay touches normalisation parameters and biases (the official code: yes)."""
     clip_norm: float = bounded(0.0, at_least=0)
@@ -247,11 +253,13 @@ class OptimizerConfig:
     schedule: str = choice("step", "cosine", "constant")
     """step, cosine or constant, after the warm-up."""
     warmup_steps: int = bounded(500, at_least=0)
+    """Steps in which the learning rate rises to its peak; 0: it starts there."""
     warmup_factor: float = bounded(0.01, at_least=0, at_most=1)
-    """The first step's share of the learning rate; it rises linearly to 1."""
+    """The learning rate of the first step as a share of the peak; the share rises linearly to 1."""
     milestones: tuple[int, ...] = ()
     """Steps at which the step schedule multiplies the rate by decay_factor."""
     decay_factor: float = bounded(0.1, at_least=0)
+    """Factor of the learning rate at each milestone."""
     ema_decay: float = bounded(0.0, at_least=0, below=1)
     """Decay of the moving average of the weights that is evaluated and exported; 0: none."""
 
@@ -284,16 +292,16 @@ class TrainConfig:
     panel_every: int = bounded(500, at_least=0)
     """Steps between panels of a training image in TensorBoard; 0: none."""
     steps_per_call: int = bounded(1, at_least=1)
-    """Steps run by one call into TensorFlow; raise it if steps are very short."""
+    """Steps that one call into TensorFlow runs; a larger number saves time if steps are very short."""
     max_nonfinite_steps: int = bounded(10, at_least=1)
-    """Steps in a row with a loss or gradient that is not finite after which the run stops."""
+    """Consecutive steps with a loss or gradient that is not finite after which the run stops."""
     recompute: str = choice("none", "heads", "all")
     """none, heads or all: activations computed again in the backward pass to save memory."""
 
 
 @dataclasses.dataclass
 class RuntimeConfig:
-    """What depends on the machine and not on the experiment."""
+    """Options that depend on the machine, not on the experiment."""
 
     precision: str = choice("float32", "bfloat16", "float16")
     """float32, bfloat16 or float16 (with dynamic loss scaling)."""
@@ -304,7 +312,7 @@ class RuntimeConfig:
     communication: str = choice("auto", "ring", "nccl")
     """Collectives of multi_worker: auto, ring or nccl."""
     watchdog_minutes: float = bounded(15.0, at_least=0)
-    """Without a finished step for this long the process prints its stacks and exits; 0: never."""
+    """If no step finishes for this long, the process prints its stacks and exits; 0: never."""
 
 
 @dataclasses.dataclass
@@ -312,17 +320,21 @@ class PostprocessConfig:
     """From logits to instances (official test_cfg)."""
 
     score_threshold: float = bounded(0.1, at_least=0, at_most=1)
+    """Least category score of a cell that becomes a candidate."""
     mask_threshold: float = bounded(0.5, at_least=0, at_most=1)
+    """Mask probability above which a pixel belongs to the instance."""
     max_candidates: int = bounded(500, at_least=1)
     """Highest scoring cells that enter Matrix NMS."""
     nms_kernel: str = choice("gaussian", "linear")
-    """gaussian or linear decay in Matrix NMS."""
+    """Decay in Matrix NMS: gaussian or linear (1 - IoU)."""
     nms_sigma: float = bounded(2.0, above=0)
+    """Sigma of the gaussian decay, exp(-sigma * IoU^2)."""
     update_threshold: float = bounded(0.05, at_least=0, at_most=1)
-    """Least score after the decay."""
+    """Least score of an instance after the decay."""
     one_category: bool = False
-    """Each instance has one label, the best: masks that overlap by more than half across categories are dropped."""
+    """Of two masks of different categories with an IoU above 0.5, the one with the lower score is dropped."""
     max_detections: int = bounded(100, at_least=1)
+    """Instances an image, the ones with the highest scores."""
 
 
 _RENAMED = {"train.picture_every": "panel_every"}
@@ -331,10 +343,12 @@ _RENAMED = {"train.picture_every": "panel_every"}
 
 @dataclasses.dataclass
 class Config:
-    """All that decides on a run besides the command line's own flags."""
+    """All settings of a run that are not flags of a command."""
 
     name: str = ""
+    """Name of the recipe; by default the run directory is runs/NAME."""
     seed: int = 0
+    """Seed of the initial weights, the order of images and their augmentation."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)

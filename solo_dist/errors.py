@@ -1,23 +1,23 @@
-"""What this project raises on purpose. Anything else that reaches the command line is a fault in the code.
+"""Errors that this project raises on purpose. Any other error that reaches the command line is a bug.
 
-    UserError                 the person who started the program can mend it
+    UserError                 the person who started the program can fix it
       ConfigError             an option, a flag, or several that do not fit each other
       DataError               the content of a file: shards, annotations, weights, checkpoints
       StoreError              a file or an object cannot be read or written
         StoreUnavailable      the store does not answer; starting again later can help
       RunFailed               a training run that cannot go on
-    Preempted                 no mistake: the run was asked to stop, and has saved its state
+    Preempted                 not an error: the run was asked to stop, and has saved its state
 
 The message of a UserError is one or two lines that name the file or the option and a remedy. `cli.run` prints it
-without a traceback and chooses the exit code; see distributed/exit_codes.py for what launchers make of that code.
+without a traceback and chooses the exit code; distributed/exit_codes.py says how launchers react to each code.
 
 UserError is not a ValueError: `except ValueError` around a parser must not catch it, and a ValueError from NumPy or
-TensorFlow must not be taken for it. Rooms derive their own kinds where someone catches or tests them apart.
+TensorFlow must not be taken for it. A package defines subclasses if some code has to catch them separately.
 """
 
 
 class UserError(Exception):
-    """A mistake, or a state of the machine, that the person who started the program can mend."""
+    """A mistake, or a state of the machine, that the person who started the program can fix."""
 
 
 class ConfigError(UserError):

@@ -76,10 +76,10 @@ def main(arguments: list[str]) -> None:
     from solo_dist.distributed.watchdog import Watchdog
     from solo_dist.distributed.xla import start_xla_quietly
 
-    # From here on this worker can wait for others.
+    # What follows can wait for other workers endlessly, so the watchdog watches it.
     with Watchdog(config.runtime.watchdog_minutes * 60) as watchdog:
         if cluster:
-            log.info("waiting until all workers are there: %s", ", ".join(cluster.workers))
+            log.info("waiting until all workers have started: %s", ", ".join(cluster.workers))
             wait_for_workers(cluster)
         strategy = build_strategy(
             _STRATEGY.value, cluster, config.runtime.communication, _NUM_DEVICES.value, _CPU_DEVICES.value
@@ -118,7 +118,7 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None,
 
 
 def _make_missing_shapes(config: Config, is_chief: bool) -> None:
-    """Makes the embedded data set of the demo; the other workers wait for the chief's."""
+    """Makes the demo's data set if it is missing; workers other than the chief wait until it is complete."""
     shapes = config.data.shapes_folder.rstrip("/")
     wanted = [folder for folder in (config.data.train, config.data.validation) if folder.startswith(f"{shapes}/")]
     if not shapes or not wanted:
@@ -132,7 +132,10 @@ def _make_missing_shapes(config: Config, is_chief: bool) -> None:
         if all(fits(folder, config) for folder in wanted):
             return
         time.sleep(1)
-    raise ConfigError(f"The chief did not make {shapes} in time. Do all workers see the same folder?")
+    raise ConfigError(
+        f"The chief did not make {shapes} within {_SHAPES_WAIT_SECONDS} s; start all workers in a folder that "
+        "they share."
+    )
 
 
 def _how_to_go_on() -> str:

@@ -167,11 +167,11 @@ def _milliseconds_by_stage(path: str, recipe: Config, rounds: int) -> dict[str, 
     """Milliseconds an image, on all cores together, that each stage adds to those before it."""
     manifest = load_manifest(recipe.data.train)
     reader, order = RecordReader(manifest, 0), pipeline.Sampler(recipe, manifest, training=True)
-    paint = pipeline.element_builder(recipe, manifest, training=True)
+    build = pipeline.element_builder(recipe, manifest, training=True)
 
     def element(position: tf.Tensor) -> dict[str, tf.Tensor]:
         record, _ = reader.read(order.record(position))
-        return paint(parse_record(record.serialized), record.image, position)
+        return build(parse_record(record.serialized), record.image, position)
 
     def targets_only(position: tf.Tensor) -> list[tf.Tensor]:
         return [value for key, value in element(position).items() if key != "image"]

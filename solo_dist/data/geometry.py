@@ -54,7 +54,7 @@ def scaled_size(size: tf.Tensor, factor: tf.Tensor, canvas: tuple[int, int]) -> 
 
 
 def whole_image(size: tf.Tensor, canvas: tuple[int, int], flip: tf.Tensor | bool = False) -> Placement:
-    """The image, int32 [2] height, width, as large as the canvas holds it."""
+    """The placement of a whole image of `size`, int32 [2] height, width, as large as fits into the canvas."""
     factor = fit_factor(size, canvas)
     window = tf.concat([[0, 0], size], axis=0)
     return Placement(window, scaled_size(size, factor, canvas), factor, tf.convert_to_tensor(flip))
@@ -65,7 +65,8 @@ def stored_image(
 ) -> Placement:
     """The placement of precomputed targets for a stored image of `size`, int32 [2] height, width.
 
-    Images that were kept as they are get fitted into the canvas; others were made for it and stay as they are.
+    With `keep_original`, the stored image has its original size and is fitted into the canvas. Otherwise it already has
+    its size on the canvas.
     """
     if keep_original:
         return whole_image(size, canvas, flip)
@@ -74,16 +75,16 @@ def stored_image(
 
 
 def reduction(size: tf.Tensor, canvas: tuple[int, int], largest_scale: float = 1.0) -> tf.Tensor:
-    """By how much a JPEG of `size`, int32 [2], may be shrunk while it is decoded: int32 scalar 1, 2, 4 or 8.
+    """The factor by which a JPEG of `size`, int32 [2], may be shrunk while it is decoded: int32 scalar 1, 2, 4 or 8.
 
-    The largest is taken with which nothing that was decoded has to be enlarged, even if the image is scaled to
-    `largest_scale` times the size at which it fits into the canvas.
+    It is the largest after which the decoded image need not be enlarged, even if the image is scaled to `largest_scale`
+    times the size at which it fits into the canvas.
     """
     return _largest_of(REDUCTIONS, 1.0 / (max(1.0, largest_scale) * fit_factor(size, canvas)))
 
 
 def _largest_of(factors: tuple[int, ...], limit: tf.Tensor) -> tf.Tensor:
-    """The largest of ascending factors that is not above the limit, float64 scalar; the first if all are."""
+    """The largest of ascending factors that is at most the limit, float64 scalar; the first one if all are larger."""
     return tf.reduce_max(tf.where(tf.constant(factors, tf.float64) <= limit, factors, factors[0]))
 
 
@@ -91,14 +92,14 @@ def _largest_of(factors: tuple[int, ...], limit: tf.Tensor) -> tf.Tensor:
 
 
 def letterbox(image: tf.Tensor, canvas: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
-    """A whole image on the canvas, as evaluation sees it.
+    """Fits a whole image into the canvas, as evaluation does.
 
     Args:
       image: uint8 [H0,W0,3].
       canvas: H, W.
 
     Returns:
-      uint8 [H,W,3], and the size that the image takes there, int32 [2].
+      uint8 [H,W,3], and the size of the image on it, int32 [2].
     """
     placement = whole_image(tf.shape(image)[:2], canvas)
     return pad_to_canvas(to_uint8(move_image(image, placement)), canvas), placement.size
@@ -107,9 +108,9 @@ def letterbox(image: tf.Tensor, canvas: tuple[int, int]) -> tuple[tf.Tensor, tf.
 def move_image(image: tf.Tensor, placement: Placement, reduced_by: tf.Tensor | int = 1) -> tf.Tensor:
     """uint8 [height, width, 3], decoded with a `reduction` -> float32 [*placement.size, 3].
 
-    An image that is at least twice too large is shrunk by a power of two first, each pixel the mean of those that it
-    covers; a JPEG decoder does nearly the same at no cost, which training makes use of. What remains is half-pixel
-    bilinear, as the official pipeline, which never shrinks by so much. Only the window is resized.
+    An image that is at least twice too large is first shrunk by a power of two, each pixel the mean of those that it
+    covers. In training the JPEG decoder does nearly the same at no cost. The rest of the resize is bilinear with
+    half-pixel centres, as in the official pipeline, which never shrinks by so much. Only the window is resized.
     """
     y, x, height, width = tf.unstack(-(-placement.window // reduced_by), num=4)
     image = image[y : y + height, x : x + width][None]
@@ -131,9 +132,9 @@ def flip_image(image: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
 
 
 def pad_to_canvas(image: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
-    """uint8 [h, w, 3] -> [H, W, 3], PADDING beyond the image, which lies top left."""
+    """uint8 [h, w, 3] -> [H, W, 3] with the image at the top left and PADDING elsewhere."""
     height, width = tf.unstack(tf.shape(image)[:2])
-    # Pieces of a ready canvas: copies of rows; arithmetic with a colour would go pixel by pixel.
+    # Pieces of a constant canvas are copied row by row, which is faster than computing the colour pixel by pixel.
     empty = tf.constant(np.full((*canvas, 3), PADDING, np.uint8))
     image = tf.concat([image, empty[:height, width:]], axis=1)
     return tf.ensure_shape(tf.concat([image, empty[height:]], axis=0), [*canvas, 3])
@@ -150,16 +151,16 @@ def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
 def move_instances(
     runs: rle.Runs, boxes: tf.Tensor, size: tf.Tensor, placement: Placement
 ) -> tuple[rle.Runs, tf.Tensor]:
-    """Masks and boxes on the canvas. Instances keep their index: one that was cut off entirely has no run left.
+    """Masks and boxes on the canvas. Instances keep their index; one that was cut off entirely has no run.
 
     Boxes of whole instances are moved, as the official pipeline does; those of instances that lost pixels to the
-    window are drawn anew around what remains of the mask. The box of an instance without a pixel means nothing.
+    window become the tight boxes of their remaining pixels. The box of an instance without a pixel is undefined.
 
     Args:
       runs: masks of m instances in pixels of the stored image.
-      boxes: float32 [m, 4] x1, y1, x2, y2 there.
+      boxes: float32 [m, 4] x1, y1, x2, y2 in pixels of the stored image.
       size: int32 [2], height, width of the stored image.
-      placement: what to do.
+      placement: of the image on the canvas.
     """
     y, x, height, width = tf.unstack(placement.window, num=4)
     rows = rle.nearest_source(height, placement.size[0]) + y
@@ -190,8 +191,8 @@ def _inside(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
 def scale_boxes(boxes: tf.Tensor, factor: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Boxes float32 [m, 4] on an image that was scaled by `factor`, a float scalar, to `size`, int32 [2].
 
-    Official behaviour: all coordinates times the one factor, whatever the sides were rounded to, then clipped to the
-    image's first and last pixel.
+    As in the official code, all coordinates are multiplied by the same factor, although the sides were rounded, and
+    clipped to the first and last pixel of the image.
     """
     limit = tf.cast(size - 1, tf.float32)
     return tf.clip_by_value(boxes * tf.cast(factor, tf.float32), 0.0, tf.gather(limit, [1, 0, 1, 0]))

@@ -1,4 +1,4 @@
-"""What workers tell each other outside of the training step: numbers, yes or no, and checksums that must be equal."""
+"""Values that workers exchange outside the training step: numbers, yes or no, and checksums that must be equal."""
 
 from collections.abc import Sequence
 
@@ -34,6 +34,6 @@ def verify_equal(strategy: tf.distribute.Strategy, checksums: Sequence[int], whe
     everywhere = gather(strategy, checksums)
     if len(set(everywhere)) > 1:
         raise ReplicasDiffer(
-            f"The weights differ between replicas {when} (checksums {everywhere}): some worker restored another "
-            "checkpoint. Check that all workers see the same --workdir, and start again."
+            f"The weights differ between replicas {when} (checksums {everywhere}). Check that all workers see the same "
+            "--workdir, and start again."
         )

@@ -1,4 +1,4 @@
-"""What a training process and whatever launched it tell each other: exit codes, a job identity, progress.
+"""Messages between a training process and its launcher: exit codes, a job identity, progress.
 
     exit_now(EXIT_PREEMPTED)          # saved on request; start me again
     report_progress(step)             # a checkpoint of this step is complete

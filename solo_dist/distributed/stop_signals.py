@@ -105,7 +105,9 @@ class StopSignals:
                     return
             except (OSError, http.client.HTTPException) as error:
                 if not warned:
-                    logging.warning("Cannot ask %s for notices of preemption: %s. Trying on.", host, error)
+                    logging.warning(
+                        "Cannot ask %s for notices of preemption: %s. It is asked again every 2 s.", host, error
+                    )
                 warned = True
             if self._closed.wait(_POLL_SECONDS):
                 return
@@ -116,7 +118,7 @@ def _do_nothing(number: int, frame: FrameType | None) -> None:
 
 
 def metadata_host(environ: Mapping[str, str], product_name_file: str = _PRODUCT_NAME_FILE) -> str | None:
-    """The metadata server to ask for preemption: GCE_METADATA_HOST, Google's on its machines, None elsewhere."""
+    """The metadata server to ask for preemption: GCE_METADATA_HOST, or Google's on its machines; else None."""
     if environ.get(_METADATA_HOST_VARIABLE):
         return environ[_METADATA_HOST_VARIABLE]
     if environ.get("NO_GCE_CHECK", "").lower() == "true":

@@ -1,6 +1,6 @@
 """Reader of masks that are images: VOC's, Cityscapes', or those of a folder; see the files of these names.
 
-Masks may be of the upright image or of the pixels as stored: their size tells.
+Masks may be of the upright image or of the pixels as stored; their size shows which.
 """
 
 import posixpath

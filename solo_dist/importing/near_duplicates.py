@@ -41,7 +41,7 @@ def near_duplicates(paths: Sequence[str]) -> tuple[list[tuple[int, int]], list[i
 
 
 def close_pairs(hashes: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of rows of bool [n, bits] that differ in at most MOST_DIFFERENT_BITS places."""
+    """Pairs of rows of bool [n, bits] that differ in at most MOST_DIFFERENT_BITS bits."""
     if len(hashes) < 2:
         return []
     signs = np.where(hashes, 1, -1).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Splits a COCO json into train, validation and test: images that belong together stay together, seeded, stratified.
+"""Splits a COCO json into train, validation and test with similar shares of each category, by a seed.
 
 Images of one group (a folder, a prefix, a value of a table) and near duplicates go to the same subset. Groups are
-given out one by one, those of the rarest category first, each to the subset that still lacks most of that category
+assigned one by one, those of the rarest category first, each to the subset that still lacks most of that category
 (iterative stratification: Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD
 2011; here for groups of images). The result depends on seed, names and annotations only, never on the order in a file.
 """
@@ -37,8 +37,8 @@ def split(
     Args:
       items: the images.
       together: names that must be in one subset; the lists may overlap, and are joined if they do.
-      shares: of the images for each subset; they add up to 1.
-      seed: another one gives another split.
+      shares: the part of the images for each subset; they add up to 1.
+      seed: a different seed gives a different split.
     """
     groups = _Groups(items, joined([item.name for item in items], together), seed)
     wanted = np.outer(shares, groups.totals)
@@ -58,7 +58,7 @@ def split(
 
 
 def _neediest(wanted: np.ndarray, wanted_images: np.ndarray, shares: Sequence[float]) -> int:
-    """The subset that lacks most of a category; of equal ones the one that lacks most images. No share, no image."""
+    """The subset that lacks most of a category, and if several do, most images. One with a share of 0 gets none."""
     possible = [index for index, share in enumerate(shares) if share > 0]
     return max(
         possible, key=lambda index: (round(float(wanted[index]), 9), round(float(wanted_images[index]), 9), -index)
@@ -66,7 +66,7 @@ def _neediest(wanted: np.ndarray, wanted_images: np.ndarray, shares: Sequence[fl
 
 
 class _Groups:
-    """Groups of images in an order that depends on seed and names only."""
+    """Groups of images, and how many of their images have each category. `order` depends on seed and names only."""
 
     def __init__(self, items: Sequence[Item], names: Sequence[Sequence[str]], seed: int):
         self.names = sorted((sorted(group) for group in names), key=lambda group: group[0])
@@ -83,13 +83,13 @@ class _Groups:
         self.order = [hashlib.sha256(f"{seed}/{group[0]}".encode()).hexdigest() for group in self.names]
 
     def rarest(self, remaining: Iterable[int]) -> int:
-        """Column of the category that the fewest remaining images have, but some."""
+        """Column of the category that the fewest remaining images have, of those that any of them has."""
         left = self.counts[sorted(remaining)].sum(axis=0)
         return min(np.flatnonzero(left), key=lambda column: (left[column], self._categories[column]))
 
 
 def joined(names: Sequence[str], together: Iterable[Sequence[str]]) -> list[list[str]]:
-    """All names in disjoint lists, those that are in a list together, directly or over others, in one."""
+    """All names in disjoint lists. Names that share a list of `together`, directly or through others, share one."""
     parent = {name: name for name in names}
 
     def root(name: str) -> str:
@@ -108,7 +108,7 @@ def joined(names: Sequence[str], together: Iterable[Sequence[str]]) -> list[list
 
 
 def items_of(content: dict[str, Any]) -> list[Item]:
-    """The images of a COCO json with the categories of their objects; crowds and what is ignored do not count."""
+    """The images of a COCO json with the categories of their objects; crowds do not count."""
     names = {entry["id"]: entry["name"] for entry in content["categories"]}
     counts: dict[Any, collections.Counter] = collections.defaultdict(collections.Counter)
     for annotation in content["annotations"]:

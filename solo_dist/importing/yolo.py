@@ -119,7 +119,7 @@ def _entry_images(entry: str, path: str, root: str) -> list[str]:
     """Images of a folder, or of a text file that lists them.
 
     Paths may be those of another machine, or begin with ../ though the folder is beside the yaml file, as Roboflow
-    writes it: the first place that has images counts.
+    writes it: the first folder that has images is taken.
     """
     inside = entry.replace("\\", "/")
     while inside.startswith(("../", "./")):
@@ -163,7 +163,7 @@ def _read_image(path: str, rows: "_Rows", report: Report) -> LabelledImage | Non
 
 
 def _label_files(image: str) -> Iterator[str]:
-    """Places of an image's label file: in a folder labels that replaces the last folder images, or beside it."""
+    """Possible paths of an image's label file: in a folder labels instead of the last folder images, or beside it."""
     text = posixpath.splitext(image)[0] + ".txt"
     before, separator, after = text.rpartition("/images/")
     if separator:

@@ -1,6 +1,6 @@
 """A trained model ready to detect: read from a run directory, with its recipe, categories and compiled detection.
 
-    detector = load_detector(workdir, "latest", stored_recipe.get_config(workdir))
+    detector = load_detector(workdir, "latest", RunDirectory(workdir).load_config())
     found = detector.detect_image(image)          # uint8 [H0,W0,3] -> scores, categories, masks
 
 Used by evaluate, predict and export. Shape legend: config.py; D detections, H0 x W0 the original image.
@@ -38,7 +38,7 @@ class Found(NamedTuple):
 
 @dataclasses.dataclass
 class Detector:
-    """A model with what is needed to detect with it."""
+    """A model with its recipe and categories, and its compiled detection."""
 
     config: Config
     model: Any
@@ -71,7 +71,7 @@ class Detector:
 
 
 def raw_outputs(model: Any, images: tf.Tensor) -> dict[str, tf.Tensor]:
-    """What the network says of canvases, uint8 [B,H,W,3]; see `solo.family.Member`."""
+    """The outputs of the network for canvases, uint8 [B,H,W,3], by the names that `solo.family.Member` gives."""
     return model(images, training=False)
 
 
@@ -84,7 +84,7 @@ def detections(
       model: the network.
       images: the canvases.
       postprocess: thresholds and limits.
-      compiled: let XLA compile what it makes faster. Without it, the graph runs also in a program without XLA.
+      compiled: let XLA compile the parts that it makes faster. If False, the graph also runs in programs without XLA.
     """
     return detect(raw_outputs(model, images), model.config, postprocess, compiled)
 
@@ -111,7 +111,7 @@ def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
       config: the run's recipe; completed with the number of categories.
 
     Raises:
-      ConfigError, CheckpointError: no such run or checkpoint, or of another architecture.
+      ConfigError, CheckpointError: there is no such run or checkpoint, or it has another architecture.
     """
     folder = RunDirectory(workdir).find_checkpoint(checkpoint)
     arrays, metadata = load_arrays(folder)
@@ -128,17 +128,17 @@ def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
 def build_detector(
     config: Config, categories: list[dict[str, Any]], fill: Callable[[Any], object], source: str, step: int = 0
 ) -> Detector:
-    """Builds the model of a recipe, without weights, and has them put into it.
+    """Builds the model of a recipe; `fill` then assigns its weights.
 
     Args:
       config: the recipe; completed with the number of categories.
       categories: {"id", "name"} of each class.
       fill: assigns the variables of the model.
-      source: what to call the weights.
+      source: name of the weights, for messages.
       step: optimizer steps that they were trained for.
 
     Raises:
-      ConfigError: the recipe is for another number of categories; and what `fill` raises.
+      ConfigError: the recipe has another number of categories. Errors of `fill` are passed on.
     """
     if config.model.num_categories not in (0, len(categories)):
         raise ConfigError(
@@ -146,7 +146,7 @@ def build_detector(
             "set it to 0 to take the number from the checkpoint."
         )
     config.model.num_categories = len(categories)
-    config.model.backbone.weights = ""  # nothing is to be read or downloaded for the backbone alone
+    config.model.backbone.weights = ""  # `fill` assigns them with the rest: do not download them
     set_precision(config.runtime.precision)
     if config.runtime.compile != "none":
         start_xla_quietly()
@@ -156,7 +156,7 @@ def build_detector(
 
 
 def model_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The model's arrays of a checkpoint by variable path; a moving average takes the place of the last weights."""
+    """The model's arrays of a checkpoint by variable path, the moving average of a weight if the run keeps one."""
     parts = {
         prefix: {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
         for prefix in ("model/", "average/")

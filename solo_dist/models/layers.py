@@ -125,7 +125,7 @@ class Conv(keras.layers.Layer):
 
 
 class ConvNorm(keras.layers.Layer):
-    """Convolution without bias, normalisation and, unless told otherwise, ReLU.
+    """Convolution without bias, normalisation and, by default, ReLU.
 
     Args:
       filters: output channels.

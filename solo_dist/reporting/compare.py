@@ -147,7 +147,7 @@ def _flat(row: RunRow) -> dict[str, Any]:
 
 
 def _short_names(folders: Sequence[str]) -> list[str]:
-    """The ends of the paths, as many parts as tell all of them apart."""
+    """The ends of the paths, with as many parts as make all of them different."""
     parts = [folder.split("/") for folder in folders]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]

@@ -61,7 +61,7 @@ class ImageCard:
 
     file_name: str
     truth: str
-    """data: URL of the picture with the true instances."""
+    """data: URL of the image with the true instances."""
     prediction: str
     link: str
     """The overlay at full size, relative to the page."""
@@ -125,7 +125,7 @@ def choose_close_ups(analysis: Analysis) -> dict[int, list[tuple[str, int]]]:
 
 
 def read_images(manifest: Manifest, image_ids: Collection[int]) -> dict[int, np.ndarray]:
-    """uint8 [h,w,3] pictures of a folder of shards by image id; ids that are not there are left out."""
+    """Images uint8 [h,w,3] of a folder of shards by image id; ids that are not in it are left out."""
     wanted = tf.constant(sorted(image_ids), tf.int64)
     features = {"image": tf.io.FixedLenFeature([], tf.string), "image_id": tf.io.FixedLenFeature([], tf.int64)}
     records = tf.data.TFRecordDataset([f"{manifest.folder}/{file.name}" for file in manifest.files])
@@ -230,7 +230,7 @@ def _drawn(
     side: int,
     captions: bool = True,
 ) -> PIL.Image.Image:
-    """The picture with its long side enlarged or reduced to `side`, masks in the colours of their kinds, and labels."""
+    """The image with its long side enlarged or reduced to `side`, masks in the colours of their kinds, and labels."""
     large = _enlarged(picture, side)
     canvas = large.astype(np.float32)
     masks = [(_resized(mask, large.shape[:2]), kind, label) for mask, kind, label in parts]
@@ -268,7 +268,7 @@ def _enlarged(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def _around(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """A square around a mask, with a margin: top, left, bottom, right inside the picture."""
+    """A square around a mask, with a margin: top, left, bottom, right inside the image."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return 0, 0, mask.shape[0], mask.shape[1]

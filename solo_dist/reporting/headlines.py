@@ -1,4 +1,4 @@
-"""The first thing on the page: what to know about a model in a few sentences, for someone who has never trained one."""
+"""The top of the report: findings about a model in a few sentences, for someone who has never trained one."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from solo_dist.reporting.errors_by_kind import KINDS, Kind
 from solo_dist.reporting.training_curves import Course
 
 _WORTH_SAYING = 0.01
-"""AP50 that mending a kind of error must bring to be named."""
+"""Gain in AP50 from removing a kind of error, below which the kind is not mentioned."""
 
 _REMEDIES = {
     Kind.CATEGORY: "show it more examples of the categories it confuses, and check that their labels are right",
@@ -29,7 +29,7 @@ class Headline(NamedTuple):
 
 
 def headlines(analysis: Analysis, course: Course, ceiling: float | None) -> list[Headline]:
-    """Findings in the order of what to read first."""
+    """The findings, the most important first."""
     found = [_quality(analysis, ceiling), _threshold(analysis)]
     worst = worst_category(analysis)
     if worst is not None:
@@ -41,7 +41,7 @@ def headlines(analysis: Analysis, course: Course, ceiling: float | None) -> list
 
 
 def worst_category(analysis: Analysis) -> CategoryRow | None:
-    """The category of the lowest AP, rare ones only if there is no other; None if only one has instances."""
+    """The category with the lowest AP, a rare one only if all are rare; None if fewer than two have instances."""
     present = [row for row in analysis.rows if row.outcome.truths]
     if len(present) < 2:
         return None
@@ -49,7 +49,7 @@ def worst_category(analysis: Analysis) -> CategoryRow | None:
 
 
 def why(row: CategoryRow) -> str:
-    """What becomes of the instances of a category, and what that means."""
+    """How many instances of a category are found, confused, inaccurate and missed, and which of these is most."""
     outcome = row.outcome
     taken = f" (mostly for {row.confused_with})" if row.confused_with else ""
     parts = {
@@ -78,7 +78,7 @@ def _quality(analysis: Analysis, ceiling: float | None) -> Headline:
         return Headline(
             "Quality unknown", "The validation images have no instance, so there is nothing to measure against."
         )
-    text = f"AP50, which asks for masks that are right by half only, is {ap50:.3f}; 1 would be perfect."
+    text = f"AP50, for which a mask needs an IoU of only 0.5, is {ap50:.3f}; 1 would be perfect."
     if ceiling is not None and ceiling > 0:
         text += (
             f" Masks are computed at a quarter of the canvas; perfect ones at that resolution would reach an AP of "

@@ -2,7 +2,7 @@
 
     truths, detections = load_instances(annotations, results, image_ids)
 
-Legend of shapes in this room: I images, G true instances (crowds included), D detections, C categories.
+Legend of shapes in this package: I images, G true instances (crowds included), D detections, C categories.
 """
 
 import dataclasses

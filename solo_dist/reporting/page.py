@@ -10,7 +10,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str, **values: Any) -> str:
-    """Fills in a template of this room; all texts are escaped but SVG marked as `jinja2`'s Markup."""
+    """Fills in a template of this package; all texts are escaped except SVG marked as `jinja2`'s Markup."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,

@@ -53,7 +53,7 @@ def write_files(folder: str, analysis: Analysis, counts: ImageCounts, images: Se
 
 
 def as_json(analysis: Analysis) -> dict[str, Any]:
-    """The analysis for report.json; null where a number does not exist."""
+    """The analysis for report.json; null for a number that does not exist."""
     mended = analysis.mended
     kinds = np.bincount(analysis.errors.kind, minlength=len(Kind))
     number = {kind: int(kinds[kind]) for kind in Kind} | {Kind.MISSED: int(analysis.errors.missed.sum())}
@@ -128,7 +128,7 @@ def _plain(value: Any) -> Any:
 
 
 def write_csv(path: str, head: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Writes a table; numbers with six digits, nothing where one does not exist."""
+    """Writes a table; numbers with six digits, an empty cell for one that does not exist."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(head)

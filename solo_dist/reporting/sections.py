@@ -94,7 +94,7 @@ def of_run(run: RunFiles, course: Course, analysis: Analysis | None, ceiling: Ma
 
 
 def of_grids(manifest: Manifest, train: Manifest | None, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Collisions that the shard tool counted, and positives that found no room."""
+    """Collisions that the shard tool counted, and positives beyond data.max_positives."""
     facts: list[tuple[str, Any]] = []
     for name, shards in (("training", train), ("validation", manifest)):
         if shards:
@@ -107,7 +107,7 @@ def of_grids(manifest: Manifest, train: Manifest | None, lines: Sequence[Mapping
             ]
     dropped = [line["targets/dropped_positives"] for line in lines if "targets/dropped_positives" in line]
     if dropped:
-        facts.append(("positives a step that found no room", f"{np.mean(dropped):.2f}"))
+        facts.append(("positives beyond data.max_positives, a step", f"{np.mean(dropped):.2f}"))
     return {"grid_facts": facts}
 
 

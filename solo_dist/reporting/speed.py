@@ -34,7 +34,7 @@ class Speed(NamedTuple):
 
 
 def measure(detector: Detector, pictures: Sequence[np.ndarray]) -> Speed:
-    """Measures detection on pictures, uint8 [h,w,3]. The first run of each part, which compiles it, is not counted."""
+    """Measures detection on images, uint8 [h,w,3]. The first run of each part, which compiles it, is not counted."""
     canvas = detector.config.data.canvas
     network = tf.function(lambda image: detector.model(image, training=False))
     times: dict[str, list[float]] = {"decode": [], "network": [], "whole": [], "paste": []}

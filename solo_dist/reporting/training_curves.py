@@ -14,7 +14,7 @@ _LOSS_FALLS = 0.03
 
 @dataclasses.dataclass(frozen=True)
 class Course:
-    """What the lines tell."""
+    """Curves and facts of the lines of metrics.jsonl."""
 
     steps: int
     seconds: float
@@ -63,7 +63,7 @@ def _remarks_on_ap(train: Sequence[Mapping[str, Any]], aps: Sequence[tuple[int, 
     if not aps:
         return []
     if len(aps) == 1:
-        return ["There is one evaluation only, so whether the model would still improve cannot be told from AP."]
+        return ["There is only one evaluation, so AP does not show whether the model would still improve."]
     best_step, best = max(aps, key=lambda pair: pair[1])
     last_step, last = aps[-1]
     if best_step == last_step and last - aps[-2][1] > _NOTICEABLE:
@@ -94,7 +94,9 @@ def _remarks_on_training(train: Sequence[Mapping[str, Any]]) -> list[str]:
             remarks.append(f"The training loss was still falling in the last fifth, from {late:.2f} to {loss[-1]:.2f}.")
     dropped = sum(line.get("targets/dropped_positives", 0) for line in train)
     if dropped:
-        remarks.append("Some grid cells found no room and were left out of training: raise data.max_positives.")
+        remarks.append(
+            "Some images had more positive cells than data.max_positives; the rest was left out of training: raise it."
+        )
     bad = sum(line.get("nonfinite_steps", 0) for line in train)
     if bad:
         remarks.append(f"{bad:.0f} steps had a loss or gradient that was not finite and were skipped.")

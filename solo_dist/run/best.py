@@ -15,7 +15,8 @@ from solo_dist.run.checkpoint_store import CheckpointStore
 class BestCheckpoint:
     """The checkpoint with the highest validation mask AP.
 
-    An AP of more images replaces one of fewer images, whatever their values: only APs of equally many can be compared.
+    An AP measured on more images replaces one measured on fewer, even if it is lower: only APs of equally many images
+    can be compared.
     """
 
     def __init__(self, store: CheckpointStore):
@@ -28,9 +29,9 @@ class BestCheckpoint:
         return self._store.newest_metadata()
 
     def offer(self, arrays: Mapping[str, np.ndarray], metadata: CheckpointMetadata) -> None:
-        """Saves a checkpoint if its `ap` is better than that of the one saved; returns when it is written.
+        """Saves a checkpoint if its `ap` is better than that of the saved one; returns when it is written.
 
-        An AP below 0 says that there was nothing to score, and is never the best. Raises StoreError.
+        An AP below 0 means that there were no instances to find; it is never the best. Raises StoreError.
         """
         if is_better(metadata, self.metadata):
             self._store.save(arrays, metadata)

@@ -1,7 +1,7 @@
 """The checkpoints of a run: saved in the background, pruned, found, and restored.
 
 with CheckpointStore(f"{workdir}/checkpoints", keep=3) as store:
-store.save(arrays, CheckpointMetadata(step=100, images=800))       # returns at once
+    store.save(arrays, CheckpointMetadata(step=100, images=800))       # returns at once
 arrays, metadata = store.restore_latest()
 """
 
@@ -34,9 +34,9 @@ class CheckpointStore:
     """The checkpoints of one run in one folder.
 
     Args:
-      folder: their folder.
-      keep: number of newest checkpoints that stay.
-      copy: a local folder for the newest two, written first, if `folder` is in an object store.
+      folder: the folder of the checkpoints.
+      keep: number of newest checkpoints to keep.
+      copy: a local folder for copies of the newest two, written first, if `folder` is in an object store.
     """
 
     def __init__(self, folder: str, keep: int = 3, copy: str = ""):
@@ -51,7 +51,7 @@ class CheckpointStore:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Waits for a save in progress, whatever ended the training; a StoreError then names the local copy."""
+        """Waits for a save in progress, however the training ended; adds the local copy to the text of a StoreError."""
         self._join()
         steps = self._copy.steps() if self._copy else []
         if self._copy and steps and isinstance(error, StoreError):
@@ -69,7 +69,7 @@ class CheckpointStore:
         return [step for step in self._begun() if file_io.exists(f"{self.path(step)}/{COMMIT_FILE}")]
 
     def _begun(self) -> list[int]:
-        """Steps of all folders, also of saves that never finished, ascending."""
+        """Steps of all folders, including those of unfinished saves, ascending."""
         found = (_STEP_FOLDER.match(name) for name in file_io.names(self.folder))
         return sorted(int(match.group(1)) for match in found if match)
 
@@ -79,7 +79,7 @@ class CheckpointStore:
         metadata: CheckpointMetadata,
         before: Callable[[], None] = lambda: None,
     ) -> None:
-        """Writes a checkpoint in a thread, which calls `before` first; waits for the previous save to finish.
+        """Writes a checkpoint in a thread, which first calls `before`. Waits for the previous save to finish.
 
         Raises:
           StoreError: the previous save failed.
@@ -95,7 +95,7 @@ class CheckpointStore:
         self._raise()
 
     def wait(self) -> None:
-        """Returns when nothing is being written. Raises what the writing thread met."""
+        """Returns when nothing is being written. Raises the error of the last save, if it failed."""
         self._join()
         self._raise()
 
@@ -128,7 +128,7 @@ class CheckpointStore:
         others = [other for other in self.steps() if other != metadata.step]
         kept = {metadata.step, *others[max(0, len(others) + 1 - self.keep) :]}
         for old in set(self._begun()) - kept:
-            # Without its commit file a folder is no checkpoint, so an interrupted removal leaves nothing half valid.
+            # A folder without its commit file is no checkpoint, so an interrupted removal leaves no damaged one.
             file_io.remove(f"{self.path(old)}/{COMMIT_FILE}")
             file_io.remove_folder(self.path(old))
 
@@ -138,11 +138,11 @@ class CheckpointStore:
             try:
                 return load_metadata(self.path(step))
             except CheckpointError as error:
-                log.warning("Damaged checkpoint passed over: %s", error)
+                log.warning("Damaged checkpoint skipped: %s", error)
         return None
 
     def restore_latest(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies; damaged ones are passed over with a warning.
+        """The newest undamaged checkpoint; damaged ones are skipped with a warning.
 
         Returns:
           None if the folder holds no checkpoint at all.
@@ -154,7 +154,7 @@ class CheckpointStore:
             try:
                 return load_arrays(self.path(step))
             except CheckpointError as error:
-                log.warning("Damaged checkpoint passed over: %s", error)
+                log.warning("Damaged checkpoint skipped: %s", error)
         if steps:
             raise CheckpointError(
                 f"None of the {len(steps)} checkpoints in {self.folder} can be read; see the warnings."

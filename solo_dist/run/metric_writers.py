@@ -152,7 +152,7 @@ def _rewrite_events(path: str, events: list[event_pb2.Event]) -> None:
 
 
 def read_events(path: str) -> Iterator[event_pb2.Event]:
-    """The events of one file up to its end or to the place where a killed process stopped writing."""
+    """The events of one file up to its end, or to the point at which a killed process stopped writing."""
     iterator = iter(tf.data.TFRecordDataset(path))
     while True:
         try:

@@ -54,7 +54,7 @@ class Holder:
     """Boot and process namespace: within them a process id names one process."""
     pid: int
     process_started: str
-    """Start time of the process in the kernel's clock, which tells it from a later one with the same id."""
+    """Start time of the process in the kernel's clock, by which it differs from a later one with the same id."""
     since: str
     job: str | None
     heartbeat_seconds: float
@@ -81,7 +81,7 @@ class WorkdirLock:
     def __init__(
         self, workdir: str, heartbeat_seconds: float = _HEARTBEAT_SECONDS, on_lost: Callable[[], None] | None = None
     ):
-        """Takes the workdir, the time between renewals, and what to do when another job has taken the lock.
+        """Takes the workdir, the time between renewals, and a function to call if another job has taken the lock.
 
         By default the process then ends at once with EXIT_USER_ERROR, before it can write over the other's files.
         """
@@ -129,7 +129,7 @@ class WorkdirLock:
         if holder.machine == self._holder.machine:
             if _process_started(holder.pid) == holder.process_started:
                 raise self._held(holder)
-            logging.warning("Process %d, which held %s, runs no more; taking over.", holder.pid, self._path)
+            logging.warning("Process %d, which held %s, has ended; taking over.", holder.pid, self._path)
         elif holder.job and holder.job == self._holder.job:
             logging.warning("%s was held by an earlier start of this job on %s; taking over.", self._path, holder.host)
         else:
@@ -154,7 +154,7 @@ class WorkdirLock:
         job = f", {holder.job}" if holder.job else ""
         return LockError(
             f"--workdir={self._workdir} is in use by process {holder.pid} on {holder.host} since {holder.since}{job}. "
-            f"Stop that job or choose another --workdir; if it certainly runs no more, delete {self._path}."
+            f"Stop that job or choose another --workdir; if you are sure that it has ended, delete {self._path}."
         )
 
     def _read(self) -> Holder | None:
@@ -173,7 +173,7 @@ class WorkdirLock:
         mine = f"{self._path}.{self._holder.token}"
         file_io.write(mine, self._content())
         try:
-            os.link(mine, self._path)  # with its content at once, which open(..., "x") could not give it
+            os.link(mine, self._path)  # unlike open(..., "x"), creates the file together with its content
         except FileExistsError:
             raise self._held(self._read() or self._holder) from None
         except OSError:  # a file system without links
@@ -207,7 +207,7 @@ def _machine() -> str:
 
 
 def _process_started(pid: int) -> str | None:
-    """Start time of a process of this machine; "" if the system does not tell it, None if the process has ended."""
+    """Start time of a process of this machine; "" if the system does not show it, None if the process has ended."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()

@@ -88,7 +88,7 @@ def _best_of_map(
         confidence = tf.where(area > tf.gather(min_areas, own), confidence, 0.0)
         in_chunk = tf.cast(tf.range(chunk) + i * chunk < cells, tf.float32)
         final = tf.gather(scores, own) * (confidence * in_chunk)[:, None]
-        # A pair is known by its place: row in the order of cells, times C, plus category.
+        # The index of a pair is its row in the order of cells, times C, plus its category.
         places = i * chunk * categories + tf.range(chunk * categories)
         best, kept = tf.math.top_k(tf.concat([best, tf.reshape(final, [-1])], axis=0), limit)
         flat = tf.gather(tf.concat([flat, places], axis=0), kept)

@@ -59,11 +59,11 @@ def matrix_nms(ious: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor, kernel
 
 
 def keep_one_category(ious: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-    """Scores, 0 for what labels an instance a second time: greedy NMS between categories.
+    """Scores, 0 for masks that give an instance a second label: greedy NMS between categories.
 
     A mask is dropped if its IoU with a mask of another category and a higher score, which is not dropped itself, is
-    above SAME_INSTANCE. Found for all masks at once, again and again until nothing changes (Cluster-NMS, Zheng et al.
-    2020): round r is right for the r best, so the result is that of taking masks one by one.
+    above SAME_INSTANCE. All masks are decided at once, repeatedly until nothing changes (Cluster-NMS, Zheng et al.
+    2020): round r is right for the r best masks, so the result is that of taking masks one by one.
 
     Args:
       ious: float32 [T,T], `mask_ious` of the masks in any order.
@@ -73,8 +73,8 @@ def keep_one_category(ious: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor)
     Returns:
       float32 [T].
     """
-    place = tf.argsort(tf.argsort(scores, direction="DESCENDING", stable=True))
-    better = (place[:, None] < place[None, :]) & (scores > 0)[:, None]
+    rank = tf.argsort(tf.argsort(scores, direction="DESCENDING", stable=True))
+    better = (rank[:, None] < rank[None, :]) & (scores > 0)[:, None]
     drops = better & (categories[:, None] != categories[None, :]) & (ious > SAME_INSTANCE)
 
     def body(kept, changed):
@@ -101,7 +101,7 @@ def mask_ious(masks: tf.Tensor, compiled: bool = False) -> tf.Tensor:
 
 
 def mask_intersections(masks: tf.Tensor) -> tf.Tensor:
-    """Numbers of common pixels of masks, uint8 [T,P/8] of bits -> float32 [T,T], 0 in some places below the diagonal.
+    """Numbers of common pixels of masks, uint8 [T,P/8] of bits -> float32 [T,T], 0 for some pairs below the diagonal.
 
     An and, a population count and an addition over words of 64 pixels: exact, and several times faster than the product
     of the masks as numbers. The rows come in blocks, of which only the columns from the diagonal on are computed.

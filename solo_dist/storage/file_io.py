@@ -57,7 +57,7 @@ def _read_s3(path: str) -> bytes:
 
 
 def _stat_s3(path: str) -> Any:
-    """As tf.io.gfile.stat, which says NotFoundError if the store does not answer: reading tells the truth."""
+    """As tf.io.gfile.stat, which raises NotFoundError even if the store does not answer: a read raises the true error."""
     try:
         return tf.io.gfile.stat(path)
     except tf.errors.NotFoundError:
@@ -67,7 +67,7 @@ def _stat_s3(path: str) -> Any:
 
 
 def exists(path: str) -> bool:
-    """Whether there is such a file (not: folder). Raises StoreError if the store does not tell."""
+    """Whether there is such a file (not a folder). Raises StoreError if the store does not answer."""
 
     def call() -> bool:
         if not is_remote(path):
@@ -125,7 +125,7 @@ def matches(pattern: str) -> list[str]:
     with clear_errors(pattern):
         paths = sorted(tf.io.gfile.glob(pattern))
     if not paths and is_remote(pattern):
-        names(posixpath.dirname(re.split(r"[*?\[]", pattern)[0]))  # tells of a store that does not answer
+        names(posixpath.dirname(re.split(r"[*?\[]", pattern)[0]))  # raises if the store does not answer
     return paths
 
 

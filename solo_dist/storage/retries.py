@@ -1,7 +1,7 @@
-"""Calls to stores that are repeated for as long as what went wrong may pass.
+"""Calls to stores that are repeated after errors that can be temporary.
 
-What may pass (a store that does not answer, has too much to do, or cannot be reached) is tried again with growing
-pauses, for SOLO_DIST_STORE_SECONDS (300) in all. What is left becomes a StoreError that says what to do.
+If a store does not answer, is overloaded or cannot be reached, the call is repeated with growing pauses, for
+SOLO_DIST_STORE_SECONDS (300) in all. Other errors, and the last one, become a StoreError that names a remedy.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import tensorflow as tf
 
-# The public listdir asks isdir first, which hides errors.
+# The public listdir calls isdir first, which hides errors.
 from tensorflow.python.lib.io import _pywrap_file_io
 
 from solo_dist.storage.store_errors import cause_of, explained, may_pass, reason
@@ -29,11 +29,16 @@ log = logging.getLogger(__name__)
 
 
 def with_retries(call: Callable[[], T], path: str) -> T:
-    """Calls until it succeeds or fails for good. Lets NotFoundError pass; raises StoreError for other failures."""
+    """Repeats a call until it succeeds, fails permanently, or time is over.
+
+    Raises:
+      NotFoundError: there is no such file.
+      StoreError: any other failure.
+    """
     try:
         return _retried(call) if is_remote(path) else call()
     except tf.errors.OpError as error:
-        error = _told(error, path)
+        error = _with_reason(error, path)
         cause = cause_of(error)
         if isinstance(error, tf.errors.NotFoundError) and (cause is None or cause.name != "bucket"):
             raise
@@ -41,7 +46,7 @@ def with_retries(call: Callable[[], T], path: str) -> T:
 
 
 def _retried(call: Callable[[], T]) -> T:
-    with warnings.catch_warnings():  # it warns of Python versions that it will not support in some years
+    with warnings.catch_warnings():  # the import warns of Python versions that it will drop in some years
         warnings.simplefilter("ignore", FutureWarning)
         from google.api_core import exceptions, retry
 
@@ -59,8 +64,11 @@ def _retried(call: Callable[[], T]) -> T:
         raise error.cause from None
 
 
-def _told(error: tf.errors.OpError, path: str) -> tf.errors.OpError:
-    """The same failure with the store's own words: s3:// asks for the head of an object first, which has none."""
+def _with_reason(error: tf.errors.OpError, path: str) -> tf.errors.OpError:
+    """The error with the reason that the store gives.
+
+    tensorflow-io first sends a HEAD request, whose response has no body and so no reason; a listing fails with one.
+    """
     if is_remote(path) and "No response body" in error.message and not isinstance(error, tf.errors.NotFoundError):
         try:
             _pywrap_file_io.GetChildren(posixpath.dirname(path))

@@ -1,4 +1,4 @@
-"""What goes wrong with stores, told with its reason and a remedy."""
+"""Errors of stores, explained with their reason and a remedy."""
 
 import contextlib
 import re
@@ -24,7 +24,7 @@ def clear_errors(path: str) -> Iterator[None]:
 
 
 class Cause:
-    """Something that goes wrong with stores, how it is told, and what to do."""
+    """A kind of error of stores: how to recognise it, its explanation, and a remedy."""
 
     def __init__(self, name: str, pattern: str, what: str):
         self.name, self.what = name, what
@@ -55,7 +55,7 @@ _CAUSES = (
     Cause(
         "quota",
         r"code 429|SlowDown|rateLimitExceeded|quota|TooManyRequests|No space left|ResourceExhausted",
-        "a quota is used up or there is no space left; make room, ask for more, or wait",
+        "a quota is used up or there is no space left; delete files, ask for more, or wait",
     ),
     Cause(
         "scheme", r"File system scheme .* not implemented", "TensorFlow knows no such kind of path; use gs:// or s3://"

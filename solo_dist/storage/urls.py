@@ -1,4 +1,4 @@
-"""Which paths are URLs, what has to be imported for them, and which local folder belongs to one."""
+"""Which paths are URLs, which import they need, and the local scratch folder of one."""
 
 import hashlib
 import importlib
@@ -44,16 +44,16 @@ def _import_tensorflow_io(scheme: str) -> None:
             f"{scheme}:// paths need tensorflow-io {_TENSORFLOW_IO} with TensorFlow {' or '.join(_TENSORFLOW_OF_IO)}; "
             f"installed are tensorflow-io {version} and TensorFlow {tf.__version__}: {install}"
         )
-    # With parts, one that is asked for again after an error holds the text of the error, and the data after that.
+    # In a download in parts, a part that is requested again after an error begins with the text of the error response.
     os.environ["S3_DISABLE_MULTI_PART_DOWNLOAD"] = "1"
     try:
         importlib.import_module("tensorflow_io")
-    except Exception as error:  # a compiled library that does not load raises what it likes
+    except Exception as error:  # which one depends on how the compiled library fails
         raise StoreError(f"tensorflow-io {version} does not load ({error}): {install}") from error
 
 
 def scratch_folder(url: str) -> str:
-    """The local folder that belongs to a folder in a store on this machine: in TMPDIR, always the same, no other's."""
+    """This machine's local folder for a folder in a store: always the same one for a URL, below TMPDIR."""
     url = url.rstrip("/")
     name, digest = re.sub(r"[^\w.-]+", "_", url)[-100:], hashlib.sha256(url.encode()).hexdigest()
     return f"{tempfile.gettempdir()}/solo_dist_{os.getuid()}/{name}_{digest[:12]}"

@@ -25,7 +25,7 @@ FLOAT16_STATE = ("step/loss_scale", "step/good_steps")
 
 
 class Signals(NamedTuple):
-    """What a call tells the training loop; reading a value waits for the call to finish."""
+    """Results of a call for the training loop; reading a value waits for the call to finish."""
 
     requests: tf.Tensor
     """float32 [2]: above 0 if any worker was asked to stop, and if any asks for a checkpoint; the same everywhere."""

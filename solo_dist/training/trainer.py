@@ -53,7 +53,7 @@ class Trainer:
       worker: index of this worker; worker 0 is the chief, the only one that writes shared files.
       num_workers: number of workers.
       resume: auto (continue if there is a checkpoint), never, or the path of a checkpoint folder.
-      watchdog: is told of every step; None: no watchdog.
+      watchdog: watches that steps finish; None: no watchdog.
       profile: steps to profile, FIRST:LAST; empty: none.
     """
 
@@ -167,7 +167,7 @@ class Trainer:
             self._log_metrics()
             images = self.train_step.suspect_images()
             found = (
-                f"Images with a non-finite loss: {images}. Check them with solo-dist inspect. "
+                f"Images with a non-finite loss: {images}; check them and their annotations. "
                 if images
                 else "The loss of each image of this worker was finite, so the gradient of the batch was not. "
             )

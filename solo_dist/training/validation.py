@@ -1,7 +1,7 @@
 """Evaluation during training, shared by all workers: each detects in its part of the images, the chief scores.
 
-The results of the parts are lists of masks, not tensors, and reach the chief as files in the run directory. One small
-collective lies between writing and reading; it also says whether any worker stopped early because it was asked to.
+The results of the parts are lists of masks, not tensors, and reach the chief as files in the run directory. A
+collective between writing and reading ensures that all files are complete, and says if any worker was asked to stop.
 """
 
 import json
@@ -31,9 +31,11 @@ def build_validation(
     """The evaluation of a run, in which all workers take part; None if the config has no validation shards.
 
     Args:
-      manifest: of the training shards, whose categories the validation shards must have.
+      config, detect, batch_size, directory, worker, num_workers: see `Validation`.
+      manifest: of the training shards; the validation shards must have the same categories.
 
-    Others: see `Validation`. Raises ConfigError if the validation shards cannot be used.
+    Raises:
+      ConfigError: the validation shards cannot be used.
     """
     if not config.data.validation:
         return None

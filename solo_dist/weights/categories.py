@@ -32,7 +32,7 @@ def coco_categories() -> list[dict[str, int | str]]:
 
 
 def _categories_of(match: Match) -> list[str]:
-    """The names of a checkpoint's categories in the order of its columns; empty if nothing tells them."""
+    """The names of a checkpoint's categories in the order of its columns; empty if they are not known."""
     folder = match.source.rstrip("/")
     if match.origin == OURS:
         if not file_io.exists(f"{folder}/{COMMIT_FILE}"):  # the file of arrays alone
@@ -47,7 +47,7 @@ def adapt(match: Match, variables: Mapping[str, Any], ours: Sequence[str]) -> No
     """Gives each category of a model the weights of the checkpoint's category of the same name, and says which.
 
     Case, spaces, hyphens and underscores in names do not matter. Categories without a namesake keep random numbers.
-    If nothing tells the checkpoint's categories, or they are the model's, the match stays as it is.
+    If the checkpoint's categories are not known, or are the model's, the match stays as it is.
 
     Args:
       match: its mapped arrays of the category layer are replaced.

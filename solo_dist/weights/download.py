@@ -38,7 +38,7 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def cached(url: str) -> Path:
-    """The place of a published file in the cache, whether or not it is there."""
+    """The path of a published file in the cache, whether or not it exists."""
     return cache_folder() / Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
 
 
@@ -65,7 +65,7 @@ def fetch(url: str) -> str:
         except OSError as error:  # errors of the network are WeightsErrors by now
             raise WeightsError(
                 f"{url} cannot be kept in {path.parent}: {error.strerror or error}; "
-                f"set {CACHE_VARIABLE} to a folder with room."
+                f"set {CACHE_VARIABLE} to a folder with more space."
             ) from None
     found = _sha256(path)
     if not found.startswith(_digits(path)):
@@ -86,7 +86,7 @@ def _sha256(path: Path) -> str:
 
 
 def _download(url: str, path: Path) -> None:
-    """Writes the file beside its place, under a name of this process, and moves it there if its digits are right."""
+    """Writes a temporary file in the cache and renames it if the digits of its checksum are right."""
     partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")  # hosts can share a home folder
     log.info("downloading %s to %s", url, path.parent)
     try:

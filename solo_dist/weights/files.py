@@ -1,4 +1,4 @@
-"""Arrays by name out of any kind of weight file: our checkpoints, PyTorch, safetensors, Keras."""
+"""Reading arrays by name from any kind of weight file: our checkpoints, PyTorch, safetensors, Keras."""
 
 import io
 import zipfile
@@ -23,7 +23,7 @@ _SAFETENSORS_TYPES = {
     "F64": np.float64,
     "F32": np.float32,
     "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,  # which safetensors' own reader for numpy does not know
+    "BF16": ml_dtypes.bfloat16,  # unknown to safetensors' own reader for numpy
     "I64": np.int64,
     "I32": np.int32,
     "I16": np.int16,
@@ -34,18 +34,18 @@ _SAFETENSORS_TYPES = {
 
 
 def read_weights(path: str) -> dict[str, np.ndarray]:
-    """Reads every array of a weight file, by the names it has there.
+    """Reads every array of a weight file, by its name in the file.
 
     Args:
       path: a folder with a checkpoint of ours, .pth or .pt, .safetensors, .h5 or .keras, on a disk or in a store; the
         name of a published model (mmdet:NAME); or an http(s) URL whose file name ends in the digits of its SHA-256.
-        What a file is, is seen from its content; Keras' arrays are named "layer/index" in the order of the layer's
-        weights.
+        Keras and PyTorch files are recognised by their content, safetensors by the suffix .safetensors. Arrays of
+        Keras files are named "layer/index", with the index of the weight in its layer.
 
     Raises:
-      WeightFileError: missing, damaged, refused, or none of these.
-      CheckpointError: a damaged checkpoint of ours.
-      WeightsError: it cannot be downloaded.
+      WeightFileError: the file is missing, damaged, refused, or of another kind.
+      CheckpointError: a checkpoint of ours is damaged.
+      WeightsError: the file cannot be downloaded.
     """
     path = published.local_path(path).rstrip("/")
     if file_io.exists(f"{path}/{COMMIT_FILE}"):
@@ -104,7 +104,7 @@ def _read_keras(data: bytes, source: str) -> dict[str, np.ndarray]:
 
 
 def _named_arrays(file: h5py.File) -> Iterator[tuple[str, np.ndarray]]:
-    """Arrays as "layer/index", from both layouts of HDF5 that Keras has."""
+    """Arrays named "layer/index", from either layout of HDF5 files that Keras writes."""
     old = file.get("model_weights", file)
     if "layer_names" in old.attrs:
         for outer in old.attrs["layer_names"]:

@@ -1,4 +1,4 @@
-"""Weights into a model: the whole of it, or its backbone; never a part of them without saying so."""
+"""Loading weights into a whole model, or into its backbone."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,16 +25,17 @@ def check_arrangement(match: Match, config: ModelConfig) -> None:
     """Raises WeightsError if names and shapes fit but the network would compute something else."""
     if match.origin == "AdelaiDet" and not config.backbone.stride_in_1x1:
         raise WeightsError(
-            f"{match.source}: bottlenecks of AdelaiDet step in the 1x1; set --config.model.backbone.stride_in_1x1=True."
+            f"{match.source}: bottlenecks of AdelaiDet have their stride in the 1x1 convolution; set "
+            "--config.model.backbone.stride_in_1x1=True."
         )
 
 
 def load_model_weights(model: Any, path: str, categories: Sequence[str] = ()) -> Match:
-    """Loads a whole model; only the category layer may differ.
+    """Loads the weights of a whole model; only the category layer may have another shape.
 
-    If the checkpoint's categories are known and are not the model's, the layer's weights of categories with equal
-    names are kept, and the others start from random numbers. Otherwise the layer is loaded if the number of categories
-    agrees, and starts from random numbers if not.
+    If the checkpoint's categories are known and differ from the model's, the layer's weights of categories with equal
+    names are kept, and those of the others start from random numbers. If they are not known, the layer is loaded if
+    the number of categories agrees; otherwise it starts from random numbers.
 
     Args:
       model: the network.
@@ -42,7 +43,7 @@ def load_model_weights(model: Any, path: str, categories: Sequence[str] = ()) ->
       categories: names of the model's categories, in order; empty if they are not known.
 
     Raises:
-      DataError: the file cannot be had or read, or does not fit.
+      DataError: the file cannot be downloaded or read, or does not fit.
     """
     variables = variables_by_name(model)
     match = match_weights(read_weights(path), variables, path)
@@ -58,10 +59,10 @@ def load_model_weights(model: Any, path: str, categories: Sequence[str] = ()) ->
 def load_backbone_weights(model: Any) -> Match | None:
     """Loads `model.backbone.weights` into the backbone; if it is empty, does nothing and returns None.
 
-    What else the file holds, such as heads or a classifier, is ignored.
+    Other weights in the file, such as heads or a classifier, are ignored.
 
     Raises:
-      DataError: the weights cannot be had, or do not fit.
+      DataError: the weights cannot be downloaded or read, or do not fit.
     """
     config = model.config.backbone
     if not config.weights:

@@ -30,13 +30,13 @@ class Run:
 
     def metrics(self, split: str = "train") -> dict[int, dict[str, float]]:
         lines = [json.loads(line) for line in (self.workdir / "metrics.jsonl").read_text().splitlines()]
-        assert len({(line["step"], line["split"]) for line in lines}) == len(lines), "a step is there twice"
+        assert len({(line["step"], line["split"]) for line in lines}) == len(lines), "a step occurs twice"
         return {line["step"]: line for line in lines if line["split"] == split}
 
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory) -> dict[str, str]:
-    """Folders of shards of 40 and 8 pictures, made for the tiny recipe."""
+    """Folders of shards of 40 and 8 images, made for the tiny recipe."""
     import importlib.util
 
     from solo_dist.data.sharding.shapes import ensure_shapes
@@ -66,7 +66,7 @@ def environ() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def train(environ) -> Callable[..., Run]:
-    """train(workdir, flags, workers=1) -> Run: runs to the end, with the launcher where there are several workers."""
+    """train(workdir, flags, workers=1) -> Run: runs to the end, with the launcher if there are several workers."""
 
     def run(workdir: Path, flags: list[str], workers: int = 1) -> Run:
         if workers > 1:

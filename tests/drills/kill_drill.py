@@ -4,12 +4,13 @@
     python tests/drills/kill_drill.py --folder=DIR --sigstop=1 --watchdog_minutes=1
 
 First the training runs undisturbed. Then it runs again as often as needed, always under `launch.local`, while a random
-worker gets the signal at a random moment: at any time, in the first step, during a save, around an evaluation. No hand
-helps. After each run, weights, optimizer, metrics.jsonl and TensorBoard must equal those of the undisturbed run bit
-for bit, with no step twice or missing. After each signal the newest complete checkpoint must be the one that is used;
-lost is at most one interval of saving, and the steps that run while a checkpoint is being written.
+worker gets the signal at a random moment: at any time, in the first step, during a save, around an evaluation. The
+launcher restarts the job without a person. After each run, weights, optimizer, metrics.jsonl and TensorBoard must equal
+those of the undisturbed run bit for bit, with no step twice or missing. After each signal the newest complete
+checkpoint must be used, so at most the steps of one save interval are lost, and those that run while a checkpoint is
+being written.
 
-Prints one line a signal, and a summary with the times that restarts took. Exit code 1 where anything differs.
+Prints one line a signal, and a summary with the times that restarts took. Exit code 1 if anything differs.
 """
 
 import argparse
@@ -33,11 +34,11 @@ RECIPE = ROOT / "tests/distributed/tiny.py"
 STEPS, SAVE_EVERY, EVAL_EVERY = 40, 5, 20
 MOMENTS = ("any", "any", "first step", "save", "evaluation")
 TIMES = ("images_per_second", "data_wait_fraction", "checkpoint_wait_fraction")
-"""Metrics that tell of time, and differ."""
+"""Metrics that depend on time, and so differ."""
 
 
 @dataclasses.dataclass
-class Blow:
+class SentSignal:
     """One signal: what happened before and after."""
 
     name: str
@@ -48,7 +49,7 @@ class Blow:
     newest: int = -1
     """Newest complete checkpoint at the time of the signal."""
     resumed: int = -1
-    """Step that the next start went on from."""
+    """Step that the next start resumed from."""
     seconds: float = 0.0
     """From the signal to the first step of the next start."""
 
@@ -77,7 +78,7 @@ class Job:
         return self.process.poll() is None
 
     def wait_for(self, pattern: str, seconds: float) -> re.Match[str] | None:
-        """Waits for the next match in the output; None where the job ends or the time is over first."""
+        """Waits for the next match in the output; None if the job ends or the time is over first."""
         end = time.monotonic() + seconds
         while True:
             ended = not self.running
@@ -91,7 +92,7 @@ class Job:
             time.sleep(0.005)
 
     def workers(self) -> list[psutil.Process]:
-        """The living workers in the order of their start, which is that of their ranks."""
+        """The running workers in the order of their start, which is that of their ranks."""
         children = psutil.Process(self.process.pid).children()
         return sorted(children, key=lambda child: (child.create_time(), child.pid))
 
@@ -116,7 +117,7 @@ class Drill:
         self._random = random.Random(options.seed)
         self._folder = Path(options.folder).resolve()
         self._runs = 0
-        self.blows: list[Blow] = []
+        self.signals: list[SentSignal] = []
         self.problems: list[str] = []
 
     def undisturbed(self) -> None:
@@ -135,8 +136,8 @@ class Drill:
             job = Job(self._folder / f"{number.name.lower()}_{self._runs}", self._options)
             assert job.wait_for(r"^\[launcher\] Starting", 60)
             while left > 0 and job.running:
-                blow = self._strike(job, number)
-                left -= blow is not None
+                sent = self._send_signal(job, number)
+                left -= sent is not None
             code = job.end()
             if code != 0:
                 self.problems.append(f"{job.workdir.name}: exit code {code}")
@@ -145,8 +146,8 @@ class Drill:
             self.problems += [f"{job.workdir.name}: {problem}" for problem in problems]
             print(f"{job.workdir.name}: {problems or 'equal'}", flush=True)
 
-    def _strike(self, job: Job, number: signal.Signals) -> Blow | None:
-        """Waits for a random moment, sends the signal, waits until the job runs again; None where it ended first."""
+    def _send_signal(self, job: Job, number: signal.Signals) -> SentSignal | None:
+        """Waits for a random moment, sends the signal, waits until the job runs again; None if it ended first."""
         moment = self._random.choice(MOMENTS)
         if not self._wait_for_moment(job, moment):
             return None
@@ -154,22 +155,22 @@ class Drill:
         if len(workers) < self._options.workers:
             return None  # already ending
         index = self._random.randrange(len(workers))
-        blow = Blow(number.name, moment, index, job.last_step(), job.newest_checkpoint())
+        sent = SentSignal(number.name, moment, index, job.last_step(), job.newest_checkpoint())
         started = time.monotonic()
         workers[index].send_signal(number)
-        # Every start says which weights it has before its first step; without a match the job was at its end.
+        # Every start logs its weights before its first step; if it does not, the job was ending.
         again = job.wait_for(r"^\[launcher\] (Starting \d+|The job has ended)", 900)
         if again is None or "ended" in again[0]:
-            return blow
+            return sent
         resumed = job.wait_for(r"weights: (?:checkpoint of step (\d+)|random)", 900)
         if resumed is None:
-            self.problems.append(f"{job.workdir.name}: no start after {blow}")
-            return blow
-        blow.resumed = int(resumed[1] or 0)
+            self.problems.append(f"{job.workdir.name}: no start after {sent}")
+            return sent
+        sent.resumed = int(resumed[1] or 0)
         if job.wait_for(r"step \d+/\d+ |Finished at", 900):
-            blow.seconds = time.monotonic() - started
-        self._check(job, blow)
-        return blow
+            sent.seconds = time.monotonic() - started
+        self._check(job, sent)
+        return sent
 
     def _wait_for_moment(self, job: Job, moment: str) -> bool:
         if moment == "any":
@@ -189,27 +190,27 @@ class Drill:
             time.sleep(self._random.uniform(0, 3))
         return job.running
 
-    def _check(self, job: Job, blow: Blow) -> None:
-        self.blows.append(blow)
-        lost = blow.step - blow.resumed
-        print(f"{job.workdir.name}: {blow} lost {max(lost, 0)}", flush=True)
-        if blow.resumed < blow.newest:
-            self.problems.append(f"{job.workdir.name}: step {blow.newest} was saved, but {blow}")
+    def _check(self, job: Job, sent: SentSignal) -> None:
+        self.signals.append(sent)
+        lost = sent.step - sent.resumed
+        print(f"{job.workdir.name}: {sent} lost {max(lost, 0)}", flush=True)
+        if sent.resumed < sent.newest:
+            self.problems.append(f"{job.workdir.name}: step {sent.newest} was saved, but {sent}")
         if lost >= 2 * SAVE_EVERY:
-            self.problems.append(f"{job.workdir.name}: {lost} steps lost: {blow}")
+            self.problems.append(f"{job.workdir.name}: {lost} steps lost: {sent}")
 
     def summary(self) -> str:
-        seconds = sorted(blow.seconds for blow in self.blows if blow.seconds) or [0.0]
-        most = max((blow.step - blow.resumed for blow in self.blows), default=0)
+        seconds = sorted(sent.seconds for sent in self.signals if sent.seconds) or [0.0]
+        most = max((sent.step - sent.resumed for sent in self.signals), default=0)
         return (
-            f"{len(self.blows)} signals followed by a restart, {self._runs} runs. From signal to the next step: median "
-            f"{seconds[len(seconds) // 2]:.0f} s, at most {seconds[-1]:.0f} s. At most {most} steps lost, saving every "
-            f"{SAVE_EVERY}. Problems: {self.problems or 'none'}"
+            f"{len(self.signals)} signals followed by a restart, {self._runs} runs. From signal to the next step: "
+            f"median {seconds[len(seconds) // 2]:.0f} s, at most {seconds[-1]:.0f} s. At most {most} steps lost, "
+            f"saving every {SAVE_EVERY}. Problems: {self.problems or 'none'}"
         )
 
 
 def compare(reference: Path, run: Path) -> list[str]:
-    """What differs between two finished runs; empty where nothing does."""
+    """What differs between two finished runs; empty if nothing does."""
     problems = []
     for kind in ("checkpoints", "best"):
         newest = max((reference / kind).glob("step_*"))
@@ -275,7 +276,7 @@ def make_shards(folder: Path) -> dict[str, str]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", required=True, help="where everything goes; must not hold runs of before")
+    parser.add_argument("--folder", required=True, help="folder for all output; must not hold earlier runs")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sigterm", type=int, default=0, help="number of SIGTERMs")
     parser.add_argument("--sigkill", type=int, default=0, help="number of SIGKILLs")

@@ -1,11 +1,11 @@
 """Interrupts a real Slurm job in each way that Slurm has and checks that this changes nothing.
 
-    python tests/drills/slurm_drill.py --folder=/shared/drill       # where sbatch works, two nodes free, names known
+    python tests/drills/slurm_drill.py --folder=/shared/drill       # on a machine with sbatch and two free nodes
 
 The job is launch/slurm/train.sbatch with the tests' tiny recipe on two nodes. It runs undisturbed once, then once for
 each of: scontrol requeue; scancel --batch --signal=USR1 (what the time limit sends); scancel --batch --signal=TERM and
 plain scancel, after which the same sbatch is given again. Weights, optimizer, metrics.jsonl and TensorBoard must equal
-those of the undisturbed run. Exit code 1 where anything differs.
+those of the undisturbed run. Exit code 1 if anything differs.
 """
 
 import argparse

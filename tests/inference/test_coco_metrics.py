@@ -24,7 +24,7 @@ def disc(height, width, y, x, radius):
 
 
 def dataset():
-    """Three pictures of 120x200 with discs of several sizes, a crowd, and one picture without an instance."""
+    """Three images of 120x200 with discs of several sizes, a crowd, and one image without an instance."""
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 120, "width": 200} for i in (3, 5, 8)]
     masks = [
         (3, 7, disc(120, 200, 40, 40, 30), 0),
@@ -191,7 +191,7 @@ def test_an_image_that_comes_twice_counts_once():
 
 
 def random_evaluation(seed, images=25, categories=4):
-    """Pictures with overlapping discs of all sizes and crowds; results near and far from them, with equal scores."""
+    """Images with overlapping discs of all sizes and crowds; results near and far from them, with equal scores."""
     random = np.random.default_rng(seed)
     data = {
         "images": [],
@@ -222,7 +222,7 @@ def random_evaluation(seed, images=25, categories=4):
 
 
 def real_evaluation(shared_data, name):
-    """Annotations of real pictures, and their own masks moved, shrunk and renamed as results."""
+    """Annotations of real photos, and their own masks moved, shrunk and renamed as results."""
     data = json.loads((shared_data / name / "instances.json").read_text())
     random, results = np.random.default_rng(0), []
     sizes = {image["id"]: (image["height"], image["width"]) for image in data["images"]}

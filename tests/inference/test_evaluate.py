@@ -43,7 +43,7 @@ def config_for(shards: str) -> Config:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """Seven pictures of shapes at twice the canvas, sharded for it."""
+    """Seven images of shapes at twice the canvas, sharded for it."""
     folder = str(tmp_path_factory.mktemp("shapes"))
     shapes.make_shapes(folder, "validation", 7, shapes.ShapesSettings(side=128))
     settings = records.ShardSettings((64, 64), GRID)

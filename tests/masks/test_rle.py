@@ -169,7 +169,7 @@ def test_unusable_segmentations_have_a_reason(segmentation):
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 10**6), st.data())
 def test_damaged_compressed_counts_are_refused_or_decode(seed, data):
-    """The C decoder would write beyond the mask: what passes the check must be exactly as long as the picture."""
+    """The C decoder would write beyond the mask: what passes the check must be exactly as long as the image."""
     mask = masks_of(3, 9, 11, seed)[2]
     counts = bytearray(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"])
     assert runs.segmentation_to_rle({"size": [9, 11], "counts": counts.decode()}, 9, 11)

@@ -21,7 +21,7 @@ def encode(mask):
 
 @st.composite
 def rectangles(draw, base=None):
-    """A rectangle in the picture, or one near `base`, as (top, left, bottom, right)."""
+    """A rectangle in the image, or one near `base`, as (top, left, bottom, right)."""
     if base is not None and draw(st.booleans()):
         top, left, bottom, right = (edge + draw(st.integers(-2, 2)) for edge in base)
     else:

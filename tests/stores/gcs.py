@@ -81,7 +81,7 @@ class GcsServer(FaultyServer):
             raise Refused(404, f"No such object: {bucket}/{name}") from None
 
     def insert(self, bucket: str, name: str, data: bytes, metadata: dict[str, Any], query: dict[str, str]) -> Object:
-        """A new generation, where the conditions hold and the checksums that the client gave are right."""
+        """Adds a new generation if the conditions hold and the checksums that the client gave are right."""
         with self.store_lock:
             objects = self.bucket(bucket)
             _check_generation(query, objects.get(name))

@@ -89,7 +89,7 @@ def test_a_few_images_are_learnt_by_heart(shards, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("disabled", ["learning_rate", "mask_loss", "category_loss", "categories"])
 def test_nothing_is_learnt_with_a_part_disabled(shards, tmp_path, disabled):
-    """The test above is no better than its power to fail."""
+    """The test above has to fail if a part of the training does not work."""
     config = recipe(shards)
     if disabled == "learning_rate":
         config.optimizer.learning_rate = 0.0

@@ -1,4 +1,4 @@
-"""Elements of fixed shapes: room for M instances and K positives, whatever an image has."""
+"""Elements of fixed shapes: padded to M instances and K positives, or cut to them."""
 
 import tensorflow as tf
 

@@ -1,9 +1,10 @@
-"""From shards to batches: order, reading, augmentation, targets, padding. The batch is the contract with the trainer.
+"""From shards to batches: order, reading, augmentation, targets, padding. docs/numerics.md defines a batch.
 
 Everything about an element is a function of its position: the number of images of the run before it. Position p is
 image p % n of epoch p // n in an order drawn from (seed, epoch), and all its random numbers are drawn from (seed, p).
-So a run continues at any position at no cost, workers read disjoint parts without talking to each other, and the
-batches are the same for any degree of parallelism. No image is left out: a batch may straddle two epochs.
+So a run continues at any position at once, workers read disjoint parts without communication, and the batches do not
+depend on the degree of parallelism. No image is left out: a batch may contain the end of one epoch and the start of the
+next.
 Legend of shapes: `solo_dist.config`.
 """
 
@@ -25,7 +26,7 @@ from solo_dist.solo.targets import STORED_TARGETS
 from solo_dist.storage import urls
 
 _WAITING_ELEMENTS = 32
-"""Elements prepared at a time if shards are in an object store, each on a thread: most of their time they wait."""
+"""Elements prepared at a time if shards are in an object store, each on a thread, as they mostly wait for the store."""
 
 
 def build_dataset(
@@ -49,19 +50,19 @@ def build_dataset(
       split: "train" or "validation".
       start_position: images of the run before the first batch.
       worker: index of this worker.
-      num_workers: how many read together.
+      num_workers: number of workers.
       batch_size: B, images of a batch of this worker; by default train.global_batch / num_workers.
-      parallelism: elements prepared at a time; 0: chosen by tf.data, or many if each waits for an object store. Does
-        not change what comes out.
+      parallelism: elements prepared at a time; 0: chosen by tf.data, or 32 if shards are in an object store. Batches
+        do not depend on it.
     Returns:
       Batches: image uint8 [B, H, W, 3], image_size int32 [B, 2], category_grid int32 [B, N], positive_cell and
       positive_instance int32 [B, K], masks uint8 [B, M, h, w / 8] (first pixel in the highest bit), and masks_8 and so
       on if the member of the family needs masks of other strides; for bookkeeping
-      image_id int64 [B], original_size int32 [B, 2], position int64 [B], dropped_positives int32 [B] (positives that
-      K and M left no room for) and bad_records int32 [B] (broken records that were passed over for this one).
+      image_id int64 [B], original_size int32 [B, 2], position int64 [B], dropped_positives int32 [B] (positives
+      beyond K and M) and bad_records int32 [B] (broken records that were passed over for this one).
     Raises:
-      ConfigError, ShardError: at once, if recipe and shards do not fit. Broken records come up while reading, as
-        tf.errors.InvalidArgumentError; `reader.readable_errors` makes a ShardError of it.
+      ConfigError, ShardError: the recipe and the shards do not fit. Broken records raise
+        tf.errors.InvalidArgumentError while reading; `reader.readable_errors` makes a ShardError of it.
     """
     manifest = load_split(config, split)
     batch_size = batch_size or _batch_share(config, num_workers)
@@ -79,7 +80,7 @@ def build_dataset(
     options = input_options(threads=waiting)
     total = batch_size * num_workers
     first = start_position + worker * batch_size
-    # Control flow is written out, so AutoGraph would only slow down the tracing.
+    # The functions use tf.cond and tf.while_loop, so AutoGraph would only slow down the tracing.
     make = tf.autograph.experimental.do_not_convert(_element_maker(config, manifest, reader, training))
 
     def make_batches(numbers: tf.data.Dataset) -> tf.data.Dataset:
@@ -147,14 +148,14 @@ def input_options(threads: int = 0) -> tf.data.Options:
 
 
 class Sampler:
-    """Which record a position is."""
+    """Maps positions to numbers of records."""
 
     def __init__(self, config: Config, manifest: Manifest, training: bool):
         self._images, self._copies, self._seed = manifest.num_images, manifest.augmented_copies, config.seed
         self._shuffle = training and config.data.shuffle
 
     def record(self, position: tf.Tensor) -> tf.Tensor:
-        """int64 scalars. Each epoch visits every image once and uses the next of its copies."""
+        """From position to record, int64 scalars. Each epoch has every image once, and uses the next of its copies."""
         epoch, index = position // self._images, position % self._images
         if self._shuffle:
             seed = tf.stack([tf.constant(self._seed, tf.int64), epoch])
@@ -166,12 +167,12 @@ def _element_maker(
     config: Config, manifest: Manifest, reader: RecordReader, training: bool
 ) -> Callable[[tf.Tensor], Element]:
     order = Sampler(config, manifest, training)
-    paint = element_builder(config, manifest, training)
+    build = element_builder(config, manifest, training)
 
     def element(position: tf.Tensor) -> Element:
         number = order.record(position)
         stored, bad_records = reader.read(number)
-        values = paint(parse_record(stored.serialized), stored.image, position)
+        values = build(parse_record(stored.serialized), stored.image, position)
         values |= {"position": position, "bad_records": bad_records}
         return values | {"record": number} if config.data.max_bad_records else values
 
@@ -187,9 +188,9 @@ def _element_maker(
 
 
 def reduction(config: Config, manifest: Manifest, training: bool) -> Callable[[tf.Tensor], tf.Tensor] | None:
-    """How whole images are shrunk on decoding, to save time in training; None: not at all.
+    """The factor by which whole images are shrunk while they are decoded, to save time in training; None: 1.
 
-    Evaluation does without, so that it sees what prediction sees, to the pixel.
+    Evaluation does not use it, so that it sees the same pixels as prediction.
     """
     if not (training and manifest.keep_original):
         return None
@@ -212,7 +213,7 @@ def element_builder(
     recompute = recompute or not fits or draw or spec != STORED_TARGETS
     reduce = reduction(config, manifest, training)
 
-    def paint(record: Record, image: tf.Tensor, position: tf.Tensor) -> Element:
+    def build(record: Record, image: tf.Tensor, position: tf.Tensor) -> Element:
         draws = augmentation.draw(config.seed, position)
         if draw:
             placement = augmentation.draw_placement(draws, record.size, canvas, augment)
@@ -238,4 +239,4 @@ def element_builder(
             **fixed_size_targets(made, config, position),
         }
 
-    return paint
+    return build

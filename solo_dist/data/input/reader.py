@@ -1,8 +1,8 @@
-"""Reading single records of a folder of shards inside the graph, by number, so that a broken one is one broken record.
+"""Reading single records of a folder of shards by number, in the graph. A broken record does not affect the others.
 
-Records are read by byte offset: any order is possible and restoring a position costs nothing. A record that cannot be
-read (checksum, not a record, image that does not decode) is reported on stderr by file and number, and the next
-record of the folder stands in for it; how many may go that way is data.max_bad_records. In an object store or a cache,
+Records are read by byte offset, so any order is possible and restoring a position takes no time. A record that cannot
+be read (wrong checksum, not a record, image that does not decode) is reported on stderr by file and number; the next
+record of the folder replaces it. data.max_bad_records limits the number of such records. In an object store or a cache,
 a record is read once more before it counts as broken.
 """
 
@@ -48,10 +48,15 @@ class RecordReader:
         reduce: Reduce | None = None,
         shards: RemoteShards | None = None,
     ):
-        """Decodes images shrunk by what `reduce` says and reads from the `shards`, if they are given.
+        """Takes what to read.
 
+        Args:
+          manifest: of the folder.
+          max_bad_records: broken records in a row after which `read` fails.
+          reduce: the factor by which an image is shrunk while it is decoded; None: 1.
+          shards: the paths to read from, if they are not those in the manifest's folder.
         Raises:
-          ShardError: the folder holds no record, or its index does not belong to it.
+          ShardError: the folder holds no record, or its index belongs to other shards.
         """
         if not manifest.num_records:
             raise ShardError(f"{manifest.folder} holds no image; shard data that has some.")
@@ -68,7 +73,7 @@ class RecordReader:
         """Record `number` (int64 scalar), or the first readable one after it.
 
         Returns:
-          The record and how many were broken before it, int32 scalar.
+          The record, and the number of broken ones before it, int32 scalar.
         Raises:
           InvalidArgumentError: naming file and record, if more in a row are broken than data.max_bad_records allows.
         """
@@ -89,7 +94,7 @@ class RecordReader:
         """Batches with keys record int64 [B] and bad_records int32 [B] -> the same without record.
 
         Counts distinct broken records. Beyond data.max_bad_records reading raises InvalidArgumentError, which names
-        them. Where it is 0, `read` has failed at the first one already.
+        them. If data.max_bad_records is 0, `read` has already failed at the first broken record.
         """
 
         def update(seen: tf.Tensor, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
@@ -130,7 +135,7 @@ class RecordReader:
             filenames=self._path(file, again)[None], compression_type="", buffer_size=length, byte_offsets=[offset]
         )
         records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
-        # take(1) would try for ever to open a file that is gone: it counts records, not tries.
+        # take(1) would not end if a file does not exist: it counts records, not failed attempts to open the file.
         return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(0), records))
 
     def _path(self, file: tf.Tensor, again: bool) -> tf.Tensor:

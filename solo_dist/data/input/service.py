@@ -1,8 +1,8 @@
 """Batches made on other machines by tf.data service, in the order and with the content they would have without it.
 
-The dispatcher deals batch numbers to its workers, first come first served, so batches arrive out of order, and those
-that a worker takes down with it never arrive. Since a batch is a function of its number, the trainer puts them back in
-order and makes the ones that do not arrive itself: neither the speed nor the loss of workers changes a training.
+The dispatcher gives each batch number to the first worker that is free, so batches arrive out of order, and those of a
+worker that fails never arrive. Since a batch is a function of its number, the trainer puts them back in order and makes
+missing ones itself: neither the speed nor the loss of workers changes a training.
 The workers need the same folder of shards under the same path or URL. Start dispatcher and workers with
 `solo-dist data-service`.
 """
@@ -22,9 +22,9 @@ from solo_dist.errors import ConfigError
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 5.0
-"""A batch that the trainer has waited for this long it makes itself."""
+"""The trainer makes a batch itself after waiting this long for it."""
 FIRST_PATIENCE_SECONDS = 60.0
-"""The same before any batch has arrived: the workers have to prepare."""
+"""The same until the first batch arrives, as the workers need time to start."""
 CONNECT_SECONDS = 10.0
 _WAITING_BYTES = 1 << 30
 _LEAST_WAITING, _MOST_WAITING = 8, 64
@@ -44,7 +44,7 @@ def through_service(address: str, make_batches: MakeBatches, number_of: Callable
       ConfigError: at once, if nothing answers at the address.
     """
     _check_reachable(address)
-    # Not compressed: images hardly shrink, and the trainer's host is the one short of time.
+    # Not compressed: images hardly become smaller, and decompression would take time on the trainer's machine.
     distribute = tf.data.experimental.service.distribute(
         tf.data.experimental.service.ShardingPolicy.DYNAMIC, address, compression=None
     )
@@ -100,7 +100,7 @@ def in_order(
 
 
 class _Arrivals:
-    """What the service sends, fetched by a thread of its own so that waiting for it can end."""
+    """The batches that the service sends, fetched by a thread so that the trainer can stop waiting for them."""
 
     def __init__(self, remote: tf.data.Dataset):
         self._queue: queue.Queue[Batch] = queue.Queue(maxsize=2)
@@ -109,7 +109,7 @@ class _Arrivals:
         threading.Thread(target=self._fetch, args=[remote], daemon=True, name="tf.data service").start()
 
     def next(self) -> Batch | None:
-        """The next batch to arrive; None if it takes too long, and then at once until batches come again."""
+        """The next batch to arrive; None if it takes too long, and then without waiting until one arrives again."""
         try:
             batch = self._queue.get(timeout=self._patience) if self._patience else self._queue.get_nowait()
         except queue.Empty:

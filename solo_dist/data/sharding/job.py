@@ -2,15 +2,15 @@
 
 Order of events: (1) the json is streamed twice, images first, then annotations, which are spooled to one small file a
 shard; (2) worker processes make a shard each and commit it with a note in `.progress/`, written after the shard itself;
-(3) the side files and, last, the manifest are written. A run that was killed is repeated: shards with a note whose
-checksum is right are kept. The bytes depend on data and settings alone, not on processes or interruptions.
+(3) the side files and, last, the manifest are written. If a run was killed, the next one keeps the shards whose note
+has the right checksum. The bytes depend on data and settings alone, not on processes or interruptions.
 
-Images that could not be used are looked at again: if one has been repaired, its shard is made again, and a folder
-that was finished without it as a whole.
+Images that an earlier run could not use are read again. If one of them has been repaired, its shard is made again; if
+the folder was already finished, the whole folder is made again.
 
-Where the output is in an object store, all this happens in a temporary folder, which is then copied there.
+If the output is in an object store, the shards are made in a temporary folder, which is then copied there.
 
-Works without initialising TensorFlow in the calling process, which may want to configure it first.
+TensorFlow is not initialised in the calling process, which may want to configure it first.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ from solo_dist.storage.atomic import checksum
 from solo_dist.storage.host_lock import exclusive
 
 BY_DESIGN = ("crowd", "ignore")
-"""Reasons that are no fault of the data: kept for evaluation, not trained on, no failure in strict mode."""
+"""Reasons that are no mistake in the data: such annotations are kept for evaluation, and strict mode accepts them."""
 _IMAGES_A_SHARD = 64
 _MOST_SHARDS = 256
 _SPOOLED_AT_A_TIME = 20_000
@@ -54,7 +54,7 @@ class ShardJob:
     num_shards: int = 0
     """0: one for every 64 images, at most 256."""
     strict: bool = False
-    """Fail at the first image or annotation that is rejected for a fault of its own."""
+    """Fail at the first image or annotation that is rejected for a mistake in the data."""
 
 
 def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Manifest:
@@ -96,7 +96,7 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
 
 @contextlib.contextmanager
 def exclusive_writer(output: str) -> Iterator[str]:
-    """Yields the local folder in which the work is done; in it two processes would empty each other's spools."""
+    """Locks and yields the local folder in which the shards are made; two processes would delete each other's files."""
     local = urls.scratch_folder(output) if urls.is_remote(output) else output
     with contextlib.ExitStack() as stack:
         try:
@@ -111,7 +111,7 @@ def exclusive_writer(output: str) -> Iterator[str]:
 def _shard_and_copy(
     job: ShardJob, catalogue: Catalogue, num_shards: int, fingerprint: str, processes: int, progress: bool
 ) -> Manifest:
-    """Into an object store, by way of a local folder of these data and settings."""
+    """Makes the shards in a local folder for these data and settings, then copies them to an object store."""
     scratch = f"{urls.scratch_folder(job.output)}/{schema.crc32c(fingerprint.encode())}"
     if _find_finished(job, scratch, catalogue, fingerprint) is None:
         prepare_folder(scratch, fingerprint)
@@ -130,7 +130,7 @@ def _find_finished(job: ShardJob, folder: str, catalogue: Catalogue, fingerprint
 def _shard(
     job: ShardJob, catalogue: Catalogue, num_shards: int, fingerprint: str, processes: int, progress: bool
 ) -> Manifest:
-    """Into a local folder, from where an earlier run got to."""
+    """Makes the shards in a local folder, except those that an earlier run finished."""
     plan = _Plan(job, catalogue, num_shards)
     try:
         rejected = [*catalogue.rejected, *_spool_annotations(plan)]
@@ -155,7 +155,7 @@ class _Plan:
     num_shards: int
 
     def task(self, shard: int) -> ShardTask:
-        """Where the shard's parts are; all but the shard itself are removed at the end."""
+        """What to make a shard of, and the paths of its parts, which are removed at the end except the shard."""
         total = len(self.catalogue.images)
         first, last = total * shard // self.num_shards, total * (shard + 1) // self.num_shards
         passing = f"{self.job.output}/{schema.PROGRESS}/{shard:05d}"
@@ -187,7 +187,7 @@ def _check(job: ShardJob) -> None:
         raise ConfigError(
             "augmented_copies above 1 need a recipe with data.augment.scale, crop or short_sides to draw them by."
         )
-    # isdir takes a store that refuses or does not answer for one without the folder; storage.names raises why.
+    # isdir says False, too, if a store refuses or does not answer; file_io.names then raises the reason.
     if not tf.io.gfile.isdir(job.images) and not file_io.names(job.images):
         raise ConfigError(f"The folder of images {job.images!r} does not exist.")
 
@@ -209,7 +209,7 @@ def _spool_annotations(plan: _Plan) -> list[Rejection]:
     waiting: dict[str, list[str]] = {task.spool: [] for task in tasks}
     for path in waiting:
         with tf.io.gfile.GFile(path, "w") as file:
-            file.write("")  # a GFile that is never written to makes no file
+            file.write("")  # without a write, GFile creates no file
 
     def flush() -> None:
         for path, lines in waiting.items():

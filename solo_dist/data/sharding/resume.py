@@ -1,4 +1,4 @@
-"""What an earlier run of the shard tool left in a folder: whether it can be kept, and what must not be touched."""
+"""What an earlier run of the shard tool left in a folder: whether it can be kept, and files that are not its own."""
 
 import json
 import re
@@ -17,16 +17,16 @@ from solo_dist.storage.atomic import PARTIAL
 def find_finished(output: str, fingerprint: str, images: str, catalogue: Catalogue, strict: bool) -> Manifest | None:
     """The manifest if the folder is complete, undamaged, and no image that it lacks has been repaired.
 
-    Any other manifest of these data and settings is removed: without it the folder is made again.
+    Otherwise a manifest of these data and settings is removed, so that the folder is made again.
 
     Args:
       output: folder of shards.
       fingerprint: of data and settings.
       images: folder of the images.
       catalogue: what was read from the instances json.
-      strict: whether to make it again only if all images that it lacks have been repaired.
+      strict: make the folder again only if all images that it lacks have been repaired, as strict mode fails otherwise.
     Raises:
-      ShardError: shards of other data or settings, or other files, are there.
+      ShardError: the folder holds shards of other data or settings, or other files.
     """
     if not schema.is_complete(output):
         return None
@@ -63,7 +63,7 @@ def _check_manifest_is_ours(output: str, fingerprint: str) -> None:
         names = set(file_io.names(output)) - {schema.MANIFEST}
         if not names or _strange_files(output):
             raise _other_files(output, schema.MANIFEST) from None
-        return  # beside files that are all ours: damaged
+        return  # all other files are ours, so the manifest is ours too, and damaged
     if theirs != fingerprint:
         _refuse(output)
 
@@ -79,11 +79,11 @@ def _undamaged(output: str) -> Manifest | None:
 
 
 def _rejected_later(output: str, catalogue: Catalogue) -> list[Rejection]:
-    """What a finished folder lacks, apart from the catalogue's own rejections, with which rejected.jsonl begins."""
+    """The lines of rejected.jsonl after those of the catalogue: rejections found while shards were made."""
     path = f"{output}/{schema.REJECTED}"
     try:
         lines = file_io.read(path).splitlines()
-    except tf.errors.NotFoundError:  # it is for people, and copies may do without
+    except tf.errors.NotFoundError:  # a copy of the folder may lack it
         return []
     try:
         return [Rejection(**json.loads(line)) for line in lines[len(catalogue.rejected) :]]
@@ -92,7 +92,7 @@ def _rejected_later(output: str, catalogue: Catalogue) -> list[Rejection]:
 
 
 def _strange_files(output: str) -> list[str]:
-    """Names in a folder that this tool does not give."""
+    """Names in a folder of files that this tool does not write."""
     known = re.compile(
         r"shard-\d+-of-\d+\.tfrecord.*|records\.npy.*|annotations\.json\.gz.*|rejected\.jsonl.*|manifest\.json.*"
     )

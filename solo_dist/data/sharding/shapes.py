@@ -273,7 +273,7 @@ def _colour(random: np.random.Generator) -> np.ndarray:
 
 
 def _colour_unlike(random: np.random.Generator, other: np.ndarray) -> np.ndarray:
-    """A colour that can be told from another one, if a few draws find it."""
+    """A random colour that differs visibly from another one, if a few draws find it."""
     colours = [_colour(random) for _ in range(4)]
     return max(colours, key=lambda colour: min(float(np.abs(colour - other).sum()), 150.0))
 

@@ -1,6 +1,6 @@
-"""Making shards, in worker processes: the repeated part of the shard tool.
+"""Making shards in worker processes.
 
-A shard is committed by its note, written after it: a shard without a valid note is made again.
+The note of a shard is written after the shard. A shard without a valid note is made again.
 """
 
 import atexit
@@ -31,7 +31,7 @@ _IMAGES_AT_A_TIME = 16
 
 @dataclasses.dataclass(frozen=True)
 class ShardNote:
-    """What is known of a finished shard; its existence in `.progress/` says that the shard is complete."""
+    """Facts about a finished shard. If the note exists in `.progress/`, the shard is complete."""
 
     file: ShardFile
     offsets: list[int]
@@ -41,7 +41,7 @@ class ShardNote:
     counts: Counts
 
     def add(self, image: CocoImage, made: ImageResult) -> None:
-        """Takes in what became of an image."""
+        """Adds the records, rejections and counts of an image."""
         self.rejected.extend(made.rejected)
         self.counts.add(made.counts)
         if made.records:
@@ -86,7 +86,7 @@ def make_shards(
       settings: how.
       categories: {"id", "name"} of each class.
       processes: worker processes; 0: in this process.
-      count_images: called now and then with the number of images that were finished since.
+      count_images: called repeatedly with the number of images finished since the call before.
     """
     if processes == 0:
         maker = _Maker(settings, categories)
@@ -113,7 +113,7 @@ def _make_in_processes(
         waiting = set(numbers)
         while waiting:
             finished, waiting = concurrent.futures.wait(waiting, 0.2, concurrent.futures.FIRST_COMPLETED)
-            total = counter.get_obj().value  # without its lock, which a worker that was killed may hold
+            total = counter.get_obj().value  # without its lock: a killed worker may still hold it
             count_images(total - seen)
             seen = total
             for future in finished:
@@ -135,8 +135,8 @@ _worker: tuple["_Maker", Any] | None = None
 def _start_worker(settings: ShardSettings, categories: list[dict[str, Any]], counter: Any) -> None:
     global _worker
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    atexit.register(exit_codes.exit_now, 0)  # tensorflow-io aborts when the interpreter takes it down
-    # The processes are the parallelism: threads of TensorFlow beside them would only take turns.
+    atexit.register(exit_codes.exit_now, 0)  # tensorflow-io aborts when the interpreter shuts down
+    # The processes are the parallelism; more threads of TensorFlow would only compete with them for the cores.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.set_visible_devices([], "GPU")
@@ -144,7 +144,7 @@ def _start_worker(settings: ShardSettings, categories: list[dict[str, Any]], cou
 
 
 def _exit_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """Ends this worker if its parent is killed; otherwise it would wait for work endlessly."""
     parent = multiprocessing.parent_process()
     if parent:
         parent.join()
@@ -222,7 +222,7 @@ def _read_spool(path: str) -> dict[int, list[dict[str, Any]]]:
 
 
 def valid_note(task: ShardTask) -> ShardNote | None:
-    """The note of a shard that an earlier run finished, if all that it tells of is still so."""
+    """The note of a shard that an earlier run finished, if its files are unchanged and no image has been repaired."""
     try:
         note = ShardNote.from_json(read_json(task.note))
         shard_crc = checksum(task.shard)
@@ -233,7 +233,7 @@ def valid_note(task: ShardTask) -> ShardNote | None:
 
 
 def repaired(folder: str, images: list[CocoImage], rejected: list[Rejection]) -> list[bool]:
-    """For each of the images that could not be used, whether it can be now.
+    """For each image that could not be used, whether it can be used now.
 
     Raises:
       StoreError: as image_io.read_bytes.

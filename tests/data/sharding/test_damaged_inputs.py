@@ -93,7 +93,7 @@ def damaged(data, rng):
 
 
 def check_json(path):
-    """Reads a json as the shard tool does; returns the instances, or None where an error said what is wrong."""
+    """Reads a json as the shard tool does; returns the instances, or None if an error said what is wrong."""
     try:
         catalogue = coco.read_catalogue(path)
         images = {image.id: image for image in catalogue.images}
