@@ -56,9 +56,10 @@ def draw_flip(draws: Draws, augment: AugmentConfig) -> tf.Tensor:
 def draw_placement(draws: Draws, size: tf.Tensor, canvas: tuple[int, int], augment: AugmentConfig) -> Placement:
     """Random crop, scale and flip of an image of `size`, int32 [2] height, width.
 
-    The scale is that of the whole image: drawn relative to the image fitted into the canvas, or such that the short side
-    has one of data.augment.short_sides and the image fits into the canvas. If the image is larger than the canvas, a
-    random window of it is taken. The window begins and ends at multiples of the `reduction`, or at the end of the image.
+    The scale is that of the whole image: drawn relative to the image fitted into the canvas, or such that the short
+    side has one of data.augment.short_sides and the image fits into the canvas. If the image is larger than the
+    canvas, a random window of it is taken. The window begins and ends at multiples of the `reduction`, or at the end
+    of the image.
     """
     if not augment.changes_geometry:
         return whole_image(size, canvas, draw_flip(draws, augment))

@@ -57,7 +57,7 @@ def _read_s3(path: str) -> bytes:
 
 
 def _stat_s3(path: str) -> Any:
-    """As tf.io.gfile.stat, which raises NotFoundError even if the store does not answer: a read raises the true error."""
+    """As tf.io.gfile.stat, which raises NotFoundError even if the store does not answer; a read raises why."""
     try:
         return tf.io.gfile.stat(path)
     except tf.errors.NotFoundError:
