@@ -1,6 +1,6 @@
 """The demo: a small SOLOv2 learns textured, overlapping shapes in minutes on a laptop without a GPU.
 
-Source: our own; what learned fastest on a CPU, by the ablation in docs/training.md: plain cross-entropy for the
+Source: our own; what learned fastest on a CPU, by the ablation in docs/demo_ablation.md: plain cross-entropy for the
 categories, residual branches that start open, ResNet-D shortcuts, He initialisation, one tower for categories and
 kernels, and a moving average of the weights. Warm-up stays: without it the dice loss can jump to its ceiling.
 If the data set is missing, the trainer makes and shards it.

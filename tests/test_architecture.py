@@ -11,7 +11,7 @@ PACKAGES = ("solo_dist", "configs", "tools", "launch")
 HEAVY = ("tensorflow", "keras", "tensorflow_io")
 
 # The one table of the architecture: each room of solo_dist, from the top down, with the rooms it may import. A room
-# is a folder, or a module at the top of the package. README.md shows this table as a picture, drawn by `picture`.
+# is a folder, or a module at the top of the package. `table_as_text` is the form that docs/architecture.md shows.
 ROOMS: dict[str, set[str]] = {
     "__main__": {"distributed"},
     "train": {"training", "data", "run", "cli", "distributed", "recipes", "config", "errors"},
@@ -116,7 +116,7 @@ def arrows() -> dict[tuple[str, str], list[str]]:
     return {pair: places for pair, places in found.items() if pair[0] != pair[1]}
 
 
-def picture() -> str:
+def table_as_text() -> str:
     """The table as text: a line a room, from the top down, with what it imports."""
     width = max(map(len, ROOMS))
     order = list(ROOMS)
@@ -152,8 +152,9 @@ def test_rooms_import_downwards_only():
     assert not upwards
 
 
-def test_readme_shows_the_table():
-    assert picture() in (ROOT / "README.md").read_text(encoding="utf-8"), f"put this into README.md:\n{picture()}"
+def test_the_page_on_the_architecture_shows_the_table():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert table_as_text() in page, f"put this into docs/architecture.md:\n{table_as_text()}"
 
 
 @pytest.mark.parametrize("part", WITHOUT_TENSORFLOW)

@@ -11,7 +11,10 @@ image and annotation that is left out is in OUTPUT/rejected.jsonl with its reaso
 """
 
 import os
+import posixpath
 import re
+import shlex
+import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -22,20 +25,24 @@ from solo_dist.errors import ConfigError
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO instances json; a path or URL.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the images; a path or URL.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the shards to write; a path or URL.", required=True)
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; it says canvas, grids and limits.", lock_config=True)
-_CANVAS = flags.DEFINE_string("canvas", "", "HxW in place of the recipe's canvas, for example 512x512.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe, which gives canvas, grids and limits.", lock_config=True
+)
+_CANVAS = flags.DEFINE_string("canvas", "", "HxW instead of the recipe's canvas, for example 512x512.")
 _NUM_SHARDS = flags.DEFINE_integer("num_shards", 0, "Number of files; 0: one for every 64 images, at most 256.")
 _PROCESSES = flags.DEFINE_integer("processes", os.cpu_count() or 1, "Number of processes; the shards are the same.", 1)
 _KEEP_ORIGINAL = flags.DEFINE_bool("keep_original", False, "Store images at full size, not fitted into the canvas.")
 _COPIES = flags.DEFINE_integer(
-    "augmented_copies", 1, "If above 1: so many random crops and scales of each image, as in the recipe."
+    "augmented_copies",
+    1,
+    "Number of random crops and scales to store of each image, as the recipe draws them; 1: the image as it is.",
 )
 _STRICT = flags.DEFINE_bool("strict", False, "Fail at the first rejection that is not a crowd or marked to ignore.")
 flags.mark_flag_as_required("config")
 
 
 def main(arguments: list[str]) -> None:
-    """Makes the shards and prints what is in them."""
+    """Makes the shards, and prints their contents and the next command."""
     del arguments
     config = _CONFIG.value
     canvas = _parse_canvas(_CANVAS.value) if _CANVAS.value else config.data.canvas
@@ -61,6 +68,20 @@ def main(arguments: list[str]) -> None:
     )
     manifest = shard_coco(job, _PROCESSES.value)
     print(summary(manifest, config.data))
+    print(f"Next: {_train_command(job.output)}")
+
+
+def _train_command(output: str) -> str:
+    """The command that trains on the shards. The folders of `solo-dist split` are named train and validation."""
+    parent, name = posixpath.split(output)
+    parts = ("train", "validation") if name in ("train", "validation") else ()
+    folders = {part: f"{parent}/{part}" if parent else part for part in parts} or {"train": output}
+    given, rest = cli.take_flags(sys.argv[1:], "config", "canvas")
+    command = ["solo-dist", "train", f"--config={given['config']}", "--workdir=runs/mine"]
+    command += [argument for argument in rest if argument.startswith("--config.")]
+    if "canvas" in given:
+        command.append(f"--config.data.canvas={given['canvas'].replace('x', ',')}")
+    return shlex.join([*command, *(f"--config.data.{part}={folder}" for part, folder in folders.items())])
 
 
 def _parse_canvas(text: str) -> tuple[int, int]:

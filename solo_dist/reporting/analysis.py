@@ -1,7 +1,9 @@
-"""Everything a report says about an evaluation, as numbers: computed once, then shown on the page and written to files.
+"""Everything a report says about an evaluation, as numbers.
 
-analysis = analyse(annotations, results, image_ids)
-analysis.best.threshold, analysis.rows[0].ap
+    analysis = analyse(annotations, results, image_ids)
+    analysis.best.threshold, analysis.rows[0].ap
+
+They are computed once, then shown on the page and written to files.
 """
 
 import dataclasses

@@ -1,6 +1,8 @@
 """Several runs side by side: what differs in their recipes, what they reached and how fast, and their curves.
 
-path = write_comparison(["runs/a", "gs://bucket/run"], "comparison")
+    path = write_comparison(["runs/a", "gs://bucket/run"], "comparison")
+
+The page is one html file, with a csv file and a json file of its numbers beside it.
 """
 
 import dataclasses

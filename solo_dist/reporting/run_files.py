@@ -1,7 +1,9 @@
-"""What a run directory holds, read for a report: nothing is required, and what is missing or damaged is noted in words.
+"""The files of a run directory, read for a report.
 
-run = read_run("runs/mine")
-run.train[-1]["loss/total"], run.evaluation.results, run.missing
+    run = read_run("runs/mine")
+    run.train[-1]["loss/total"], run.evaluation.results, run.missing
+
+No file is required: `run.missing` says in words which are missing or damaged.
 """
 
 import dataclasses

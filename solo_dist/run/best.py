@@ -1,7 +1,9 @@
 """Which checkpoint is the best of a run.
 
-best = BestCheckpoint(RunDirectory(workdir).best())
-best.offer(arrays, dataclasses.replace(metadata, ap=0.31, ap_images=5000))
+    best = BestCheckpoint(RunDirectory(workdir).best())
+    best.offer(arrays, dataclasses.replace(metadata, ap=0.31, ap_images=5000))
+
+It is in the folder best/ of the run directory.
 """
 
 from collections.abc import Mapping

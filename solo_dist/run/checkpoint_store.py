@@ -1,8 +1,10 @@
 """The checkpoints of a run: saved in the background, pruned, found, and restored.
 
-with CheckpointStore(f"{workdir}/checkpoints", keep=3) as store:
-    store.save(arrays, CheckpointMetadata(step=100, images=800))       # returns at once
-arrays, metadata = store.restore_latest()
+    with CheckpointStore(f"{workdir}/checkpoints", keep=3) as store:
+        store.save(arrays, CheckpointMetadata(step=100, images=800))       # returns at once
+    arrays, metadata = store.restore_latest()
+
+A save that fails raises its error at the next `save` or `wait`.
 """
 
 import logging
