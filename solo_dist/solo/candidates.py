@@ -45,7 +45,7 @@ def find_candidates(
       config: thresholds and limits.
     """
     scores = tf.where(scores > config.score_threshold, scores, 0.0)
-    min_area = np.repeat([MIN_AREA[level] for level in grid.levels], [size * size for size in grid.sizes])
+    min_area = min_areas(grid)
     found = None
     for mask_map in maps:
         cells = slice(mask_map.first_cell, mask_map.first_cell + mask_map.num_cells)
@@ -54,6 +54,11 @@ def find_candidates(
         found = more if found is None else _merge(found, more)
     assert found is not None
     return found
+
+
+def min_areas(grid: GridConfig) -> np.ndarray:
+    """The number of pixels at a quarter of the canvas that the mask of each cell must exceed, int [N]."""
+    return np.repeat([MIN_AREA[level] for level in grid.levels], [size * size for size in grid.sizes])
 
 
 def _best_of_map(

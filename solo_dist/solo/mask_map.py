@@ -8,6 +8,7 @@ SOLOv2 (section 3.2 of its paper) has one factor, whose kernels the network pred
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -70,6 +71,16 @@ class MaskMap(NamedTuple):
         planes = tf.reshape(probabilities, [-1, height, width])
         (height, width), count = self.mask_size, logits.shape[1]
         return tf.reshape(resize_planes(planes, (height, width)), [-1, count, height * width])
+
+
+def mask_probabilities(maps: Sequence[MaskMap], cells: tf.Tensor) -> tf.Tensor:
+    """Masks of flat cells, int32 [B,K], whichever map serves them -> float32 [B,K,h,w]."""
+    first, *others = maps
+    probabilities = first.probabilities(first.own(cells))
+    for mask_map in others:
+        own = mask_map.own(cells)
+        probabilities = tf.where(own[..., None] >= 0, mask_map.probabilities(own), probabilities)
+    return tf.reshape(probabilities, [-1, cells.shape[1], *first.mask_size])
 
 
 def _product(features: tf.Tensor, kernels: tf.Tensor) -> tf.Tensor:

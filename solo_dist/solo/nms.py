@@ -4,7 +4,6 @@ Source: SOLO (Wang et al. 2020), Matrix NMS of SOLOv2, section 3.4, and the offi
 docs/numerics.md). Shape legend: config.py; besides P = h*w, T = max_candidates.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import GridConfig
@@ -17,14 +16,14 @@ _ROWS_PER_BLOCK = 128
 
 
 def points_nms(scores: tf.Tensor, grid: GridConfig) -> tf.Tensor:
-    """Sets scores [B,N,C] to 0 if a neighbour in the grid has a higher one of the same category.
+    """Sets scores [B,N,C], none below 0, to 0 if a neighbour in the grid has a higher one of the same category.
 
     Quirk 13: a cell is compared with the ones above, left, and above left only, and ties survive.
     """
     levels = []
     for level, size in zip(tf.split(scores, [s * s for s in grid.sizes], axis=1), grid.sizes, strict=True):
         cells = tf.reshape(level, [-1, size, size, level.shape[2]])
-        padded = tf.pad(cells, [[0, 0], [1, 0], [1, 0], [0, 0]], constant_values=-np.inf)
+        padded = tf.pad(cells, [[0, 0], [1, 0], [1, 0], [0, 0]])
         around = tf.maximum(tf.maximum(padded[:, :-1, :-1], padded[:, :-1, 1:]), padded[:, 1:, :-1])
         kept = tf.where(cells >= around, cells, 0.0)
         levels.append(tf.reshape(kept, [-1, size * size, level.shape[2]]))
@@ -35,27 +34,29 @@ def matrix_nms(ious: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor, kernel
     """Scores after Matrix NMS: each is decayed by its overlaps with higher-scoring masks of the same category.
 
     Args:
-      ious: float32 [T,T], `mask_ious` of the masks, best score first.
-      categories: int32 [T].
-      scores: float32 [T], descending.
+      ious: float32 [...,T,T], of all pairs of masks.
+      categories: int32 [...,T].
+      scores: float32 [...,T] in any order; of equal ones, the first counts as the highest.
       kernel: gaussian, exp(-sigma iou^2), or linear, 1 - iou.
       sigma: of the gaussian.
 
     Returns:
-      float32 [T], finite.
+      float32 [...,T], finite.
     """
-    above = tf.range(ious.shape[0])[:, None] < tf.range(ious.shape[0])[None, :]
-    iou = tf.where(above & (categories[:, None] == categories[None, :]), ious, 0.0)
+    places = tf.range(ious.shape[-1])
+    tie = (scores[..., :, None] == scores[..., None, :]) & (places[:, None] < places[None, :])
+    above = (scores[..., :, None] > scores[..., None, :]) | tie
+    iou = tf.where(above & (categories[..., :, None] == categories[..., None, :]), ious, 0.0)
     # `covered[i]` is the largest IoU of mask i with a higher-scoring mask of its category. The decay that i causes is
     # divided by the decay for that IoU, so a suppressed mask suppresses others less (SOLOv2, section 3.4).
-    covered = tf.reduce_max(iou, axis=0)[:, None]
+    covered = tf.reduce_max(iou, axis=-2)[..., None]
     if kernel == "gaussian":
         decay = tf.exp(sigma * (covered**2 - iou**2))
     else:
         # Quirk 15: for identical masks the official code computes 0 / 0. The first of several equal masks is not
         # covered and takes the scores of the others to 0. The least divisor keeps their decay of further masks finite.
         decay = (1.0 - iou) / tf.maximum(1.0 - covered, 1e-7)
-    return scores * tf.reduce_min(decay, axis=0)
+    return scores * tf.reduce_min(decay, axis=-2)
 
 
 def keep_one_category(ious: tf.Tensor, categories: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from solo_dist.config import GridConfig, ModelConfig, PostprocessConfig
 from solo_dist.solo.candidates import find_candidates
 from solo_dist.solo.family import find_member
-from solo_dist.solo.mask_map import MaskMap
+from solo_dist.solo.mask_map import MaskMap, mask_probabilities
 from solo_dist.solo.nms import keep_one_category, mask_ious, matrix_nms, points_nms
 
 
@@ -65,16 +65,6 @@ def _detect_image(
     return {
         "scores": best,
         "categories": tf.gather(found.categories, order),
-        "mask_probabilities": _mask_probabilities(maps, tf.gather(found.cells, order)),
+        "mask_probabilities": mask_probabilities(maps, tf.gather(found.cells, order)[None])[0],
         "count": tf.reduce_sum(tf.cast(best > 0, tf.int32)),
     }
-
-
-def _mask_probabilities(maps: Sequence[MaskMap], cells: tf.Tensor) -> tf.Tensor:
-    """Masks of flat cells, int32 [D], of one image -> float32 [D,h,w]."""
-    first, *others = maps
-    probabilities = first.probabilities(first.own(cells)[None])[0]
-    for mask_map in others:
-        own = mask_map.own(cells)
-        probabilities = tf.where(own[:, None] >= 0, mask_map.probabilities(own[None])[0], probabilities)
-    return tf.reshape(probabilities, [-1, *first.mask_size])
