@@ -1,8 +1,8 @@
 """The program `solo-dist COMMAND --flag=value ...`; from a checkout also `python -m solo_dist COMMAND ...`.
 
-A command is a module that does the same under `python -m MODULE`: it defines its flags, and `cli.run(main)` at its end
-runs it. `COMMANDS` below is the one place that gives it a name. What `solo-dist --help` says of a command is the first
-line of its module's docstring. Nothing is imported but the module of the command that was called.
+A command is a module, which this program runs as `python -m MODULE` does. `COMMANDS` below gives it its name;
+`solo-dist --help` prints the first line of its docstring, read without importing it. Only the module of the called
+command is imported. CONTRIBUTING.md says what such a module contains.
 """
 
 import ast

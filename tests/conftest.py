@@ -47,8 +47,20 @@ def shared_data() -> Path:
     """Folder with photos and their masks, which may not be copied here; without it the tests that need it skip."""
     folder = Path(os.environ.get("SOLO_DIST_DATA", PHOTOS))
     if not folder.is_dir():
-        pytest.skip(f"no photos at {folder}; set SOLO_DIST_DATA to a folder with coco128/")
+        pytest.skip(f"no photos at {folder}; set SOLO_DIST_DATA to a folder with coco128/ and fruits_nuts18/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_folder(shared_data) -> Callable[[str], Path]:
+    """The path of a file or folder in it, for example shared_folder("coco128"); the test skips if there is none."""
+
+    def find(name: str) -> Path:
+        if not (shared_data / name).exists():
+            pytest.skip(f"there is no {shared_data / name}")
+        return shared_data / name
+
+    return find
 
 
 @pytest.fixture(scope="session")

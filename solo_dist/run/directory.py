@@ -1,7 +1,4 @@
-"""A run directory: what lies where, and which of it has a copy on this machine.
-
-    config.json  environment.json  lock.json  metrics.jsonl
-    checkpoints/step_00000100/  best/step_00000100/  eval/step_100/  tensorboard/{train,eval}/  export/  logs/
+"""A run directory: the paths of its files, and which of them have a copy on this machine. README.md lists all files.
 
     run = RunDirectory("gs://bucket/runs/mine")
     run.find_checkpoint("latest")          # gs://bucket/runs/mine/checkpoints/step_00000100
@@ -25,7 +22,7 @@ _CONFIG_FILE = "config.json"
 
 
 class RunDirectory:
-    """The paths of a run.
+    """The paths of a run directory.
 
     Attributes:
       path: the run directory, a path or URL without a slash at its end.
@@ -47,11 +44,11 @@ class RunDirectory:
         return f"{self.path}/eval/step_{step}"
 
     def checkpoints(self, keep: int = 3) -> CheckpointStore:
-        """The newest checkpoints, with local copies if the run is in a store."""
+        """The store of the newest checkpoints, with local copies if the run is in an object store."""
         return CheckpointStore(f"{self.path}/checkpoints", keep, f"{self.local}/checkpoints" if self.is_remote else "")
 
     def best(self) -> CheckpointStore:
-        """The one checkpoint with the best validation."""
+        """The store of the checkpoint with the best mask AP."""
         return CheckpointStore(f"{self.path}/best", keep=1)
 
     def find_checkpoint(self, which: str) -> str:
@@ -90,10 +87,10 @@ class RunDirectory:
             ) from error
 
     def is_local_copy(self, folder: str) -> bool:
-        """Whether a folder belongs to what a run in a store keeps on this machine."""
+        """Whether a folder is in the local folder of a run in a store."""
         return self.is_remote and folder.startswith(f"{self.local}/")
 
     def remove_local_copies(self) -> None:
-        """Removes what a run in a store keeps on this machine; call it when everything is in the store."""
+        """Removes the local folder of a run in a store; call it when everything has been uploaded."""
         if self.is_remote:
             file_io.remove_folder(self.local)

@@ -50,6 +50,13 @@ def test_from_labelme_to_parts_and_back(labelled, tmp_path):
     assert program == "solo-dist"
     printed = solo_dist(*arguments, "--shares=6,2,2", "--seed=3")
     assert "train            6 images (60.0% of 60.0% asked for), 6 instances" in printed
+    following = [shlex.split(line) for line in printed.splitlines() if line.startswith("  solo-dist shard ")]
+    assert [words[2] for words in following] == [
+        f"--annotations={output.parent}/splits/{part}.json" for part in ("train", "validation")
+    ]
+    assert [words[4] for words in following] == [
+        f"--output={output.parent}/shards/{p}" for p in ("train", "validation")
+    ]
     parts = [
         json.loads((output.parent / f"splits/{name}.json").read_text()) for name in ("train", "validation", "test")
     ]

@@ -741,8 +741,8 @@ def test_mistakes_on_the_command_line_get_one_line(many, tmp_path, changes, mess
     ("name", "images", "kept", "crowds", "canvas"),
     [("coco128", 128, 929, 10, (128, 128)), ("fruits_nuts18", 18, 165, 0, (128, 160))],
 )
-def test_real_data_sets(shared_data, tmp_path, name, images, kept, crowds, canvas):
-    source = shared_data / name
+def test_real_data_sets(shared_folder, tmp_path, name, images, kept, crowds, canvas):
+    source = shared_folder(name)
     grid = GridConfig()
     job = ShardJob(f"{source}/instances.json", f"{source}/images", f"{tmp_path}/x", ShardSettings(canvas, grid))
     manifest = shard(job)

@@ -130,9 +130,7 @@ def drawn_dataset(drawn):
 
 
 @pytest.fixture(params=["coco128", "fruits_nuts18"])
-def real_dataset(request, shared_data):
+def real_dataset(request, shared_folder):
     """Photos with masks; skipped if they are absent."""
-    folder = shared_data / request.param
-    if not folder.is_dir():
-        pytest.skip(f"no folder {folder}")
+    folder = shared_folder(request.param)
     return read_coco([str(folder / "instances.json")], str(folder / "images"), crowd="auto", boxes="reject")

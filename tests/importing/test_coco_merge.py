@@ -282,11 +282,8 @@ def test_open_images_groups_are_crowds(tmp_path, where):
     assert changes(dataset) == {"group of objects became a crowd": 1}
 
 
-def test_the_shared_example_of_via(shared_data):
-    path = shared_data / "trouble/no_instance_left/via_export.json"
-    if not path.exists():
-        pytest.skip(f"no file {path}")
-    dataset = read(path)
+def test_the_shared_example_of_via(shared_folder):
+    dataset = read(shared_folder("trouble/no_instance_left/via_export.json"))
     assert dataset.num_instances == 6 and not reasons(dataset)
 
 

@@ -187,11 +187,8 @@ def test_pairs_are_those_of_a_slow_search():
     assert 5 < len(wanted) < 30 and sorted(close_pairs(hashes)) == wanted
 
 
-def test_photos_have_no_near_duplicates_but_their_copies(shared_data):
-    folder = shared_data / "coco128/images"
-    if not folder.is_dir():
-        pytest.skip(f"no folder {folder}")
-    paths = sorted(folder.iterdir())
+def test_photos_have_no_near_duplicates_but_their_copies(shared_folder):
+    paths = sorted(shared_folder("coco128/images").iterdir())
     assert near_duplicates([str(path) for path in paths]) == ([], [])
     for path in paths[::8]:
         whole = difference_hash(path.read_bytes())

