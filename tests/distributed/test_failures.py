@@ -44,7 +44,7 @@ def test_a_worker_that_never_comes_ends_the_wait(flags, environ, tmp_path):
     code = process.wait(LIMIT_SECONDS)
     output = (tmp_path / "log").read_text()
     assert code == EXIT_WATCHDOG, output
-    assert "waiting until all workers are there: 127.0.0.1:29871, 127.0.0.1:29872" in output
+    assert "waiting until all workers have started: 127.0.0.1:29871, 127.0.0.1:29872" in output
     assert "wait_for_workers" in output, "the stack does not say where it waits:\n" + output
 
 
