@@ -1,4 +1,4 @@
-"""Augmentation: what is drawn at random for an image, and what that does to its geometry and its colours.
+"""Augmentation: random numbers for an image, and the changes of its geometry and colours that they give.
 
 Every random number of an image comes from one stateless draw of (seed, position). Colour changes are composed into one
 affine map of RGB. Legend of shapes: `solo_dist.config`.
@@ -112,7 +112,8 @@ def change_colours(image: tf.Tensor, draws: Draws, augment: AugmentConfig) -> tf
     """Brightness, contrast about the mean grey, saturation and hue of [h, w, 3], 0..255 -> uint8 [h, w, 3].
 
     The four are affine in RGB and grey stays grey under saturation and hue, so together they are
-    c * Hue * Saturation * pixel + (1 - c) * mean grey + b. The hue is turned in the YIQ plane: no trip through HSV.
+    c * Hue * Saturation * pixel + (1 - c) * mean grey + b. The hue is turned in the YIQ plane, not in
+    HSV.
     """
     contrast = _factor(draws.contrast, augment.contrast)
     offset = 255.0 * _signed(draws.brightness, augment.brightness)

@@ -2,8 +2,8 @@
 
 Convention for orientation: COCO annotations are on the pixels as stored. If the json gives the size of the rotated
 image instead (annotation tools that honour the EXIF tag do), the image is rotated. An orientation that does not
-exchange the sides (mirrored, upside down) cannot be told from the sizes: the pixels as stored are taken. Prediction
-has no annotations to agree with, and shows every image upright.
+exchange the sides (mirrored, upside down) cannot be seen from the sizes: the pixels as stored are taken. Prediction
+has no annotations to agree with, so it shows every image upright.
 """
 
 import contextlib
@@ -91,7 +91,7 @@ def _decoding() -> Iterator[None]:
         raise
     except PIL.Image.DecompressionBombError as error:
         raise Unusable("image has too many pixels") from error
-    except Exception as error:  # the decoders of a dozen formats raise whatever they like
+    except Exception as error:  # the decoders of a dozen formats raise many kinds of errors
         raise Unusable("image does not decode") from error
 
 

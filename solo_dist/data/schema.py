@@ -282,7 +282,7 @@ def _check_files(manifest: Manifest) -> None:
         if file.name not in present:
             path = f"{manifest.folder}/{file.name}"
             raise ShardError(f"{path} is missing, the manifest lists it; run `solo-dist shard` on the folder again.")
-    # In threads: with a bucket each question takes a round trip.
+    # In threads, as each request to a bucket takes a round trip.
     with concurrent.futures.ThreadPoolExecutor(16) as pool, store_errors.clear_errors(manifest.folder):
         sizes = list(pool.map(lambda file: tf.io.gfile.stat(f"{manifest.folder}/{file.name}").length, files))
     for file, size in zip(files, sizes, strict=True):

@@ -66,11 +66,11 @@ def exit_now(code: int) -> NoReturn:
     """Ends the process at once with `code`, after flushing its output.
 
     An ordinary end runs the destructors of TensorFlow's server, which can wait for workers that are gone, and of
-    tensorflow-io's S3 client, which abort; either would replace the code that launchers go by.
+    tensorflow-io's S3 client, which abort; either would replace the exit code that launchers react to.
     """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # nothing reads it any more
+        with contextlib.suppress(OSError):  # the launcher does not read it any more
             stream.flush()
     os._exit(code)
 

@@ -167,7 +167,7 @@ class Launcher:
                 _send_all(workers, signal.SIGKILL)
                 deadline = None
         for worker in workers:
-            worker.send(signal.SIGKILL)  # child processes that a dead worker has left running
+            worker.send(signal.SIGKILL)  # child processes of an ended worker that still run
             worker.show_output(to_the_end=True)
         return [code for _, code in sorted(ended, key=lambda item: item[1] == EXIT_DONE)]
 

@@ -12,7 +12,7 @@ def set_precision(precision: str) -> None:
     """Sets the dtype that layers compute in; variables stay float32.
 
     Args:
-      precision: float32, bfloat16 or float16. float16 needs a scaled loss, which the optimizer then provides.
+      precision: float32, bfloat16 or float16. With float16 the training step scales the loss.
 
     Raises:
       ConfigError: for anything else.

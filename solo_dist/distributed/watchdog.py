@@ -5,7 +5,7 @@
             train_step()
             watchdog.beat()
 
-A collective can wait for ever if another worker hangs or loses its network. The watchdog then prints all stacks to
+A collective can wait endlessly if another worker hangs or loses its network. The watchdog then prints all stacks to
 stderr and exits with EXIT_WATCHDOG; the launcher kills the rest of the job and restarts it from the last checkpoint.
 """
 

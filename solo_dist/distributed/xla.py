@@ -1,4 +1,4 @@
-"""What XLA compiles, and how its start-up lines are kept out of the log."""
+"""Which parts XLA compiles, and a way to keep its start-up messages out of the log."""
 
 import os
 

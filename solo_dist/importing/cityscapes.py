@@ -1,6 +1,6 @@
 """Masks as in Cityscapes: *_instanceIds.png with label id x 1000 + number for each object.
 
-A bare label id of a class that has objects marks a group that nobody took apart: a crowd.
+A label id alone, of a class that has objects, marks a group whose objects were not separated: it becomes a crowd.
 """
 
 import re

@@ -23,11 +23,11 @@ def write_coco(dataset: Dataset, path: str, images: str) -> str:
     Args:
       dataset: what was read.
       path: of the json.
-      images: folder from which the images are named if it has them all; "": the deepest that has.
+      images: folder that image names are relative to, if it holds all images; "": the deepest folder that does.
     Returns:
       The folder of the images.
     Raises:
-      DataError: no instance is left. The report is written all the same.
+      DataError: no instance is left. The report is written nevertheless.
     """
     report = report_path(path)
     file_io.write(report, json.dumps(dataset.report.as_json(), indent=1).encode())

@@ -1,4 +1,4 @@
-"""The form between readers and writers: images with instances, each instance a category name and an RLE mask.
+"""The data between readers and writers: images with instances, each instance a category name and an RLE mask.
 
 All masks are on the upright image, the one that people see: annotation tools turn an image by its EXIF tag before
 they show it. `coco_json` turns masks back if COCO's readers expect the pixels as stored.
@@ -83,7 +83,7 @@ def checked(rle: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_duplicates(instances: Iterable[Instance], file: str, report: Report) -> list[Instance]:
-    """Instances without those of the same mask, category and kind as an earlier one; these are counted."""
+    """Removes instances with the mask, category and kind (crowd or object) of an earlier one, and counts them."""
     kept: dict[tuple, Instance] = {}
     for instance in instances:
         key = (instance.category, instance.crowd, bytes(instance.rle["counts"]))

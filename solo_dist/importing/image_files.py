@@ -1,4 +1,4 @@
-"""Finding files: all below a folder, and the image that an annotation file means by a name."""
+"""Finding files: all below a folder, and the image file for a name in an annotation file."""
 
 import collections
 import posixpath
@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".g
 
 
 def files_under(folder: str, option: str) -> list[str]:
-    """Every file below a folder, sorted; those that begin with a dot (".DS_Store", "._1.jpg") are passed over.
+    """Every file below a folder, sorted; those that begin with a dot (".DS_Store", "._1.jpg") are left out.
 
     Raises:
       ConfigError: there is no such folder; `option` is the flag that named it.
@@ -60,8 +60,8 @@ class ImageFiles:
     """The image files among given paths, by the names that annotation files have for them.
 
     Annotation files come from other machines and other systems: names are relative to one folder or another, absolute,
-    with backslashes, or percent-encoded. The file is the one at that place, or else the one whose last folders and name
-    agree best.
+    with backslashes, or percent-encoded. If there is no file at that path, it is the one
+    whose last folders and name agree best.
     """
 
     def __init__(self, paths: Iterable[str]):
@@ -92,7 +92,7 @@ class ImageFiles:
         return None
 
     def find_stem(self, name: str, beside: str) -> str | None:
-        """The file of that name with whatever suffix, in the folder `beside` if there is one. Raises LeftOut."""
+        """The file of that name with any suffix, in the folder `beside` if there is one. Raises LeftOut."""
         found = self._by_stem.get(_key(name), [])
         here = [path for path in found if posixpath.dirname(path) == beside]
         if len(here) > 1 or (not here and len(found) > 1):
@@ -111,7 +111,7 @@ def image_size(path: str) -> ImageSize:
 
 
 def _key(name: str) -> str:
-    """A file name for comparisons: macOS writes an accent as a character of its own, and ignores case as Windows."""
+    """A file name for comparisons: macOS stores accents as separate characters, and ignores case, as Windows does."""
     return unicodedata.normalize("NFC", posixpath.basename(name)).casefold()
 
 
@@ -151,5 +151,5 @@ def root_folder(paths: Sequence[str], given: str) -> str:
 
 
 def relative(path: str, folder: str) -> str:
-    """A path as it is named from a folder that contains it."""
+    """A path relative to a folder that contains it."""
     return path if folder == "." else path.removeprefix(folder.rstrip("/") + "/")

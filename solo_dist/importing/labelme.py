@@ -1,9 +1,9 @@
 """Reader of LabelMe's json files, versions 3 to 7: one file an image, anywhere below a folder.
 
-What the format leaves open, and what is done: shapes of the same label and group_id are one instance; the label
+How this reader interprets the format: shapes of the same label and group_id are one instance; the label
 `__ignore__` is a crowd of every category, so that evaluation counts no detection there; `_background_` is left out;
 the flag `iscrowd` of a shape, which this project writes, makes a crowd of its category; an image without a json is
-left out, for nobody has looked at it, but one whose json has no shapes is kept, as an image without objects.
+left out, as it was not labelled; one whose json has no shapes is kept as an image without objects.
 """
 
 import base64
@@ -81,10 +81,10 @@ def _content(path: str) -> dict[str, Any]:
 def _image_of(
     content: dict[str, Any], path: str, files: ImageFiles, target: str, report: Report
 ) -> tuple[LabelledImage, int]:
-    """The image of a json without instances, and the EXIF orientation that its coordinates are still to be turned by.
+    """The image of a json, yet without instances, and the EXIF orientation by which its coordinates must be turned.
 
     An image that exists only as imageData is written to `target` with a suffix.
-    LabelMe turns images since version 3.5; a json whose sizes are those of the pixels as stored is from before.
+    LabelMe shows images upright since version 3.5; an older json has the size of the pixels as stored.
     """
     name, folder = content.get("imagePath"), posixpath.dirname(path)
     file = (files.find(name, folder) if isinstance(name, str) else None) or files.find_stem(stem(path), folder)

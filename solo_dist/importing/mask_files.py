@@ -46,5 +46,5 @@ def pixels(path: str, coloured: bool = False) -> np.ndarray:
                 red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), np.int64), 2, 0)
                 return red << 16 | green << 8 | blue
             return np.asarray(image if image.mode != "LA" else image.convert("L")).astype(np.int64)
-    except Exception as error:  # the decoders of a dozen formats raise whatever they like
+    except Exception as error:  # the decoders of a dozen formats raise many kinds of errors
         raise LeftOut("mask does not decode", str(error)[:60]) from error

@@ -1,7 +1,7 @@
 """Images that show nearly the same: frames of a video, copies in another size, quality or brightness.
 
-A hash of 256 bits says of 16 x 16 places of the shrunk grey image whether it gets brighter to the right (a difference
-hash). Copies differ in few bits, other images in about half of them.
+A difference hash of 256 bits says for 16 x 16 points of the shrunk grey image whether the pixel to the right is
+brighter. Copies differ in few bits, other images in about half of them.
 """
 
 import io
@@ -35,7 +35,7 @@ def near_duplicates(paths: Sequence[str]) -> tuple[list[tuple[int, int]], list[i
         try:
             hashes.append(difference_hash(file_io.read(path)))
             readable.append(index)
-        except Exception:  # a missing file, or what the decoders of a dozen formats raise
+        except Exception:  # a missing file, or any error of the decoders
             unreadable.append(index)
     return [(readable[one], readable[other]) for one, other in close_pairs(np.array(hashes))], unreadable
 

@@ -1,9 +1,9 @@
 """EXIF orientation: size of an image as stored and upright, and masks from one to the other.
 
 Annotation tools show images upright and write coordinates of the upright image. COCO's readers, the shard tool among
-them, take pixels as stored, unless the json gives the size of the turned image. A json says so by its sizes only, so:
-an image that is turned by a quarter keeps upright masks and the upright size; for one that is mirrored or upside down,
-or turned but square, both sizes are equal, and its masks are written on the pixels as stored.
+them, take pixels as stored, unless the json gives the size of the upright image. Only the size in the json shows which
+is meant. So an image turned by a quarter gets upright masks and the upright size in the json. If an image is mirrored,
+upside down, or turned but square, both sizes are equal, and its masks are written on the pixels as stored.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ def size_of(data: bytes) -> ImageSize:
             width, height = image.size
             # Pillow turns TIFF images itself while it loads them; the size is that of the turned image already.
             orientation = 1 if image.format == "TIFF" else image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception as error:  # the decoders of a dozen formats raise whatever they like
+    except Exception as error:  # the decoders of a dozen formats raise many kinds of errors
         raise LeftOut("image does not decode", str(error)[:100]) from error
     return ImageSize((height, width), orientation if orientation in range(1, 9) else 1)
 

@@ -1,4 +1,4 @@
-"""Outlines of masks as polygons, for formats and tools that know no masks.
+"""Outlines of masks as polygons, for formats and tools without masks.
 
 The exact outline goes along the edges of pixels; drawn as COCO polygons, its rings give the mask back to the pixel.
 People who correct a polygon want few points, so a simpler ring is taken if it keeps an IoU of 0.99. It is made from
@@ -113,7 +113,7 @@ def _signed_area(ring: np.ndarray) -> float:
 
 
 def significance(ring: np.ndarray, least: float) -> np.ndarray:
-    """How much each point of a closed ring [n, 2] matters: Douglas-Peucker for every tolerance at once.
+    """The tolerance above which each point of a closed ring [n, 2] is left out, by Douglas-Peucker.
 
     Returns:
       float [n]. The points above a tolerance of at least `least` are a simpler ring, and no other point is further than

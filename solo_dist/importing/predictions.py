@@ -22,7 +22,7 @@ def read_predictions(results: str, annotations: str, images: str, score: float) 
       annotations: a json with `categories`, for their names: the instances json or the manifest.json of the shards
         that the model was trained on. Results of `evaluate` name no files: these come from its `images`.
       images: folder of the image files.
-      score: least confidence.
+      score: least confidence to keep.
     Raises:
       ConfigError: a file does not exist.
       DataError: a file cannot be used, or no prediction is left.
@@ -47,7 +47,7 @@ def read_predictions(results: str, annotations: str, images: str, score: float) 
 
 
 class _Reader:
-    """Puts predictions to their images."""
+    """Assigns predictions to their images."""
 
     def __init__(self, known: dict[str, Any], files: ImageFiles, folder: str):
         self.names = {identifier(entry.get("id"), "category id"): str(entry["name"]) for entry in known["categories"]}

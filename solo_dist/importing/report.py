@@ -9,7 +9,7 @@ _EXAMPLES = 3
 
 
 class LeftOut(Exception):
-    """Why one shape, row, annotation or image cannot be used; its neighbours can.
+    """The reason why a shape, row, annotation or image cannot be used; the others of its file still can.
 
     Attributes:
       reason: a short text from a fixed list, so that reasons can be counted.

@@ -14,7 +14,7 @@ from solo_dist.importing.labelme_shapes import polygon_rle
 
 
 def join_rings(rings: list[np.ndarray]) -> np.ndarray:
-    """Closed rings [n_i, 2] -> one ring; each next one is joined at the closest pair of points."""
+    """Closed rings [n_i, 2] -> one ring; each is joined to those before it at the closest pair of points."""
     joined = rings[0]
     for ring in rings[1:]:
         distances = ((joined[:, None] - ring[None]) ** 2).sum(axis=-1)

@@ -21,12 +21,12 @@ def split_file(
     """Writes train.json, validation.json, test.json (those with a share) and the report, which is returned.
 
     Args:
-      annotations: COCO json; all that is in it is kept.
+      annotations: COCO json; its other fields are kept.
       output: folder.
       images: folder of the images, for near duplicates.
       shares: of the images for train, validation and test; in any unit, 8,1,1 for example.
       group: see image_groups.py.
-      seed: another one gives another split.
+      seed: a different seed gives a different split.
       look: whether to look for near duplicates.
     Raises:
       ConfigError: an option cannot work.
@@ -99,7 +99,7 @@ def _numbers(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def split_summary(report: dict[str, Any]) -> str:
-    """What is in each subset, and what a person should know about it."""
+    """The contents of each subset, and warnings about the split."""
     subsets = report["subsets"]
     total = sum(one["images"] for one in subsets.values())
     lines = [
@@ -113,7 +113,7 @@ def split_summary(report: dict[str, Any]) -> str:
         if missing:
             lines.append(f"{name} has no instance of {', '.join(missing)}: too few groups of images have one")
     if report["near_duplicates"] is None:
-        lines.append("near duplicates were not looked for; --images=FOLDER does")
+        lines.append("near duplicates were not searched; --images=FOLDER searches them")
     elif report["near_duplicates"]:
         groups = report["near_duplicates"]
         lines.append(

@@ -20,7 +20,7 @@ from solo_dist.storage import file_io
 def write_yolo(dataset: Dataset, folder: str, images: str, subset: str) -> None:
     """Writes labels, one file an image, and data.yaml.
 
-    Crowds cannot be said in this format: they are left out and counted in the report.
+    The format has no crowds: they are left out and counted in the report.
 
     Args:
       dataset: what to write.

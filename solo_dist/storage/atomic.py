@@ -1,4 +1,4 @@
-"""Files that are complete or absent, with checksums, on a disk or a bucket."""
+"""Files that are either complete or absent, with checksums, on a disk or in a bucket."""
 
 import contextlib
 import json
@@ -29,10 +29,10 @@ def frame_record(record: bytes) -> bytes:
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
-    """Yields where to write a file that takes the place of `path` once the block has succeeded.
+    """Yields a path to write to; the file replaces `path` when the block has succeeded.
 
-    Object stores publish an object when it is closed, so that is `path` itself. A file system needs another name and a
-    rename, and the content on the disk before it: a machine that is reset could be left with the name alone.
+    Object stores publish an object when it is closed, so there it is `path` itself. On a disk it is another name, which
+    is renamed after the content is on the disk: otherwise a reset of the machine could leave an empty file.
     """
     if is_remote(path):
         yield path
@@ -47,11 +47,11 @@ def replacing(path: str) -> Iterator[str]:
 def write_atomically(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
     """Writes a file that is either complete or absent; returns its bytes and CRC-32C.
 
-    In an object store it is complete as soon as it is there, unless `chunks` fails.
+    In an object store, an incomplete file can appear if `chunks` fails.
     """
     size, crc = 0, 0
     with replacing(path) as written, tf.io.gfile.GFile(written, "wb") as file:
-        file.write(b"")  # a GFile that is never written to makes no file
+        file.write(b"")  # without a write, GFile creates no file
         for chunk in chunks:
             file.write(chunk)
             size, crc = size + len(chunk), google_crc32c.extend(crc, chunk)

@@ -1,4 +1,4 @@
-"""Files on a disk or in an object store: the one place that knows what tf.io.gfile does not say about stores.
+"""Files on a disk or in an object store. Only this module works around what tf.io.gfile does not report of stores.
 
     urls.prepare([workdir, images])                        # before the first use of s3:// and the like
     file_io.write(f"{workdir}/config.json", data)          # whole, or not at all
@@ -20,7 +20,7 @@ from typing import Any
 
 import tensorflow as tf
 
-# The public listdir asks isdir first, which hides errors.
+# The public listdir calls isdir first, which hides errors.
 from tensorflow.python.lib.io import _pywrap_file_io
 
 from solo_dist.storage.atomic import replacing
@@ -45,12 +45,12 @@ def _read(path: str) -> bytes:
     # Without a length, GFile asks for the size, which gs:// may remember from before another process wrote.
     with tf.io.gfile.GFile(path, "rb") as file:
         data = file.read(_FIRST_READ)
-    # GFile reads on in small pieces, each a request; this op does it in one.
+    # GFile reads small pieces, each with a request; this op needs one request.
     return data if len(data) < _FIRST_READ else tf.io.read_file(path).numpy()
 
 
 def _read_s3(path: str) -> bytes:
-    # tensorflow-io dies of a segmentation fault if it reads at the end of an object, so the size has to be known.
+    # tensorflow-io crashes with a segmentation fault if it reads at the end of an object, so the size must be known.
     if _stat_s3(path).length == 0:
         return b""
     return tf.io.read_file(path).numpy()
@@ -104,7 +104,7 @@ def write(path: str, data: bytes) -> None:
 
 
 def remove(path: str) -> None:
-    """Removes a file; it may be gone already."""
+    """Removes a file if it exists."""
     with contextlib.suppress(tf.errors.NotFoundError):
         with_retries(lambda: tf.io.gfile.remove(path), path)
 
@@ -130,7 +130,7 @@ def matches(pattern: str) -> list[str]:
 
 
 def remove_folder(folder: str) -> None:
-    """Removes a folder with everything in it; it may be gone already."""
+    """Removes a folder with everything in it, if it exists."""
     if not is_remote(folder):
         with contextlib.suppress(tf.errors.NotFoundError):
             with_retries(lambda: tf.io.gfile.rmtree(folder), folder)
@@ -144,7 +144,7 @@ def remove_folder(folder: str) -> None:
 
 @contextlib.contextmanager
 def staged(folder: str) -> Iterator[str]:
-    """A local folder for what others write file by file and rename; at the end it goes to `folder`.
+    """A local folder for files that a library writes one by one and renames; at the end they are copied to `folder`.
 
     The files of subfolders are copied first, then the others by name: of a SavedModel, saved_model.pb is the last.
     """

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 def exclusive(path: str, wait: bool = True) -> Iterator[None]:
     """Holds the lock of a local file, which is made, with its folder, if it does not exist.
 
-    The lock of a process that dies is free again.
+    If the process ends in any way, the lock is released.
 
     Args:
       path: the file; it stays.
-      wait: whether to wait for whoever holds it.
+      wait: whether to wait until it is free.
     Raises:
-      BlockingIOError: it is held, and not to be waited for. OSError: the file cannot be made or locked.
+      BlockingIOError: it is held, and `wait` is False. OSError: the file cannot be made or locked.
     """
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "ab") as file:

@@ -87,7 +87,7 @@ def explained(error: Exception, path: str) -> StoreError:
 def cause_of(error: BaseException) -> Cause | None:
     """Which of the known causes an error has; None: another one."""
     text = f"{type(error).__name__}: {getattr(error, 'message', error)}"
-    if isinstance(code := getattr(error, "code", None), int):  # google-cloud-storage keeps it apart
+    if isinstance(code := getattr(error, "code", None), int):  # google-cloud-storage keeps it in another attribute
         text += f" (code {int(code)})"
     return next((cause for cause in _CAUSES if cause.pattern.search(text)), None)
 
@@ -101,6 +101,6 @@ def may_pass(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What the store said, in one line."""
+    """The message of the store, in one line."""
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", getattr(error, "message", str(error)))
     return re.sub(r"\s+", " ", text).strip()[:_LONGEST_REASON]

@@ -254,7 +254,7 @@ def test_what_a_subset_lacks_is_said(data):
     report = split_data(data, shares=(0.9, 0.1), group="regex:(0)[.]jpg", look=False)
     text = split_summary(report)
     lacking = "train" if report["subsets"]["train"]["categories"]["dog"] == 0 else "validation"
-    assert f"{lacking} has no instance of dog" in text and "near duplicates were not looked for" in text
+    assert f"{lacking} has no instance of dog" in text and "near duplicates were not searched" in text
 
 
 def test_images_that_cannot_be_read_are_named(data):

@@ -1,6 +1,6 @@
-"""What is in a COCO instance file, checked entry by entry: every entry that cannot be used has a reason.
+"""Reading COCO instance files, checked entry by entry: every entry that cannot be used has a reason.
 
-A file that is not COCO raises CocoError; an entry that is unusable becomes a Rejection and never stops the rest.
+A file that is not COCO raises CocoError. An entry that is unusable becomes a Rejection, and the others are still read.
 """
 
 import dataclasses

@@ -36,7 +36,7 @@ def finish(
       settings: of the records.
       catalogue: of the data set.
       tasks: one a shard.
-      notes: what became of each.
+      notes: the note of each.
       rejected: what was rejected before the shards were made.
       fingerprint: of data and settings.
     Raises:
@@ -85,7 +85,7 @@ def finish(
 
 
 def _annotations(tasks: list[ShardTask], catalogue: Catalogue, kept: set[int]) -> Iterator[bytes]:
-    """The COCO json for evaluation: the shards' parts are gzip members, and members can be strung together."""
+    """The COCO json for evaluation: gzip members, one from each shard, which may be concatenated."""
 
     def member(text: str) -> bytes:
         return gzip.compress(text.encode(), mtime=0)

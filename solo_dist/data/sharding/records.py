@@ -45,14 +45,14 @@ class Counts:
     lost: int = 0
     """Instances that lose all their cells so."""
     without_positives: int = 0
-    """Instances that no level is responsible for, or that no pixel of the canvas is left of."""
+    """Instances whose size is in no level's range, or that have no pixel on the canvas."""
     max_positives: int = 0
     max_instances: int = 0
     image_bytes: int = 0
     record_bytes: int = 0
 
     def add(self, other: "Counts") -> None:
-        """Takes another part in."""
+        """Adds the counts of another part."""
         for field in dataclasses.fields(self):
             mine, more = getattr(self, field.name), getattr(other, field.name)
             if field.name.startswith("max"):
@@ -66,7 +66,7 @@ class Counts:
 
 @dataclasses.dataclass
 class ImageResult:
-    """What became of an image."""
+    """The records and annotations of an image, or its rejection."""
 
     records: list[bytes]
     """One a copy; empty if the image was rejected."""
@@ -216,7 +216,7 @@ class _Instances:
     runs: list[np.ndarray]
 
     def moved(self, place: Callable[..., Any], size: tuple[int, int], placement: geometry.Placement) -> "_Instances":
-        """On the canvas. Of some there may be no pixel left."""
+        """The instances on the canvas. Some may have no pixel left."""
         moved, boxes = place(rle.from_numpy(self.runs), tf.constant(self.boxes), tf.constant(size), placement)
         triples = np.stack([moved.row, moved.start, moved.end], axis=1).astype(np.int16)
         counts = np.bincount(moved.instance, minlength=len(self.runs))
@@ -261,6 +261,6 @@ def _reject(raw: dict[str, Any], image: CocoImage, reason: str) -> Rejection:
 
 
 def _cause(error: Unusable) -> str:
-    """First line of what the decoder said, without the addresses of objects: the file is the same from any run."""
+    """First line of the decoder's message, without addresses of objects, so that every run writes the same file."""
     lines = str(error.__cause__ or "").splitlines()
     return re.sub(r"\s*<[^>]*>", "", lines[0])[:200] if lines else ""

@@ -1,4 +1,4 @@
-"""What a folder of shards holds, for people: statistics as text, and images of masks and grid targets."""
+"""The contents of a folder of shards for people: statistics as text, and drawn masks and grid targets."""
 
 import io
 from collections.abc import Iterator
@@ -121,7 +121,7 @@ def _header(manifest: Manifest) -> list[str]:
 
 
 def summary(manifest: Manifest, data: DataConfig) -> str:
-    """What a person wants to know of a folder of shards before training on it; several lines."""
+    """Facts about a folder of shards to check before training on it; several lines."""
     counts = Counts(**manifest.statistics)
     rejected = dict(manifest.rejected)
     crowds = rejected.pop("crowd", 0)
@@ -162,7 +162,7 @@ class _Counts:
         self._positives_of_image: list[int] = []
 
     def add(self, record: Record, manifest: Manifest) -> None:
-        """Takes a record in."""
+        """Adds a record."""
         self._image_bytes += len(record.image.numpy())
         self._record_bytes += sum(_stored_bytes(value) for value in record.features.values())
         categories = record.categories.numpy()

@@ -88,7 +88,7 @@ def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_valida
     if all(fits(output, config) for output in outputs):
         return outputs
     local = urls.scratch_folder(folder) if urls.is_remote(folder) else folder
-    with exclusive(f"{local}/lock"):  # of two trainings that are started for the first time, one makes the images
+    with exclusive(f"{local}/lock"):  # if two trainings start for the first time, only one makes the images
         for split, count, output in zip(SPLITS, (num_train, num_validation), outputs, strict=True):
             if not fits(output, config):
                 _remove_unfit(output)
@@ -114,7 +114,7 @@ def _remove_unfit(folder: str) -> None:
     """Shards of another recipe, such as an earlier version of the demo's; the drawn images are kept."""
     if is_complete(folder):
         log.info("%s was sharded for another canvas or other grids; sharding its images again.", folder)
-        file_io.remove(f"{folder}/{MANIFEST}")  # first: without it the folder counts as not there
+        file_io.remove(f"{folder}/{MANIFEST}")  # first: without the manifest the folder counts as missing
         file_io.remove_folder(folder)
 
 

@@ -15,7 +15,7 @@ class ClusterError(ConfigError):
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The worker processes of one job; the first is the chief, which writes what all share."""
+    """The worker processes of one job; the first is the chief, which writes the shared files."""
 
     workers: tuple[str, ...]
     """host:port of every worker, in the order of ranks, the same tuple in every process."""
