@@ -5,7 +5,7 @@
       DataError               the content of a file: shards, annotations, weights, checkpoints
       StoreError              a file or an object cannot be read or written
         StoreUnavailable      the store does not answer; starting again later can help
-      RunFailed               a training run that cannot go on
+      RunFailed               a training run that cannot continue
     Preempted                 not an error: the run was asked to stop, and has saved its state
 
 The message of a UserError is one or two lines that name the file or the option and a remedy. `cli.run` prints it
@@ -37,7 +37,7 @@ class StoreUnavailable(StoreError):
 
 
 class RunFailed(UserError):
-    """A training run that cannot go on; the message says what to try."""
+    """A training run that cannot continue; the message says what to try."""
 
 
 class Preempted(Exception):

@@ -1,6 +1,7 @@
 """Rules about the code as a whole, read from its syntax trees: who may import whom, and how user paths are opened."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,6 +156,15 @@ def test_rooms_import_downwards_only():
 def test_the_page_on_the_architecture_shows_the_table():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert table_as_text() in page, f"put this into docs/architecture.md:\n{table_as_text()}"
+
+
+def test_every_quirk_that_a_comment_mentions_is_listed():
+    page = (ROOT / "docs" / "numerics.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^- \*\*(\d+)\.\*\*", page, re.MULTILINE))
+    for path in source_files("solo_dist", "tests"):
+        text = path.read_text(encoding="utf-8")
+        for numbers in re.findall(r"quirks? (\d+(?:(?:, | and | to )\d+)*)", text, re.IGNORECASE):
+            assert set(re.findall(r"\d+", numbers)) <= listed, f"{path}: quirk {numbers} is not in docs/numerics.md"
 
 
 @pytest.mark.parametrize("part", WITHOUT_TENSORFLOW)

@@ -1,6 +1,6 @@
 """A tf.data service beside the workers of a job on one machine: a dispatcher and data workers, kept alive.
 
-If any of them ends, the training goes on and makes the missing batches itself (solo_dist/data/input/service.py).
+If any of them ends, the training continues and makes the missing batches itself (solo_dist/data/input/service.py).
 """
 
 import contextlib

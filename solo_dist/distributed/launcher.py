@@ -39,7 +39,7 @@ _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def say(message: str) -> None:
-    """Prints a line of the launcher. If nothing reads stdout any more (a closed terminal), the job goes on."""
+    """Prints a line of the launcher. If nothing reads stdout any more (a closed terminal), the job continues."""
     with contextlib.suppress(OSError):
         print(f"[launcher] {message}", flush=True)
 
@@ -181,7 +181,7 @@ class Launcher:
         return deadline
 
     def _after_end(self, worker: Worker, code: int, workers: list[Worker], deadline: float | None) -> float | None:
-        """Decides how long the other workers may go on; returns when they will be killed, None for no limit."""
+        """Decides how long the other workers may continue; returns when they will be killed, None for no limit."""
         say(f"Worker {worker.index} has ended: {describe_exit(code)}.")
         if deadline is not None or (code == EXIT_DONE and worker is not workers[0]):
             return deadline

@@ -85,7 +85,7 @@ def results_of_batch(
 
     Args:
       detections: what `postprocess.detect` gives; tensors or arrays.
-      batch: image_id [B] (-1: padding, passed over), image_size [B,2] and original_size [B,2].
+      batch: image_id [B] (-1: padding, ignored), image_size [B,2] and original_size [B,2].
       categories: of the manifest; position is the class, "id" goes into the results.
       mask_threshold: of the probability.
     """
@@ -97,7 +97,7 @@ def results_of_batch(
     for i, count in enumerate(counts):
         if image_ids[i] < 0:
             continue
-        # One image's probabilities at a time leave the device.
+        # The probabilities of one image at a time are copied off the device.
         probabilities = np.asarray(detections["mask_probabilities"][i][:count])
         masks = paste_masks(probabilities, tuple(image_sizes[i]), tuple(original_sizes[i]), mask_threshold)
         for j, rle in enumerate(encode_masks(masks)):
@@ -135,7 +135,7 @@ def evaluate(
     total = min(images or manifest.num_images, manifest.num_images)
     with tqdm.tqdm(total=total, unit=" images", desc="evaluating", disable=not progress) as bar:
         for batch in batches:
-            # If a record is broken, its neighbour stands in for it and comes twice.
+            # The next record replaces a broken one, so its image can come twice.
             numbers = _first_visits(np.asarray(batch["image_id"]), evaluator.image_ids)
             batch = {**batch, "image_id": numbers}
             results = results_of_batch(detect(batch["image"]), batch, manifest.categories, mask_threshold)
@@ -260,7 +260,7 @@ def ceiling_at_quarter_resolution(
     """The metrics of perfect detections whose masks have the resolution of the mask features.
 
     Every instance is taken through the geometry of the shards, reduced to a quarter (quirk 2), pasted back as
-    predictions are, and scored 1. What is lost is what no network with this canvas can reach by right.
+    predictions are, and scored 1. A network with this canvas cannot be expected to reach more.
 
     Args:
       annotations: path of the COCO json, or the json itself.
@@ -310,7 +310,7 @@ def _rle_of(entry: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
 def _indexed(coco: dict[str, Any]) -> COCO:
     # COCOeval notes the id of the annotation that was matched, or 0 if none was; in files ids may well start at 0.
     numbered = [annotation | {"id": number} for number, annotation in enumerate(coco["annotations"], start=1)]
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress there
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         ground_truth = COCO()
         ground_truth.dataset = coco | {"annotations": numbered}
         ground_truth.createIndex()

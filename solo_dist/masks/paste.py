@@ -16,7 +16,7 @@ import tensorflow as tf
 from solo_dist.config import MASK_STRIDE
 from solo_dist.masks.bilinear import bilinear_matrix
 
-# Small enough that the linear algebra library uses one thread for a block: there is one a mask already.
+# So small that the linear algebra library uses one thread for a block, as each mask has a thread already.
 _PASTE_ROWS, _PASTE_COLUMNS, _PASTE_WIDTH = 16, 32, 1024
 _PASTE_THREADS = 8
 
@@ -26,8 +26,8 @@ def paste_masks(
 ) -> np.ndarray:
     """Binary masks at the size of the original image, in NumPy and several threads.
 
-    Along an axis the steps of quirk 14 are linear, together a matrix with a few neighbours a row. It is applied block
-    by block to the part of a mask that can exceed the threshold.
+    Along an axis, the steps of quirk 14 are linear, so together they are a matrix with a few non-zero weights a
+    row. It is applied block by block to the part of a mask that can exceed the threshold.
 
     Args:
       mask_probabilities: float32 [n,h,w], at a quarter of the canvas.
@@ -43,7 +43,7 @@ def paste_masks(
     columns = _axis(mask_probabilities.shape[2], int(image_size[1]), int(original_size[1]))
     with concurrent.futures.ThreadPoolExecutor(min(_PASTE_THREADS, os.cpu_count() or 1)) as pool:
         paste = functools.partial(_paste, rows=rows, columns=columns, threshold=threshold)
-        list(pool.map(paste, masks, mask_probabilities))  # NumPy lets other threads work meanwhile
+        list(pool.map(paste, masks, mask_probabilities))  # NumPy releases the interpreter's lock meanwhile
     return masks
 
 
@@ -109,6 +109,6 @@ def _blocks(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _reach(axis: _Axis, inside: np.ndarray) -> tuple[int, int]:
-    """First and one past the last pixel that the sources from inside[0] to inside[-1] count for."""
+    """First and one past the last pixel that depend on the sources from inside[0] to inside[-1]."""
     start = int(np.searchsorted(axis.end, inside[0], side="right"))
     return start, max(start, int(np.searchsorted(axis.first, inside[-1], side="right")))

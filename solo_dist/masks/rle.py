@@ -76,7 +76,7 @@ def _polygons_to_rle(polygons: list, height: int, width: int) -> dict:
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise ValueError("polygon of fewer than 3 points")
-        if not all(type(value) in (int, float) and abs(value) < 1e15 for value in polygon):  # nan is not below either
+        if not all(type(value) in (int, float) and abs(value) < 1e15 for value in polygon):  # also refuses nan
             raise ValueError("polygon coordinate is not a finite number")
     # A coordinate far outside would overflow the C code's 32-bit arithmetic; coordinates are bounded to one image size
     # beyond each edge, which leaves the visible outline as it is in practice.
@@ -131,7 +131,7 @@ def encode_runs(instances: Sequence[np.ndarray]) -> tuple[bytes, list[int]]:
 
 
 def decode_runs(encoded: tf.Tensor, counts: tf.Tensor) -> Runs:
-    """What `encode_runs` made: string scalar and int [m] -> Runs."""
+    """Reverses `encode_runs`: string scalar and int [m] -> Runs."""
     raw = tf.io.decode_raw(tf.io.decode_compressed(encoded, "ZLIB"), tf.int16)
     columns = tf.cast(tf.transpose(tf.reshape(raw, [-1, 3])), tf.int32)
     instance = tf.repeat(tf.range(tf.size(counts)), counts)
@@ -177,7 +177,7 @@ def resample(runs: Runs, row_source: tf.Tensor, column_source: tf.Tensor, size: 
     index = tf.repeat(tf.range(tf.size(copies)), copies)
     begin_of_copies = tf.cumsum(copies, exclusive=True)
     row = tf.gather(first, index) + tf.range(tf.size(index)) - tf.gather(begin_of_copies, index)
-    # Copies of different runs of one row interleave as (run, copy): rows are then ordered only within each run,
+    # Copies of several runs of one row come as (run, copy), so rows are ordered only within each run,
     # which nothing depends on; the order by instance stays.
     return Runs(row, tf.gather(start, index), tf.gather(end, index), tf.gather(runs.instance, index))
 

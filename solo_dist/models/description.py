@@ -1,4 +1,4 @@
-"""How large a model is: parameters and multiply-adds of one image, part by part."""
+"""The size of a model: parameters, and multiply-adds for one image, of each part."""
 
 import math
 from typing import Any, NamedTuple

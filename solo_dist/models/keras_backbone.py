@@ -24,8 +24,9 @@ _TORCH = Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 _CAFFE = Normalisation((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), bgr=True)
 _UNIT = Normalisation((127.5,) * 3, (127.5,) * 3)
 
-# What the weights of each family were trained with; the first prefix that fits counts. Keras keeps this partly in
-# functions and partly in layers, and for EfficientNet in the weight file; here it is always outside the network.
+# The normalisation that the weights of each family were trained with; the first prefix that fits is taken. Keras
+# keeps this partly in functions and partly in layers, and for EfficientNet in the weight file; here it is always
+# outside the network.
 _FAMILIES = (
     (("ResNet50V2", "ResNet101V2", "ResNet152V2", "MobileNet", "Inception", "Xception", "NASNet"), _UNIT),
     (("ResNet", "VGG"), _CAFFE),
@@ -35,7 +36,7 @@ _FAMILIES = (
 
 
 def normalisation_of(name: str) -> Normalisation:
-    """What the input of a keras.applications network has to look like. Raises ConfigError for unknown families."""
+    """The normalisation that a keras.applications network expects. Raises ConfigError for unknown families."""
     for prefixes, normalisation in _FAMILIES:
         if name.startswith(prefixes):
             return normalisation
@@ -58,7 +59,7 @@ def build_application(name: str, input_shape: tuple[int, int, int], weights: str
 
 
 class LayerScale(keras.layers.Layer):
-    """A learned factor for each channel, as ConvNeXt has it; Keras' own gives its variable a running number."""
+    """A learned factor for each channel, as in ConvNeXt; the variable of Keras' own layer has a running number."""
 
     def __init__(self, init_values: float, projection_dim: int, **kwargs: Any):
         super().__init__(**kwargs)
@@ -76,7 +77,7 @@ class LayerScale(keras.layers.Layer):
 
 
 def _with_fixed_names(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """A new layer of the same kind without anything that is named by how many there were before it.
+    """A new layer of the same kind, without names that count the layers made before it.
 
     Names of variables are names in checkpoints, so they may not depend on what else the process has built.
     """

@@ -16,8 +16,8 @@ Tensors: TypeAlias = tf.Tensor | tuple[tf.Tensor, ...]
 class Recomputation:
     """Calls functions such that only their inputs are kept for the backward pass. One object for each forward pass.
 
-    The second computations run one after the other in the reverse order of the first, so that parallel branches, whose
-    gradients all are there at once, do not hold their activations at the same time.
+    The second computations run one after the other, in the reverse order of the first. Otherwise parallel branches,
+    whose gradients arrive at the same time, would hold all their activations at once.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Recomputation:
         def run(*arguments: tf.Tensor) -> tuple[Tensors, list[tuple[Any, tf.Tensor]]]:
             """The outputs, and the new values of variables that the function would have changed."""
             values = list(zip(trainable, arguments[len(inputs) :], strict=True))
-            # Outside such a scope variables would be read, and changed, behind the back of the gradient.
+            # Outside such a scope, the gradient would not see that the function reads and changes variables.
             with keras.StatelessScope(state_mapping=values) as scope:
                 outputs = function(*arguments[: len(inputs)])
             new = [(variable, scope.get_current_value(variable)) for variable in others]

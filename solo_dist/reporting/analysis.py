@@ -39,7 +39,7 @@ FREQUENCIES = (("rare", 1, 10), ("common", 11, 100), ("frequent", 101, 10**9))
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What becomes of the true instances of a group at the score threshold; the four parts add up to `truths`."""
+    """The true instances of a group by result at the score threshold; the four parts add up to `truths`."""
 
     truths: int
     found: int

@@ -1,4 +1,4 @@
-"""Several runs side by side: what differs in their recipes, what they reached and how fast, and their curves.
+"""Several runs side by side: differences of their recipes, the AP that they reached and how fast, and curves.
 
     path = write_comparison(["runs/a", "gs://bucket/run"], "comparison")
 
@@ -102,7 +102,7 @@ def _row(run: RunFiles, name: str, goal: float) -> RunRow:
 
 
 def _goal(runs: Sequence[RunFiles]) -> float:
-    """The AP that the weakest of the runs with an AP reached at its best; nan without any."""
+    """The lowest of the best APs of the runs, which all of them reached; nan if no run has an AP."""
     best = [course(run.train, run.validation, 1).best_ap for run in runs]
     known = [value for value in best if not np.isnan(value)]
     return min(known, default=float("nan"))

@@ -1,4 +1,4 @@
-"""The confusion matrix of instances: what is there beside what the model calls it, with background both ways."""
+"""The confusion matrix of instances: true category by detected category, each with a row or column for background."""
 
 from typing import NamedTuple
 

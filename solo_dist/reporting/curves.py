@@ -31,7 +31,7 @@ class Curve:
 
 
 class Operating(NamedTuple):
-    """What a score threshold gives."""
+    """Precision, recall and F1 at a score threshold."""
 
     threshold: float
     """Detections of at least this score are shown."""
@@ -41,7 +41,7 @@ class Operating(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """How far scores can be read as probabilities; ten bins of the score."""
+    """Whether scores can be read as probabilities, in ten bins of the score."""
 
     score: np.ndarray
     """float64 [10], mean score of the bin's detections; nan if there are none."""
@@ -69,13 +69,13 @@ def best_f1(curve: Curve) -> Operating | None:
 
 
 def at_precision(curve: Curve, wanted: float) -> Operating | None:
-    """The threshold that finds most with at least the wanted precision; None if no threshold has it."""
+    """The threshold with the highest recall of those with at least the wanted precision; None if there is none."""
     reaching = np.flatnonzero(curve.precision >= wanted)
     return _operating(curve, int(reaching[-1])) if len(reaching) else None
 
 
 def at_threshold(curve: Curve, threshold: float) -> Operating:
-    """What a given threshold gives; precision is 0 if nothing is shown."""
+    """Precision, recall and F1 at a given threshold; precision is 0 if nothing is shown."""
     shown = int((curve.score >= threshold).sum())
     return _operating(curve, shown - 1)._replace(threshold=threshold) if shown else Operating(threshold, 0, 0, 0)
 

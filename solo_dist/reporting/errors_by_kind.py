@@ -1,4 +1,4 @@
-"""Errors in kinds, and what mending each kind would be worth in AP50.
+"""Errors in kinds, and the gain in AP50 if all errors of a kind were corrected.
 
 The kinds follow Bolya, Foley, Hays, Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV
 2020, on masks. With `a` the largest overlap with a true instance of the detection's category and `b` with one of
@@ -23,7 +23,7 @@ from solo_dist.reporting.matching import BACKGROUND, FOREGROUND, Matches
 
 
 class Kind(enum.IntEnum):
-    """What a detection is; MISSED is of true instances."""
+    """The kinds of detections; MISSED is a kind of true instances."""
 
     CORRECT = 0
     CATEGORY = 1
@@ -62,7 +62,7 @@ class Errors(NamedTuple):
 
 
 class Mended(NamedTuple):
-    """AP50 as it is, and as it would be after mending one kind of error alone."""
+    """AP50 as it is, and as it would be after correcting one kind of error alone."""
 
     ap50: float
     """nan without true instances."""
@@ -92,7 +92,7 @@ def classify(matches: Matches) -> Errors:
 
 
 def mend(matches: Matches, errors: Errors, num_categories: int) -> Mended:
-    """AP50 after mending each kind.
+    """AP50 after correcting each kind.
 
     A category or localisation error becomes right if its instance is not found otherwise, by the best such detection;
     the rest of them, and errors of the other kinds, are taken away. Missed instances no longer count; a category all of

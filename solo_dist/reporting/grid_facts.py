@@ -1,4 +1,4 @@
-"""What the grids of SOLO do to a data set: instances that share cells, that have none, and what denser grids change."""
+"""Counts for a data set on the grids of SOLO: instances that share cells or have none, also on denser grids."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which detection is of which true instance: overlaps of masks, and COCO's matching at an overlap of one half.
+"""Matching of detections to true instances: overlaps of masks, and COCO's matching at an IoU of 0.5.
 
     matches = match_instances(truths, detections)
     correct = matches.truth_of >= 0

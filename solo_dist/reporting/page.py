@@ -33,7 +33,7 @@ def percent(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds, minutes or hours, whichever can be read; a dash if unknown."""
+    """Seconds, minutes or hours, whichever is easiest to read; a dash if unknown."""
     if seconds is None or _unknown(seconds):
         return "–"
     if seconds < 120:

@@ -1,4 +1,4 @@
-"""Pieces that the heads of several members of the family are made of, and the category branch as a head of its own.
+"""Layers that the heads of several members of the family use, and the category branch as a head of its own.
 
 Source: the official SOLO code; numbers of quirks are those of docs/numerics.md. Shape legend: config.py.
 """
@@ -19,12 +19,12 @@ PRIOR = 0.01  # probability of a category at every cell before training (focal l
 
 
 def normal() -> keras.initializers.Initializer:
-    """How convolutions of the official heads start."""
+    """The initializer of convolutions in the official heads."""
     return keras.initializers.RandomNormal(stddev=0.01)
 
 
 def prior_bias() -> keras.initializers.Initializer:
-    """The bias that gives every output the probability PRIOR at first."""
+    """The initial bias, with which every output has the probability PRIOR."""
     return keras.initializers.Constant(float(-np.log((1 - PRIOR) / PRIOR)))
 
 
@@ -49,7 +49,7 @@ def tower(config: ModelConfig, name: str) -> list[ConvNorm]:
 
 
 def build_in_turn(layers: Sequence[Any], shape: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Creates the variables of layers that follow one another; returns the shape of what the last one gives."""
+    """Creates the variables of layers that follow one another; returns the output shape of the last one."""
     for layer in layers:
         layer.build(shape)
         shape = layer.compute_output_shape(shape)

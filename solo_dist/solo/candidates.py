@@ -1,7 +1,8 @@
 """The best pairs of cell and category of an image: the candidates that enter Matrix NMS.
 
-No mask is made for a cell below the score threshold, and of those above only until no further cell can be among the
-best. While candidates are ranked, masks exist as bits. Shape legend: config.py; besides P = h*w, T = max_candidates.
+No mask is made for a cell below the score threshold. Of the others, masks are made in the order of the score until
+no further cell can be among the best. While candidates are ranked, masks are stored as bits. Shape legend:
+config.py; besides P = h*w, T = max_candidates.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from solo_dist.config import GridConfig, PostprocessConfig
 from solo_dist.masks.bits import count_bits, pack_bits
 from solo_dist.solo.mask_map import MaskMap
 
-# So many that the product of kernels and mask features runs near the full speed of a CPU.
+# Large enough for the product of kernels and mask features to run near the full speed of a CPU.
 CELLS_PER_CHUNK = 192
 # A mask must cover more quarter-resolution pixels than its level's stride in the official grid head (quirk 13).
 MIN_AREA = {"p2": 8, "p3": 8, "p4": 16, "p5": 32, "p6": 32}
@@ -64,7 +65,7 @@ def min_areas(grid: GridConfig) -> np.ndarray:
 def _best_of_map(
     scores: tf.Tensor, mask_map: MaskMap, min_area: np.ndarray, least: tf.Tensor, config: PostprocessConfig
 ) -> Candidates:
-    """`find_candidates` among the n cells of a map; some with scores of `least` or below may be left out.
+    """`find_candidates` among the n cells of a map; those with scores of at most `least` may be left out.
 
     Args:
       scores: float32 [n,C], 0 below the threshold.
@@ -112,7 +113,7 @@ def _best_of_map(
 
 
 def _merge(one: Candidates, other: Candidates) -> Candidates:
-    """The best T of both."""
+    """The best T of two lists of candidates."""
     scores, kept = tf.math.top_k(tf.concat([one.scores, other.scores], axis=0), one.scores.shape[0])
     pairs = zip(one[1:], other[1:], strict=True)
     return Candidates(scores, *(tf.gather(tf.concat(pair, axis=0), kept) for pair in pairs))

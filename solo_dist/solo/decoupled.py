@@ -1,6 +1,6 @@
 """Decoupled SOLO: the mask of a cell is the product of two sigmoids, one for its column and one for its row.
 
-A level has S maps for columns and S for rows in place of S * S masks. A kernel chooses one of them: it is 1 for the
+A level has S maps for columns and S for rows instead of S * S masks. A kernel chooses one of them: it is 1 for the
 column, or row, of the cell and 0 for the others. Shape legend: config.py.
 """
 

@@ -1,8 +1,8 @@
 """The members of the SOLO family, and what distinguishes one from another.
 
 A member is chosen by `model.head`. Network, losses, targets, post-processing, training and export work with any member,
-through the interface below; they hold no condition on its name. To add one: write a class with these methods in a
-module of its own, enter it in MEMBERS, and add the names of its tensors in others' checkpoints to weights/names.py.
+through the interface below, without conditions on its name. To add a member: write a class with these methods in a
+module of its own, add it to MEMBERS, and add the names of its tensors in checkpoints of others to weights/names.py.
 """
 
 from collections.abc import Mapping

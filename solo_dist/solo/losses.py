@@ -34,7 +34,7 @@ Batch = Mapping[str, tf.Tensor]
 
 
 def count_positives(batch: Batch) -> dict[str, tf.Tensor]:
-    """What the loss is normalised by, of one batch; sum it over everything that makes up one optimizer step.
+    """The counts of one batch that normalise the loss; sum them over all batches of an optimizer step.
 
     Returns:
       positives: float32 scalar, instance-cell pairs that get a mask. positive_cells: float32 scalar, distinct cells.
@@ -91,7 +91,7 @@ def solo_loss(
 
 
 class MaskLoss(NamedTuple):
-    """Of the positives that a map serves."""
+    """The mask loss of the positives that a map serves."""
 
     loss: tf.Tensor
     """float32 scalar, the weighted sum of their dice losses."""
@@ -137,7 +137,7 @@ def _dice_sum(weights, instance, packed, *factors):
     height, width = features[0].shape[1:3]
     pixels = [tf.cast(tf.reshape(x, [-1, height * width, x.shape[3]]), tf.float32) for x in features]
     loss, dice, d_features, d_kernels = _dice_and_gradients(pixels, kernels, weights, instance, packed, width)
-    # bfloat16 halves what is kept; float16 could not hold it before the loss scale is applied.
+    # bfloat16 halves the memory of what is kept; in float16 it could underflow, as the loss scale comes later.
     d_features = [
         tf.cast(gradient, tf.bfloat16) if x.dtype == tf.bfloat16 else gradient
         for gradient, x in zip(d_features, features, strict=True)
@@ -155,7 +155,7 @@ def _dice_sum(weights, instance, packed, *factors):
 
 
 def _dice_and_gradients(features, kernels, weights, instance, packed, width):
-    """As `_dice_sum`, of features [B,P,E] with rows of `width` pixels.
+    """The dice loss as in `_dice_sum`, with its gradients, for features [B,P,E] with rows of `width` pixels.
 
     Returns:
       loss [], dice coefficients [B,K], A gradients of features [B,P,E] and A of kernels [B,K,E], all float32.
@@ -181,7 +181,7 @@ def _dice_and_gradients(features, kernels, weights, instance, packed, width):
 
     loss, dice, d_features, d_kernels = chunk_terms(first)
     _, loss, dice, d_features, d_kernels = tf.while_loop(
-        lambda chunk, *_: chunk * size < end,  # what follows is padding, or served by other maps
+        lambda chunk, *_: chunk * size < end,  # the rest is padding, or served by other maps
         body,
         (first + 1, loss, array_from(dice), d_features, [array_from(value) for value in d_kernels]),
         parallel_iterations=1,
@@ -205,8 +205,9 @@ def _chunk_dice_and_gradients(features, kernels, weights, instance, packed, widt
     squares = _sum_of_squares(probability) + area + 2 * DICE_EPSILON
     # 1 - 2 sum(p t) / squares, written without the cancellation that would spoil it for nearly perfect masks.
     dice = (_sum_of_squares(error) + 2 * DICE_EPSILON) / squares
-    # d dice / d p = -2 t / squares + 4 sum(p t) p / squares^2, where 2 sum(p t) / squares = 1 - dice: so it is
-    # 2 / squares times p - t - dice p. The scales, one a mask, are left to the small operands of the products.
+    # d dice / d p = -2 t / squares + 4 sum(p t) p / squares^2. As 2 sum(p t) / squares = 1 - dice, this is
+    # 2 / squares * (p - t - dice * p). The factor 2 / squares, one number a mask, is multiplied into the small operands
+    # of the products below and not into this large tensor.
     scales = 2.0 * weights / squares
     d_probability = error - dice * probability
     d_features, d_kernels = [], []
