@@ -41,7 +41,7 @@ $(VENV)/.stamp_dev: $(RUN) $(REQUIREMENTS)
 	$(INSTALL) -e '.[test,dev]'
 	@touch $@
 
-# If the images are missing, the trainer first makes and shards them. After an interruption the same command goes on.
+# If the images are missing, the trainer first makes and shards them. After an interruption the same command continues.
 # DEMO_FLAGS="--config.train.steps=200" for a quick look.
 demo: $(VENV)/.stamp_demo
 	$(SOLO) train --config=shapes_tiny --workdir=$(DEMO) --strategy=one_device $(DEMO_FLAGS)

@@ -18,7 +18,7 @@ def conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1, padding: str = "to
     Args:
       x: [B, H, W, C].
       kernel: [k, k, C, F] with odd k, in the type of x.
-      strides: step in both directions.
+      strides: stride in both directions.
       padding: torch: (k - 1) / 2 zeros on every side; tensorflow: SAME, which at stride 2 pads only below and right
         if that suffices.
 
@@ -130,7 +130,7 @@ class ConvNorm(keras.layers.Layer):
     Args:
       filters: output channels.
       kernel_size: odd side of the kernel.
-      strides: step in both directions.
+      strides: stride in both directions.
       norm: a kind of `BackboneConfig.norm`.
       groups: groups if norm is "group".
       epsilon: added to the variance.

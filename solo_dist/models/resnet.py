@@ -48,7 +48,7 @@ class ResidualBlock(keras.layers.Layer):
     Args:
       config: the backbone.
       width: channels of the 3x3 convolutions.
-      strides: step of the block.
+      strides: stride of the block.
       project: whether the shortcut is a 1x1 convolution.
     """
 

@@ -83,7 +83,7 @@ def to_dense(runs: rle.Runs, count: int, height: int, width: int) -> np.ndarray:
 
 
 def inclusive_boxes(masks: np.ndarray) -> np.ndarray:
-    """bool [m, h, w] -> float32 [m, 4] of first and last pixels; zeros where empty."""
+    """bool [m, h, w] -> float32 [m, 4] of first and last pixels; zeros for an empty mask."""
     boxes = np.zeros((len(masks), 4), np.float32)
     for box, mask in zip(boxes, masks, strict=True):
         if mask.any():

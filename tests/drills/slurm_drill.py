@@ -76,7 +76,7 @@ class SlurmJob:
 def main() -> None:
     """Runs all of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", required=True, help="where everything goes, seen by all nodes; new or empty")
+    parser.add_argument("--folder", required=True, help="folder for all output, seen by all nodes; new or empty")
     folder = Path(parser.parse_args().folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     shards = make_shards(folder)

@@ -34,7 +34,7 @@ def one_map(*factors, first_cell=0, stride=4):
 
 
 def single_image_dice(logits, target, **kwargs):
-    """Dice sum where every mask has its own feature channel, so that the mask logits are exactly the given ones."""
+    """Dice sum if every mask has its own feature channel, so that the mask logits are exactly the given ones."""
     count, height, width = logits.shape
     assert width % 8 == 0
     features = tf.constant(logits.transpose(1, 2, 0)[None])

@@ -73,7 +73,7 @@ def test_frozen_stages_get_no_gradient_and_the_others_do():
     assert not any("moving_" in path for path in trained)
 
 
-# Each takes the compiler many seconds; bfloat16 is where compilation fails first.
+# Each takes the compiler many seconds; compilation fails first for bfloat16.
 SLOW = [pytest.param(policy, marks=pytest.mark.slow) for policy in ("float32", "mixed_float16")]
 
 

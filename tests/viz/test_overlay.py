@@ -1,4 +1,4 @@
-"""Overlays and panels: what is drawn where."""
+"""Overlays and panels: which pixels are drawn, and how."""
 
 import numpy as np
 

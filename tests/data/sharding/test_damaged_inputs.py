@@ -214,7 +214,7 @@ def test_damaged_shards(shards, seed):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_damaged_manifests(shards, seed):
-    """A damaged manifest is refused, or says the same about where everything is."""
+    """A damaged manifest is refused, or names the same files."""
     path = Path(shards.output, schema.MANIFEST)
     content = path.read_bytes()
     before = everything_in(shards.output)
