@@ -1,4 +1,4 @@
-"""What the command-line programs share: reading flags without TensorFlow, and errors a person can act on.
+"""Code that all commands share: reading flags without TensorFlow, and error messages for users.
 
 A program defines its flags, imports TensorFlow inside its `main` only (so that --helpshort is quick), and ends with
 `cli.run(main)`. An error of the kinds in errors.py ends the program with one or two lines on stderr, or with the
@@ -59,9 +59,9 @@ def run(main: Callable[[list[str]], int | None], positional: bool = False) -> No
     except KeyboardInterrupt:
         exit_codes.exit_now(128 + signal.SIGINT)
     except Exception as error:
-        # Exit inside this block: after it, freeing the exception would free what its frames hold, such as a strategy,
-        # and that can wait for workers that are gone.
-        with contextlib.suppress(OSError):  # if nothing reads stderr any more; launchers go by the exit code
+        # Exit inside this block: after it, freeing the exception would free objects of its frames, such as a strategy,
+        # which can wait for workers that have ended.
+        with contextlib.suppress(OSError):  # if nothing reads stderr any more; launchers only need the exit code
             if not isinstance(error, UserError) or _traceback_wanted():
                 traceback.print_exc()
             else:
@@ -77,7 +77,7 @@ def exit_code_of(error: Exception) -> int:
 
 
 def _traceback_wanted() -> bool:
-    """Whether --traceback is given, also if parsing the flags is what failed."""
+    """Whether --traceback is given, even if parsing the flags has failed."""
     return bool({"--traceback", "-traceback", "--traceback=true", "--traceback=True"} & set(sys.argv))
 
 
@@ -182,7 +182,7 @@ def _with_recipe(arguments: Sequence[str]) -> list[str]:
 
 
 def _code_of_exit(end: SystemExit) -> int:
-    """What the interpreter would make of a SystemExit: None is 0, and text is printed and means 1."""
+    """The exit code of a SystemExit, as the interpreter sets it: None is 0, and text is printed and means 1."""
     if end.code is None or isinstance(end.code, int):
         return end.code or 0
     print(end.code, file=sys.stderr)

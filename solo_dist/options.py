@@ -64,7 +64,7 @@ def choice(default: str, *others: str) -> Any:
 def check(section: Any, prefix: str = "") -> None:
     """Checks every field of a dataclass and of the dataclasses in it; makes tuples of lists, which recipes may hold.
 
-    A dataclass in it that has a method `validate` is asked last, for what concerns several fields together.
+    If a dataclass in it has a method `validate`, which checks several fields together, it is called last.
 
     Args:
       prefix: of the names of the options in errors, such as "train.".

@@ -14,7 +14,7 @@ from solo_dist.config import Config
 from solo_dist.errors import ConfigError
 
 _HERE = Path(__file__).parent
-# A wheel holds the recipes as solo_dist/configs (setup.py); in a checkout they stand beside the package.
+# A wheel holds the recipes as solo_dist/configs (setup.py); in a checkout they are beside the package.
 FOLDER = next(folder for folder in (_HERE / "configs", _HERE.parent / "configs") if folder.is_dir())
 """The folder with the recipes of this installation."""
 

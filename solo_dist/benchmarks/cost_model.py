@@ -1,4 +1,4 @@
-"""The time that a ring all-reduce takes, and what it leaves of the speed of W replicas; see commands/cost_model.py."""
+"""The time of a ring all-reduce, and the efficiency of W replicas that follows; see commands/cost_model.py."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ class Link:
 
 
 def allreduce_bytes(parameters: float) -> float:
-    """Bytes that one replica hands to the all-reduce of one step."""
+    """Bytes that one replica gives to the all-reduce of one step."""
     return BYTES_A_PARAMETER * parameters
 
 

@@ -1,4 +1,4 @@
-"""Timing that is fair on a shared machine: cases take turns, medians are compared, and times are scaled by a unit.
+"""Timing on a shared machine: cases run in turns, medians are compared, and times are divided by that of a unit.
 
 A part of the benchmark is a function `run(options: Options) -> dict[str, float]` in a module of its own, listed in
 `PARTS` of solo_dist/commands/benchmark.py:

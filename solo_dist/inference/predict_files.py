@@ -23,10 +23,12 @@ _OVERLAY_QUALITY = 92
 
 @dataclasses.dataclass
 class Summary:
-    """What was done."""
+    """Counts of a prediction."""
 
     images: int = 0
+    """Images that were read."""
     instances: int = 0
+    """Instances found in them."""
     unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     """Path and reason of each image that could not be read."""
 

@@ -1,8 +1,8 @@
-"""The report of a run: reads what there is, analyses it, and writes the page and its files.
+"""The report of a run: reads the files that exist, analyses them, and writes the page and its files.
 
     path = write_report("runs/mine")  # runs/mine/report/index.html
 
-Parts that cannot be had (no evaluation, no shards, no checkpoint) are left out, and the page says so.
+Parts whose files are missing (no evaluation, no shards, no checkpoint) are left out, and the page says so.
 """
 
 import json
@@ -156,7 +156,7 @@ def _known_results(run: RunFiles, evaluation: Evaluation, annotations: Mapping[s
 def _evaluated_images(
     run: RunFiles, evaluation: Evaluation, annotations: Mapping[str, Any], results: list[dict[str, Any]]
 ) -> Collection[int]:
-    """The images that were evaluated. Older runs do not say; then those that reproduce the AP in metrics.json."""
+    """The images that were evaluated. If an older run did not list them, those that give the AP in metrics.json."""
     every = {image["id"] for image in annotations["images"]}
     if evaluation.image_ids is not None:
         return every.intersection(evaluation.image_ids)
@@ -195,7 +195,7 @@ def _of_evaluation(
 def _ceiling(
     run: RunFiles, evaluation: Evaluation, annotations: Mapping[str, Any], analysis: Analysis
 ) -> dict[str, float]:
-    """What perfect masks at a quarter of the canvas reach, by name of the metric; empty if unknown."""
+    """The metrics of perfect masks at a quarter of the canvas, by name; empty if unknown."""
     stored = {tag[8:]: value for tag, value in evaluation.metrics.items() if tag.startswith("ceiling/")}
     canvas = run.option("data.canvas")
     if stored or not canvas:

@@ -32,7 +32,7 @@ class Evaluation:
 
 @dataclasses.dataclass
 class RunFiles:
-    """A run as far as its files can be read."""
+    """The contents of those files of a run that can be read."""
 
     folder: str
     config: dict[str, Any]
@@ -120,7 +120,7 @@ def _read_evaluation(folder: str, step: int, missing: list[str]) -> Evaluation |
 
 
 def _read_json(path: str, kind: type, missing: list[str]) -> Any:
-    """The content of a file, or None with a note if it is not there or not of this kind."""
+    """The content of a file, or None, with a note, if it is missing or not of this kind."""
     try:
         value = json.loads(file_io.read(path))
     except tf.errors.NotFoundError:

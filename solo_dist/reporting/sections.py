@@ -1,4 +1,4 @@
-"""What the template of the report shows, made of numbers: texts, rows of tables and plots."""
+"""The contents of the report's template, made from numbers: texts, rows of tables and plots."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -112,7 +112,7 @@ def of_grids(manifest: Manifest, train: Manifest | None, lines: Sequence[Mapping
 
 
 def of_grid_comparison(rows: Sequence[GridCounts]) -> dict[str, Any]:
-    """What denser grids would change, in a sentence."""
+    """A sentence on the effect of denser grids."""
     now, denser = rows
     if now.lost + now.without_positives <= 0.01 * max(now.instances, 1):
         text = "Nearly every instance has a cell of its own: denser grids would gain little and cost time."

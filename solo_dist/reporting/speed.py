@@ -1,4 +1,4 @@
-"""How long the parts of a detection take on this machine, measured on a few images of the validation shards."""
+"""The time of each part of a detection on this machine, measured on a few images of the validation shards."""
 
 import contextlib
 import resource

@@ -1,4 +1,4 @@
-"""The loss of the category scores: focal loss, and quality focal loss, whose targets say how good the masks are.
+"""The loss of the category scores: focal loss, and quality focal loss, whose targets are the quality of the masks.
 
 Sources: Focal Loss for Dense Object Detection (Lin et al. 2017); Generalized Focal Loss (Li et al. 2020). Shape legend:
 config.py.
@@ -23,7 +23,7 @@ def focal_loss(logits: tf.Tensor, category_grid: tf.Tensor, alpha: float, gamma:
     """Elementwise sigmoid focal loss [..., C] of `focal_loss_sum`."""
     logits = tf.cast(logits, tf.float32)
     is_target = tf.one_hot(category_grid, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
-    agreement = tf.where(is_target, logits, -logits)  # large where the prediction is right
+    agreement = tf.where(is_target, logits, -logits)  # large if the prediction is right
     weight = tf.where(is_target, alpha, 1.0 - alpha)
     return weight * tf.pow(tf.sigmoid(-agreement), gamma) * tf.nn.softplus(-agreement)
 
@@ -54,10 +54,10 @@ def quality_focal_loss_sum(
 def cell_quality(quality: tf.Tensor, positive_cell: tf.Tensor, cells: int) -> tf.Tensor:
     """Qualities of the positives, float32 [B,K], in 0..1, at their cells: float32 [B,N], 0 for the background.
 
-    Instances that share a cell also share its one predicted mask: the best of their qualities counts.
+    Instances that share a cell also share its one predicted mask; the best of their qualities is taken.
     """
     rows = tf.range(tf.shape(quality)[0])[:, None] * (cells + 1)
-    places = rows + tf.where(positive_cell >= 0, positive_cell, cells)  # the last of a row takes the padding
+    places = rows + tf.where(positive_cell >= 0, positive_cell, cells)  # the last element of a row collects the padding
     count = tf.shape(quality)[0] * (cells + 1)
     best = tf.math.unsorted_segment_max(tf.reshape(quality, [-1]), tf.reshape(places, [-1]), count)
     return tf.clip_by_value(tf.reshape(best, [-1, cells + 1])[:, :cells], 0.0, 1.0)

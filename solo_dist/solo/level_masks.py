@@ -1,4 +1,4 @@
-"""What SOLO and Decoupled SOLO have in common: every level predicts the masks of its own cells at twice its size.
+"""Code that SOLO and Decoupled SOLO share: every level predicts the masks of its own cells at twice its size.
 
 Quirks 19 and 23 of docs/numerics.md.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from solo_dist.config import MASK_STRIDE, GridConfig
 from solo_dist.solo.targets import TargetSpec
 
-# P2 is halved and P6 is enlarged to the size of P5 before; then each level is doubled.
+# First P2 is halved and P6 is enlarged to the size of P5; then each level is doubled.
 MASK_STRIDES = {"p2": 4, "p3": 4, "p4": 8, "p5": 16, "p6": 16}
 
 

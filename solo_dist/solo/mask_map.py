@@ -1,4 +1,4 @@
-"""Masks of chosen cells: the dynamic convolution that every member of the SOLO family comes down to.
+"""Masks of chosen cells: the dynamic convolution that every member of the SOLO family can be written as.
 
 A cell's mask is a product of A sigmoids. Factor a is a map of features, multiplied at each pixel with the cell's vector
 for it, the kernel: probability = sigmoid(F_1 k_1) * ... * sigmoid(F_A k_A). A dense tensor with a mask for each of the

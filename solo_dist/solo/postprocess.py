@@ -3,8 +3,8 @@
 `detect` runs in the graph with static shapes. Mask probabilities are computed again for the few candidates that survive
 Matrix NMS; `masks.paste` enlarges them to the size of the original image.
 
-Source: SOLO (Wang et al. 2020), SOLOv2, section 3.4, and the official code's behaviour: numbers of quirks are those of
-the golden vectors. Shape legend: config.py; besides D = max_detections.
+Source: SOLO (Wang et al. 2020), SOLOv2, section 3.4, and the official code's behaviour (numbered quirks:
+docs/numerics.md). Shape legend: config.py; besides D = max_detections.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Training targets from boxes and row runs: one implementation for the shard tool and for the input pipeline.
 
-Source: the official solov2_head.solov2_target_single. Its quirks are part of the published numbers, and comments mark
+Source: the official solov2_head.solov2_target_single. The published numbers depend on its quirks, and comments mark
 the lines that reproduce them. Pure functions; shapes as in `solo_dist.config`, m instances, r runs, P positives.
 """
 

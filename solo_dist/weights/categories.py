@@ -1,4 +1,4 @@
-"""COCO's categories, and what a model with other categories than a checkpoint's keeps of it."""
+"""COCO's categories, and the weights that a model with other categories keeps of a checkpoint."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ def _categories_of(match: Match) -> list[str]:
 def adapt(match: Match, variables: Mapping[str, Any], ours: Sequence[str]) -> None:
     """Gives each category of a model the weights of the checkpoint's category of the same name, and says which.
 
-    Case, spaces, hyphens and underscores in names do not matter. Categories without a namesake keep random numbers.
+    Case, spaces, hyphens and underscores in names do not matter. Other categories keep random numbers.
     If the checkpoint's categories are not known, or are the model's, the match stays as it is.
 
     Args:

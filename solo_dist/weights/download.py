@@ -49,7 +49,7 @@ def fetch(url: str) -> str:
       url: http:, https: or file:, ending in -DIGITS.SUFFIX with at least 8 digits of the file's SHA-256.
 
     Raises:
-      WeightsError: the name has no such digits, the file cannot be had, or its content has another SHA-256.
+      WeightsError: the name has no such digits, the file cannot be downloaded, or its content has another SHA-256.
     """
     path = cached(url)
     if not _digits(path):
@@ -62,7 +62,7 @@ def fetch(url: str) -> str:
             with exclusive(str(path.parent / "lock")):
                 if not path.exists():  # another process of this machine may have fetched it meanwhile
                     _download(url, path)
-        except OSError as error:  # errors of the network are WeightsErrors by now
+        except OSError as error:  # errors of the network have become WeightsErrors
             raise WeightsError(
                 f"{url} cannot be kept in {path.parent}: {error.strerror or error}; "
                 f"set {CACHE_VARIABLE} to a folder with more space."
@@ -124,7 +124,7 @@ def _receive_with_retries(url: str, file: BinaryIO, path: Path) -> None:
 
 
 def _receive(url: str, file: BinaryIO) -> None:
-    """Appends what the file lacks of the content at the URL."""
+    """Appends the rest of the content at the URL to the file."""
     start = file.tell()
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     with urllib.request.urlopen(request, timeout=_SILENCE_SECONDS) as answer:

@@ -1,4 +1,4 @@
-"""What can be wrong with given weights."""
+"""Errors of weights that a user gave."""
 
 from solo_dist.errors import ConfigError, DataError
 
@@ -8,4 +8,4 @@ class WeightFileError(DataError):
 
 
 class WeightsError(ConfigError):
-    """Weights that cannot be had, or do not fit the model; the message says what differs."""
+    """Weights that cannot be downloaded, or do not fit the model; the message says what differs."""

@@ -21,13 +21,13 @@ _TORCHVISION_FILES = {
 
 
 def imagenet_file(name: str) -> str:
-    """A local file with the ImageNet weights of a backbone, which is downloaded if need be.
+    """A local file with the ImageNet weights of a backbone, which is downloaded if it is missing.
 
     Args:
       name: of the backbone, as in model.backbone.name; not one of keras:...
 
     Raises:
-      WeightsError: there are none, or they cannot be had.
+      WeightsError: there are none, or they cannot be downloaded.
     """
     if name == "efficientnet_lite0":
         return lite_weights_file()
@@ -50,11 +50,11 @@ def keras_imagenet(backbone: KerasBackbone) -> dict[str, np.ndarray]:
     """The ImageNet weights of a network of keras.applications, under "layer/index"; Keras downloads and keeps them.
 
     Raises:
-      WeightsError: they cannot be had.
+      WeightsError: they cannot be downloaded.
     """
     try:
         network = build_application(backbone.application, backbone.image_shape, weights="imagenet")
-    except Exception as error:  # Keras passes on whatever its download raises
+    except Exception as error:  # Keras passes on any error of its download
         raise WeightsError(
             f"Keras could not download the ImageNet weights of {backbone.application}: {error}"
         ) from None

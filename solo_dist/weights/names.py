@@ -1,4 +1,4 @@
-"""Names of tensors in other people's checkpoints and the variables of ours that they are.
+"""Names of tensors in checkpoints of other programs, and our variables that they correspond to.
 
 Our names are variable paths without the leading model name, for example `backbone/stage1/block0/conv1/kernel`.
 """
@@ -151,7 +151,7 @@ _EFFICIENTNET_LITE_RULES: list[Rule] = [
 
 
 class Origin(NamedTuple):
-    """Whose names these are."""
+    """A program, and how its names are translated."""
 
     label: str
     marker: str
@@ -161,7 +161,7 @@ class Origin(NamedTuple):
     """Applied to each name before the rules."""
 
 
-# In this order: the first origin with a matching name counts.
+# In this order: the first origin with a matching name is taken.
 ORIGINS = (
     Origin("official SOLO", r"bbox_head\..*", _OFFICIAL_RULES),
     Origin("mmdetection", r"mask_head\.conv_cls\.weight", _OFFICIAL_RULES, official_name),
@@ -175,7 +175,7 @@ _NOT_NEEDED = re.compile(r".*num_batches_tracked|pixel_mean|pixel_std|fc\.(weigh
 
 
 class Translation(NamedTuple):
-    """Arrays under our names and in our layout, and the names that mean no variable of ours."""
+    """Arrays under our names and in our layout, and the names that correspond to no variable of ours."""
 
     label: str
     arrays: dict[str, np.ndarray]

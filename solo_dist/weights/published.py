@@ -30,7 +30,7 @@ class PublishedModel:
 
     @property
     def name(self) -> str:
-        """What stands after `mmdet:`."""
+        """The text after `mmdet:`."""
         return self.file.partition("_coco_")[0]
 
     @property
@@ -86,7 +86,7 @@ def local_path(source: str) -> str:
     """The path of given weights: a published model or an http(s) URL is first fetched into the cache.
 
     Raises:
-      ConfigError: there is no such model, or its file cannot be had.
+      ConfigError: there is no such model, or its file cannot be downloaded.
     """
     if source.startswith(PREFIX):
         return download.fetch(find(source).url)

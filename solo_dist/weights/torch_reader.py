@@ -1,8 +1,8 @@
 """Reads PyTorch checkpoints without PyTorch, rebuilding tensors and nothing else.
 
 A `.pth` file is a pickle, and a pickle can call any function it names. Here the unpickler knows a short list of names,
-those that tensors are made of, and calls nothing else. What training programs keep beside the state dict (meta, message
-hub, optimizer) is read as objects that do nothing. Any other name, and such an object in the state dict, is refused.
+those that tensors are made of, and calls nothing else. Other objects of training programs (meta, message
+hub, optimizer) are read as objects that do nothing. Any other name, and such an object in the state dict, is refused.
 Both layouts are read: the zip archive (PyTorch 1.6 and later) and the older sequence of pickles and raw storages.
 """
 
@@ -61,13 +61,13 @@ class _Tensor(NamedTuple):
 
 
 class _StorageKind(NamedTuple):
-    """What stands for a class such as torch.FloatStorage."""
+    """Replaces a class such as torch.FloatStorage."""
 
     dtype: np.dtype
 
 
 class _Inert:
-    """Stands for an object of a training program; whatever a pickle does with it has no effect."""
+    """Replaces an object of a training program; nothing that a pickle does with it has an effect."""
 
     name = ""
     """What the pickle calls it."""
@@ -107,7 +107,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-# What checkpoints of training programs name beside tensors: the packages of OpenMMLab, numbers and arrays of numpy, and
+# Names beside tensors in checkpoints of training programs: the packages of OpenMMLab, numbers and arrays of numpy, and
 # `getattr`, by which an old protocol names methods. All of it becomes inert; nothing of these packages is imported.
 _INERT = re.compile(r"(mmengine|mmcv|mmdet|numpy)\..*|argparse\.Namespace|(__builtin__|builtins)\.(getattr|set)")
 
@@ -120,7 +120,7 @@ class _TensorUnpickler(pickle.Unpickler):
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name in the pickle stands for."""
+        """The object for a name in the pickle."""
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
         if _INERT.fullmatch(f"{module}.{name}"):
@@ -148,10 +148,10 @@ def read_torch(data: bytes, source: str) -> dict[str, np.ndarray]:
 
     Args:
       data: content of the file.
-      source: what to call the file in errors.
+      source: name of the file for errors.
 
     Raises:
-      WeightFileError: truncated, no PyTorch checkpoint, no state dict in it, or more than tensors in the pickle.
+      WeightFileError: the file is truncated, is no PyTorch checkpoint, has no state dict, or holds refused names.
     """
     try:
         content, buffers = _read_zip(data) if data[:2] == b"PK" else _read_legacy(data)
