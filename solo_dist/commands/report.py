@@ -1,7 +1,7 @@
 """Writes one page on what a run has learned: quality, errors, images, training, speed.
 
     solo-dist report --workdir=runs/shapes_tiny
-    solo-dist report --workdir=runs/mine --validation=mine/shards/val --precision=0.95
+    solo-dist report --workdir=runs/mine --validation=mine/shards/validation --precision=0.95
     solo-dist report --workdir=gs://bucket/run --output=reports/run --nospeed
 
 The page is WORKDIR/report/index.html, or OUTPUT/index.html; it opens from a disk, without a network. Its numbers are in
