@@ -97,6 +97,8 @@ class AugmentConfig:
 
     flip: bool = True
     """Exchange left and right with probability 1/2."""
+    turn: bool = False
+    """Turn by 0, 90, 180 or 270 degrees, each as likely; with flip, all symmetries of a square. Needs a square canvas."""
     brightness: float = bounded(0.0, at_least=0)
     """Largest change of brightness, as a share of the full range."""
     contrast: float = bounded(0.0, at_least=0)
@@ -114,7 +116,7 @@ class AugmentConfig:
 
     @property
     def changes_geometry(self) -> bool:
-        """Whether anything but a flip moves pixels, so that precomputed targets do not fit."""
+        """Whether images are scaled or cut at random; flips and turns keep every pixel."""
         return self.scale != (1.0, 1.0) or self.crop > 0 or bool(self.short_sides)
 
 
@@ -148,6 +150,11 @@ class DataConfig:
 
     def validate(self) -> None:
         """Raises ConfigError for options that do not go together."""
+        if self.augment.turn and self.canvas[0] != self.canvas[1]:
+            raise ConfigError(
+                f"data.augment.turn needs a square canvas, not data.canvas={self.canvas}: set "
+                f"data.canvas={max(self.canvas)},{max(self.canvas)} or data.augment.turn=False."
+            )
         if self.cache_dir and self.service:
             raise ConfigError("data.cache_dir has no effect if data.service reads the shards; give one of the two.")
 

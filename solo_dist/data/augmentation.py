@@ -35,6 +35,7 @@ class Draws(NamedTuple):
     contrast: tf.Tensor
     saturation: tf.Tensor
     hue: tf.Tensor
+    turn: tf.Tensor
 
 
 def draw(seed: int, position: tf.Tensor) -> Draws:
@@ -51,6 +52,11 @@ def draw(seed: int, position: tf.Tensor) -> Draws:
 def draw_flip(draws: Draws, augment: AugmentConfig) -> tf.Tensor:
     """bool scalar."""
     return draws.flip < 0.5 if augment.flip else tf.constant(False)
+
+
+def draw_turns(draws: Draws) -> tf.Tensor:
+    """Quarter turns, int32 scalar 0..3."""
+    return tf.cast(tf.floor(draws.turn * 4.0), tf.int32)
 
 
 def draw_placement(draws: Draws, size: tf.Tensor, canvas: tuple[int, int], augment: AugmentConfig) -> Placement:

@@ -1,4 +1,4 @@
-"""How an image of any size becomes a canvas: a window of whole pixels is cut out, resized, mirrored, padded.
+"""How an image of any size becomes a canvas: a window of whole pixels is cut out, resized, mirrored, turned, padded.
 
 Training, evaluation, prediction, export and the shard tool all use these functions, so that a model is asked about
 images as it has learnt them. Masks as row runs follow the image exactly, by integer maps. Legend of shapes:
@@ -203,3 +203,41 @@ def flip_boxes(boxes: tf.Tensor, width: tf.Tensor | int) -> tf.Tensor:
     x1, y1, x2, y2 = tf.unstack(boxes, num=4, axis=1)
     last = tf.cast(width, tf.float32) - 1.0
     return tf.stack([last - x2, y1, last - x1, y2], axis=1)
+
+
+# ---- Quarter turns
+
+
+def turn_image(image: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
+    """[h, w, c] turned counter-clockwise by `turns`, int32 scalar 0..3, times 90 degrees."""
+    return tf.image.rot90(image, turns)
+
+
+def turn_instances(
+    runs: rle.Runs, boxes: tf.Tensor, size: tf.Tensor, turns: tf.Tensor
+) -> tuple[rle.Runs, tf.Tensor, tf.Tensor]:
+    """Masks, boxes and size of an image that `turn_image` has turned.
+
+    Args:
+      runs: masks of m instances.
+      boxes: float32 [m, 4] x1, y1, x2, y2 of inclusive pixels.
+      size: int32 [2], height, width.
+      turns: int32 scalar 0..3.
+    """
+    # A quarter turn is a transposition and then a reflection; two of them reflect both ways.
+    runs, boxes, size = tf.cond(
+        turns % 2 > 0,
+        lambda: (rle.transpose(runs, size), tf.gather(boxes, [1, 0, 3, 2], axis=1), size[::-1]),
+        lambda: (runs, boxes, size),
+    )
+    runs, boxes = tf.cond(
+        turns >= 2,
+        lambda: (rle.flip(runs, size[1]), flip_boxes(boxes, size[1])),
+        lambda: (runs, boxes),
+    )
+    runs, boxes = tf.cond(
+        (turns == 1) | (turns == 2),
+        lambda: (rle.flip_rows(runs, size[0]), flip_boxes(boxes[:, ::-1], size[0])[:, ::-1]),
+        lambda: (runs, boxes),
+    )
+    return runs, boxes, size

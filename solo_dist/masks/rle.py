@@ -187,6 +187,29 @@ def flip(runs: Runs, width: tf.Tensor | int) -> Runs:
     return Runs(runs.row, width - runs.end, width - runs.start, runs.instance)
 
 
+def flip_rows(runs: Runs, height: tf.Tensor | int) -> Runs:
+    """Mirrored above and below within `height` rows: pixel y becomes height - 1 - y."""
+    return Runs(height - 1 - runs.row, runs.start, runs.end, runs.instance)
+
+
+def transpose(runs: Runs, size: tf.Tensor) -> Runs:
+    """Rows and columns exchanged, of an image of `size`, int32 [2] height, width."""
+    length = runs.end - runs.start
+    index = tf.repeat(tf.range(tf.size(length)), length)
+    x = tf.gather(runs.start - tf.cumsum(length, exclusive=True), index) + tf.range(tf.size(index))
+    height, width = tf.unstack(tf.cast(size, tf.int64), num=2)
+    # A number for each pixel, in the order in which the transposed runs visit them.
+    column = tf.cast(tf.gather(runs.instance, index), tf.int64) * width + tf.cast(x, tf.int64)
+    pixels = tf.sort(column * height + tf.cast(tf.gather(runs.row, index), tf.int64))
+    # A run ends if the next pixel is not its neighbour, or is in another column.
+    breaks = (pixels[1:] != pixels[:-1] + 1) | (pixels[1:] % height == 0)
+    edge = tf.ones([tf.minimum(tf.size(pixels), 1)], tf.bool)
+    first = tf.boolean_mask(pixels, tf.concat([edge, breaks], axis=0))
+    last = tf.boolean_mask(pixels, tf.concat([breaks, edge], axis=0))
+    parts = (first // height % width, first % height, last % height + 1, first // (height * width))
+    return Runs(*(tf.cast(part, tf.int32) for part in parts))
+
+
 def areas(runs: Runs, num_instances: tf.Tensor | int) -> tf.Tensor:
     """Pixels of each instance, int32 [m]."""
     return tf.math.unsorted_segment_sum(runs.end - runs.start, runs.instance, num_instances)

@@ -284,6 +284,23 @@ def test_a_letterboxed_image_is_means_of_squares_then_linear_interpolation(size,
     assert (canvas[height:] == geometry.PADDING).all() and (canvas[:, width:] == geometry.PADDING).all()
 
 
+@pytest.mark.parametrize("turns", range(4))
+def test_image_masks_and_boxes_turn_together(turns):
+    random = np.random.default_rng(turns)
+    masks = random.random((3, 20, 32)) < 0.2
+    masks[2] = False
+    runs = rle.from_numpy([rle.dense_to_runs(mask) for mask in masks])
+    boxes = inclusive_boxes(masks)
+    number = tf.constant(turns)
+    moved, moved_boxes, size = geometry.turn_instances(runs, tf.constant(boxes), tf.constant([20, 32]), number)
+    wanted = np.rot90(masks, turns, axes=(1, 2))
+    np.testing.assert_array_equal(size, wanted.shape[1:])
+    np.testing.assert_array_equal(to_dense(moved, 3, *wanted.shape[1:]), wanted)
+    np.testing.assert_array_equal(moved_boxes[:2], inclusive_boxes(wanted)[:2])
+    image = random.integers(0, 256, (20, 32, 3), np.uint8)
+    np.testing.assert_array_equal(geometry.turn_image(tf.constant(image), number), np.rot90(image, turns))
+
+
 def test_scaling_and_mirroring_boxes():
     boxes = tf.constant([[10.0, 4.0, 29.0, 30.0], [-3.0, 5.0, 200.0, 7.0]])
     scaled = geometry.scale_boxes(boxes, tf.constant(0.5, tf.float64), tf.constant([14, 80]))

@@ -73,6 +73,24 @@ def test_flip_areas_and_boxes_agree_with_dense_masks():
         np.testing.assert_array_equal(box, wanted)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 1000))
+def test_transposed_runs_are_the_transposed_masks(height, width, seed):
+    masks = masks_of(4, height, width, seed)
+    moved = runs.transpose(runs.from_numpy([runs.dense_to_runs(mask) for mask in masks]), tf.constant([height, width]))
+    np.testing.assert_array_equal(dense(moved, 4, width, height), masks.transpose(0, 2, 1))
+    # As long as possible, and in order.
+    wanted = runs.from_numpy([runs.dense_to_runs(mask.T) for mask in masks])
+    for part, other in zip(moved, wanted, strict=True):
+        np.testing.assert_array_equal(part, other)
+
+
+def test_rows_of_runs_are_flipped():
+    masks = masks_of(3, 10, 15)
+    flipped = runs.flip_rows(runs.from_numpy([runs.dense_to_runs(mask) for mask in masks]), 10)
+    np.testing.assert_array_equal(dense(flipped, 3, 10, 15), masks[:, ::-1])
+
+
 @pytest.mark.parametrize("source", [1, 3, 37, 480, 640, 4032])
 @pytest.mark.parametrize("target", [1, 4, 37, 512, 800, 1333])
 def test_nearest_source_is_the_floor(source, target):

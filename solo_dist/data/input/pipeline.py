@@ -210,30 +210,37 @@ def element_builder(
     fits = manifest.canvas == canvas and manifest.grid == grid
     # Augmented copies are random crops and scales already: they are taken as they are.
     draw = training and augment.changes_geometry and manifest.augmented_copies == 1
-    recompute = recompute or not fits or draw or spec != STORED_TARGETS
+    turn = training and augment.turn
+    recompute = recompute or not fits or draw or turn or spec != STORED_TARGETS
     reduce = reduction(config, manifest, training)
 
     def build(record: Record, image: tf.Tensor, position: tf.Tensor) -> Element:
         draws = augmentation.draw(config.seed, position)
+        turns = augmentation.draw_turns(draws)
         if draw:
             placement = augmentation.draw_placement(draws, record.size, canvas, augment)
         else:
             flip = augmentation.draw_flip(draws, augment) if training else tf.constant(False)
             placement = geometry.stored_image(record.size, canvas, manifest.keep_original, flip)
+        size = placement.size
         if recompute:
             runs, boxes = geometry.move_instances(record.runs, record.boxes, record.size, placement)
+            if turn:
+                runs, boxes, size = geometry.turn_instances(runs, boxes, size, turns)
             made = targets.make_targets(runs, boxes, record.categories, canvas, grid, spec)
         else:
             made = precomputed_targets(record, placement.flip, canvas, grid.num_cells)
-        if recompute or manifest.keep_original:
+        if draw or manifest.keep_original:
             image = geometry.move_image(image, placement, reduce(record.size) if reduce else 1)
         else:
             image = geometry.flip_image(image, placement.flip)
+        if turn:
+            image = geometry.turn_image(image, turns)
         if training and augmentation.changes_colour(augment):
             image = augmentation.change_colours(image, draws, augment)
         return {
             "image": geometry.pad_to_canvas(geometry.to_uint8(image), canvas),
-            "image_size": placement.size,
+            "image_size": size,
             "image_id": record.image_id,
             "original_size": record.original_size,
             **fixed_size_targets(made, config, position),

@@ -213,6 +213,39 @@ def test_flip_mirrors_the_picture_within_its_width(shards, plain):
     assert 0.3 < flipped / (6 * NUM_IMAGES) < 0.7
 
 
+@pytest.mark.parametrize("keep_original", [False, True])
+def test_turned_elements_are_those_of_the_turned_image(keep_original, source, tmp_path):
+    square = (64, 64)
+    folder = shard(source, tmp_path / "shards", canvas=square, keep_original=keep_original)
+    plain, turning = (
+        recipe(folder, AugmentConfig(flip=False, turn=turn), canvas=square, shuffle=False) for turn in (False, True)
+    )
+    before = read(pipeline.build_dataset(plain, "train", batch_size=NUM_IMAGES), 1)[0]
+    seen = set()
+    for batch in read(pipeline.build_dataset(turning, "train", batch_size=NUM_IMAGES), 3):
+        for b, (height, width) in enumerate(before["image_size"]):
+            image, masks = before["image"][b, :height, :width], unpack(before["masks"][b])
+            draws = pipeline.augmentation.draw(turning.seed, tf.constant(batch["position"][b]))
+            turns = int(draws.turn * 4)
+            seen.add(turns)
+            wanted = np.rot90(image, turns)
+            height, width = wanted.shape[:2]
+            np.testing.assert_array_equal(batch["image_size"][b], [height, width])
+            np.testing.assert_array_equal(batch["image"][b, :height, :width], wanted)
+            masks = np.rot90(masks[:, : image.shape[0] // 4, : image.shape[1] // 4], turns, axes=(1, 2))
+            turned = unpack(batch["masks"][b])
+            np.testing.assert_array_equal(turned[:, : height // 4, : width // 4], masks)
+            assert turned.sum() == masks.sum()
+            cells, owners = (batch[f"positive_{part}"][b] for part in ("cell", "instance"))
+            old_cells, old_owners = (before[f"positive_{part}"][b] for part in ("cell", "instance"))
+            category = dict(zip(old_owners, before["category_grid"][b][old_cells], strict=True))
+            assert (cells >= 0).any()
+            for cell, owner in zip(cells[cells >= 0], owners[cells >= 0], strict=True):
+                _assert_centre_in_cell(turned[owner], cell)
+                assert batch["category_grid"][b][cell] == category[owner]
+    assert seen == {0, 1, 2, 3}
+
+
 # ---- Two paths, one truth
 
 
