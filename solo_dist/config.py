@@ -98,7 +98,7 @@ class AugmentConfig:
     flip: bool = True
     """Exchange left and right with probability 1/2."""
     turn: bool = False
-    """Turn by 0, 90, 180 or 270 degrees, each as likely; with flip, all symmetries of a square. Needs a square canvas."""
+    """Turn by 0, 90, 180 or 270 degrees at random; with flip, all symmetries of a square. Needs a square canvas."""
     brightness: float = bounded(0.0, at_least=0)
     """Largest change of brightness, as a share of the full range."""
     contrast: float = bounded(0.0, at_least=0)

@@ -22,6 +22,10 @@ def test_the_defaults_are_valid():
             Config(data=DataConfig(augment=AugmentConfig(crop=0.5))),
             "augment.crop=0.5 must be at least 0 and below",
         ),
+        (
+            Config(data=DataConfig(canvas=(448, 768), augment=AugmentConfig(turn=True))),
+            "augment.turn needs a square canvas.* data.canvas=768,768",
+        ),
         (Config(data=DataConfig(augment=AugmentConfig(scale=(2.0, 1.0)))), "data.augment.scale=.*0 < smallest"),
         (Config(model=ModelConfig(head_convs=8)), "model.head_convs=8 must be at least 1 and at most 7"),
         (Config(model=ModelConfig(grid=GridConfig(sizes=(3,)))), "model.grid has 5 levels, 1 sizes"),

@@ -186,6 +186,12 @@ def test_masks_and_categories_lie_on_their_objects(augment, kind, shards, whole_
     assert seen > 100
 
 
+def _positives(batch: Batch, b: int) -> list[tuple[int, int]]:
+    """Cell and instance of each positive of an image."""
+    cells, owners = (batch[f"positive_{part}"][b].tolist() for part in ("cell", "instance"))
+    return [(cell, owner) for cell, owner in zip(cells, owners, strict=True) if cell >= 0]
+
+
 def _assert_centre_in_cell(mask: np.ndarray, cell: int) -> None:
     """The positive cell is within one cell of the mask's centre."""
     size, index = (12, cell) if cell < 144 else (6, cell - 144)
@@ -236,13 +242,11 @@ def test_turned_elements_are_those_of_the_turned_image(keep_original, source, tm
             turned = unpack(batch["masks"][b])
             np.testing.assert_array_equal(turned[:, : height // 4, : width // 4], masks)
             assert turned.sum() == masks.sum()
-            cells, owners = (batch[f"positive_{part}"][b] for part in ("cell", "instance"))
-            old_cells, old_owners = (before[f"positive_{part}"][b] for part in ("cell", "instance"))
-            category = dict(zip(old_owners, before["category_grid"][b][old_cells], strict=True))
-            assert (cells >= 0).any()
-            for cell, owner in zip(cells[cells >= 0], owners[cells >= 0], strict=True):
+            category = {owner: before["category_grid"][b, cell] for cell, owner in _positives(before, b)}
+            assert category
+            for cell, owner in _positives(batch, b):
                 _assert_centre_in_cell(turned[owner], cell)
-                assert batch["category_grid"][b][cell] == category[owner]
+                assert batch["category_grid"][b, cell] == category[owner]
     assert seen == {0, 1, 2, 3}
 
 
