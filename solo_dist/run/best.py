@@ -6,12 +6,18 @@
 It is in the folder best/ of the run directory.
 """
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
 
 from solo_dist.run.checkpoint import CheckpointMetadata
 from solo_dist.run.checkpoint_store import CheckpointStore
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 3
+"""Evaluations in a row without a better AP after which the log says so."""
 
 
 class BestCheckpoint:
@@ -38,6 +44,16 @@ class BestCheckpoint:
         if is_better(metadata, self.metadata):
             self._store.save(arrays, metadata)
             self._store.wait()
+
+    def remark(self, step: int, eval_every: int) -> None:
+        """Logs that the AP has not risen for a while, if that is so after the evaluation at `step`."""
+        best = self.metadata
+        if best is not None and 0 < PATIENCE * eval_every <= step - best.step:
+            log.info(
+                "no better AP since step %d (%.3f): more steps may not help. `solo-dist report` shows what is missed.",
+                best.step,
+                best.ap,
+            )
 
 
 def is_better(new: CheckpointMetadata, best: CheckpointMetadata | None) -> bool:

@@ -246,6 +246,7 @@ class Trainer:
                 every = self.validation.manifest.num_images
                 ap, ap_images = metrics["segm/AP"], min(images or every, every)
                 self.best.offer(arrays, dataclasses.replace(self._metadata(), ap=ap, ap_images=ap_images))
+                self.best.remark(self.step_number, self.config.train.eval_every)
                 # Last: this line says that the evaluation is complete and need not be made up for.
                 self.writer.scalars(self.step_number, "validation", metrics)
                 self.writer.flush()

@@ -89,7 +89,8 @@ class Validation:
           any_worker: a collective: whether its argument was True on any worker.
 
         Returns:
-          The metrics on the chief, an empty dict on other workers, None if any worker stopped early.
+          The metrics and the AP of each category on the chief, an empty dict on other workers, None if any worker
+          stopped early.
         """
         evaluator = CocoEvaluator(self.manifest.annotations)
         batches = build_dataset(
@@ -123,7 +124,13 @@ class Validation:
             evaluator.add(*self._read_part(folder, worker))
         metrics = evaluator.metrics()
         write_evaluation(folder, metrics, evaluator)
-        return metrics
+        return metrics | self._ap_by_category(evaluator)
+
+    def _ap_by_category(self, evaluator: CocoEvaluator) -> dict[str, float]:
+        """The AP of each category with ground truth in the visited images, as category_AP/NAME."""
+        names = {category["id"]: category["name"] for category in self.manifest.categories}
+        aps = {number: values["AP"] for number, values in evaluator.by_category().items()}
+        return {f"category_AP/{names[number]}": ap for number, ap in aps.items() if ap >= 0}
 
     def _write_part(self, folder: str, evaluator: CocoEvaluator) -> None:
         part = {"results": evaluator.results, "image_ids": sorted(evaluator.image_ids)}

@@ -1,5 +1,7 @@
 """Which of two checkpoints is the better one."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -35,3 +37,16 @@ def test_only_the_best_is_kept(tmp_path):
         best.offer({"a": np.zeros(1)}, scored(ap, step=step))
     assert best.metadata == scored(0.3, step=2)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000002"]
+
+
+@pytest.mark.parametrize(
+    ("step", "eval_every", "remarked"), [(30, 10, False), (40, 10, True), (40, 20, False), (40, 0, False)]
+)
+def test_an_ap_that_has_stopped_rising_is_remarked_on(step, eval_every, remarked, tmp_path, caplog):
+    best = BestCheckpoint(CheckpointStore(str(tmp_path), keep=1))
+    best.remark(step, eval_every)
+    assert not caplog.text
+    best.offer({"a": np.zeros(1)}, scored(0.3, step=10))
+    with caplog.at_level(logging.INFO):
+        best.remark(step, eval_every)
+    assert ("no better AP since step 10 (0.300)" in caplog.text) is remarked

@@ -56,6 +56,9 @@ def test_run_directory(finished):
     assert {"loss/total", "loss/category", "loss/mask", "lr", "grad_norm", "images_per_second"} <= set(lines[2])
     assert {"data_wait_fraction", "targets/dropped_positives"} <= set(lines[2])
     assert {"segm/AP", "segm/AP50", "segm/APs", "segm/AR1"} <= set(lines[3])
+    by_category = [value for key, value in lines[3].items() if key.startswith("category_AP/")]
+    assert set(lines[3]) >= {"category_AP/disc", "category_AP/square", "category_AP/triangle"}
+    assert np.mean(by_category) == pytest.approx(lines[3]["segm/AP"], abs=1e-6)
     assert lines[2]["loss/total"] == pytest.approx(lines[2]["loss/category"] + lines[2]["loss/mask"], rel=1e-5)
     assert json.load(open(f"{workdir}/config.json"))["model"]["num_categories"] == 3
     assert json.load(open(f"{workdir}/environment.json"))["packages"]["tensorflow"] == tf.__version__
