@@ -152,4 +152,4 @@ def test_servers_end_when_told_to(servers):
     worker = servers.start_worker()
     for process in (worker, servers.processes[0]):
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=300) == 0

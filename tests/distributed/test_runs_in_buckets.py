@@ -149,8 +149,8 @@ def check(bucket: Bucket, undisturbed: Path, tmp_path: Path) -> Path:
     return run
 
 
-@pytest.mark.parametrize("bucket", [pytest.param("gcs", marks=pytest.mark.slow), "s3"], indirect=True)
-def test_a_run_in_a_bucket_is_that_on_a_disk(bucket, start, undisturbed, shards, tmp_path):
+@pytest.mark.slow
+def test_every_program_works_on_a_bucket(bucket, start, undisturbed, shards, tmp_path):
     for split, folder in shards.items():
         data = Path(folder).parent
         sources = [f"--annotations={data}/instances.json", f"--images={data}/images"]
@@ -199,6 +199,11 @@ def test_a_store_that_fails_now_and_then_changes_nothing(fault, bucket, flags, s
     program.end()
     bucket.heal()
     check(bucket, undisturbed, tmp_path)
+
+
+def test_an_interrupted_run_in_s3_is_that_on_a_disk(s3, start, undisturbed, shards, tmp_path):
+    interrupt_and_continue(start, s3, flags_in(s3, shards))
+    check(s3, undisturbed, tmp_path)
 
 
 def test_errors_and_an_interruption_change_nothing(gcs, start, undisturbed, shards, tmp_path):

@@ -129,8 +129,14 @@ def drawn_dataset(drawn):
     return read_coco([str(drawn / "instances.json")], str(drawn / "images"), crowd="auto", boxes="reject")
 
 
-@pytest.fixture(params=["coco128", "fruits_nuts18"])
+@pytest.fixture(
+    params=[("coco128", 30), ("fruits_nuts18", 18), pytest.param(("coco128", 128), marks=pytest.mark.slow)],
+    ids=lambda param: f"{param[0]}-{param[1]}",
+)
 def real_dataset(request, shared_folder):
-    """Photos with masks; skipped if they are absent."""
-    folder = shared_folder(request.param)
-    return read_coco([str(folder / "instances.json")], str(folder / "images"), crowd="auto", boxes="reject")
+    """The first images of a folder of photos with masks; skipped if it is absent."""
+    name, count = request.param
+    folder = shared_folder(name)
+    dataset = read_coco([str(folder / "instances.json")], str(folder / "images"), crowd="auto", boxes="reject")
+    dataset.images = dataset.images[:count]
+    return dataset

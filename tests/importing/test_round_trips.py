@@ -28,8 +28,10 @@ def through_labelme(dataset, folder):
 
 def through_yolo(dataset, folder):
     write_yolo(dataset, str(folder / "yolo"), "", "train")
-    (folder / "yolo/images").mkdir()
-    (folder / "yolo/images/train").symlink_to(images_of(dataset))
+    for image in dataset.images:
+        link = folder / "yolo/images/train" / Path(image.path).relative_to(images_of(dataset))
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(image.path)
     return read_yolo(str(folder / "yolo"), "", "reject")
 
 

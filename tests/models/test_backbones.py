@@ -14,15 +14,15 @@ CHANNELS = {
     "resnet_tiny": (64, 128, 256, 512),
     "resnet18": (64, 128, 256, 512),
     "efficientnet_lite0": (24, 40, 112, 320),
-    "keras:ResNet50": (256, 512, 1024, 2048),
     "keras:MobileNetV2": (144, 192, 576, 1280),
     "keras:EfficientNetB0": (144, 240, 672, 1280),
-    "keras:EfficientNetV2B0": (32, 192, 672, 1280),
-    "keras:ConvNeXtTiny": (96, 192, 384, 768),
 }
 SLOW = {
     "resnet34": (64, 128, 256, 512),
     "resnet50": (256, 512, 1024, 2048),
+    "keras:ResNet50": (256, 512, 1024, 2048),
+    "keras:EfficientNetV2B0": (32, 192, 672, 1280),
+    "keras:ConvNeXtTiny": (96, 192, 384, 768),
     "resnet101": (256, 512, 1024, 2048),
     "keras:ResNet101": (256, 512, 1024, 2048),
     "keras:ResNet50V2": (64, 128, 256, 2048),
