@@ -39,7 +39,7 @@ CANVAS = (64, 64)  # any: the variables of a model do not depend on it
 def main(arguments: list[str]) -> None:
     """Reads, matches, prints the table and writes the checkpoint."""
     del arguments
-    from solo_dist.run.checkpoint import CheckpointMetadata, save_arrays
+    from solo_dist.run.checkpoint import MODEL, CheckpointMetadata, save_checkpoint
     from solo_dist.solo.network import build_model
     from solo_dist.weights.categories import adapt
     from solo_dist.weights.files import read_weights
@@ -63,9 +63,9 @@ def main(arguments: list[str]) -> None:
     match.check(_STRICT.value)
     adapt(match, variables, [category["name"] for category in categories])
     assign(match, variables)
-    arrays = {f"model/{variable.path}": variable.numpy() for variable in variables.values()}
+    arrays = {f"{MODEL}{variable.path}": variable.numpy() for variable in variables.values()}
     metadata = CheckpointMetadata(categories=categories, recipe=config.name, imported_from=_INPUT.value)
-    save_arrays(_OUTPUT.value.rstrip("/"), arrays, metadata)
+    save_checkpoint(_OUTPUT.value.rstrip("/"), arrays, metadata)
     print(f"Written to {_OUTPUT.value}.")
 
 

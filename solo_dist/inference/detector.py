@@ -7,7 +7,7 @@ Used by evaluate, predict and export. Shape legend: config.py; D detections, H0 
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from solo_dist.distributed.precision import set_precision
 from solo_dist.distributed.xla import start_xla_quietly
 from solo_dist.errors import ConfigError
 from solo_dist.masks.paste import paste_masks
-from solo_dist.run.checkpoint import CheckpointError, assign_arrays, load_arrays
+from solo_dist.run.checkpoint import CheckpointError, assign_arrays, inference_weights, load_checkpoint
 from solo_dist.run.directory import RunDirectory
 from solo_dist.solo.network import build_model
 from solo_dist.solo.postprocess import detect
@@ -114,13 +114,13 @@ def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
       ConfigError, CheckpointError: there is no such run or checkpoint, or it has another architecture.
     """
     folder = RunDirectory(workdir).find_checkpoint(checkpoint)
-    arrays, metadata = load_arrays(folder)
+    arrays, metadata = load_checkpoint(folder)
     categories = metadata.categories
     if not categories:
         raise CheckpointError(f"{folder} does not say which categories it was trained for; give one of a training run.")
 
     def fill(model: Any) -> None:
-        assign_arrays({v.path: v for v in model.variables}, model_arrays(arrays), folder)
+        assign_arrays({v.path: v for v in model.variables}, inference_weights(arrays), folder)
 
     return build_detector(config, categories, fill, folder, metadata.step)
 
@@ -153,12 +153,3 @@ def build_detector(
     model = build_model(config.model, config.data.canvas)
     fill(model)
     return Detector(config, model, categories, step, source)
-
-
-def model_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The model's arrays of a checkpoint by variable path, the moving average of a weight if the run keeps one."""
-    parts = {
-        prefix: {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
-        for prefix in ("model/", "average/")
-    }
-    return parts["model/"] | parts["average/"]

@@ -5,8 +5,8 @@ A checkpoint is a folder `step_00000100/` with two files: `arrays.safetensors` (
 piece, so a folder without it is a save that never finished, and is not a checkpoint. No folder has to be renamed, which
 object stores cannot do. Nothing is pickled.
 
-    save_arrays(folder, arrays, CheckpointMetadata(step=100, images=800))
-    arrays, metadata = load_arrays(folder)
+    save_checkpoint(folder, arrays, CheckpointMetadata(step=100, images=800))
+    arrays, metadata = load_checkpoint(folder)
 """
 
 import dataclasses
@@ -25,6 +25,8 @@ from solo_dist.storage import file_io
 
 ARRAYS_FILE = "arrays.safetensors"
 COMMIT_FILE = "checkpoint.json"
+MODEL, AVERAGE = "model/", "average/"
+"""Begin the names of the weights, and of their moving averages if the run keeps any; a variable's path follows."""
 
 
 class CheckpointError(DataError):
@@ -69,7 +71,7 @@ class Checkpoint(NamedTuple):
     metadata: CheckpointMetadata
 
 
-def save_arrays(folder: str, arrays: Mapping[str, np.ndarray], metadata: CheckpointMetadata) -> None:
+def save_checkpoint(folder: str, arrays: Mapping[str, np.ndarray], metadata: CheckpointMetadata) -> None:
     """Writes one checkpoint folder, the commit file last.
 
     Raises:
@@ -84,12 +86,20 @@ def save_arrays(folder: str, arrays: Mapping[str, np.ndarray], metadata: Checkpo
     file_io.write(f"{folder}/{COMMIT_FILE}", json.dumps(commit, indent=1).encode())
 
 
+def inference_weights(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The weights to detect with, by variable path: a moving average takes the place of the last weights."""
+    weights: dict[str, np.ndarray] = {}
+    for prefix in (MODEL, AVERAGE):
+        weights |= {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    return weights
+
+
 def load_metadata(folder: str) -> CheckpointMetadata:
     """Reads the metadata of a checkpoint folder. Raises CheckpointError if there is none or it is damaged."""
     return CheckpointMetadata.from_json(_read_commit(folder))
 
 
-def load_arrays(folder: str) -> Checkpoint:
+def load_checkpoint(folder: str) -> Checkpoint:
     """Reads and verifies one checkpoint folder.
 
     Raises:

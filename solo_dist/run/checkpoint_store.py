@@ -1,8 +1,8 @@
-"""The checkpoints of a run: saved in the background, pruned, found, and restored.
+"""The checkpoints of a run: saved in the background, pruned, found, and loaded.
 
     with CheckpointStore(f"{workdir}/checkpoints", keep=3) as store:
         store.save(arrays, CheckpointMetadata(step=100, images=800))       # returns at once
-    arrays, metadata = store.restore_latest()
+    arrays, metadata = store.load_latest()
 
 A save that fails raises its error at the next `save` or `wait`.
 """
@@ -21,9 +21,9 @@ from solo_dist.run.checkpoint import (
     Checkpoint,
     CheckpointError,
     CheckpointMetadata,
-    load_arrays,
+    load_checkpoint,
     load_metadata,
-    save_arrays,
+    save_checkpoint,
 )
 from solo_dist.storage import file_io
 
@@ -126,7 +126,7 @@ class CheckpointStore:
             self._error = error
 
     def _save_now(self, arrays: Mapping[str, np.ndarray], metadata: CheckpointMetadata) -> None:
-        save_arrays(self.path(metadata.step), arrays, metadata)
+        save_checkpoint(self.path(metadata.step), arrays, metadata)
         others = [other for other in self.steps() if other != metadata.step]
         kept = {metadata.step, *others[max(0, len(others) + 1 - self.keep) :]}
         for old in set(self._begun()) - kept:
@@ -143,7 +143,7 @@ class CheckpointStore:
                 log.warning("Damaged checkpoint skipped: %s", error)
         return None
 
-    def restore_latest(self) -> Checkpoint | None:
+    def load_latest(self) -> Checkpoint | None:
         """The newest undamaged checkpoint; damaged ones are skipped with a warning.
 
         Returns:
@@ -154,7 +154,7 @@ class CheckpointStore:
         steps = self.steps()
         for step in reversed(steps):
             try:
-                return load_arrays(self.path(step))
+                return load_checkpoint(self.path(step))
             except CheckpointError as error:
                 log.warning("Damaged checkpoint skipped: %s", error)
         if steps:

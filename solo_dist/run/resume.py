@@ -11,7 +11,7 @@ from typing import NamedTuple
 from solo_dist.config import Config
 from solo_dist.distributed import exit_codes
 from solo_dist.errors import ConfigError
-from solo_dist.run.checkpoint import Checkpoint, load_arrays
+from solo_dist.run.checkpoint import Checkpoint, load_checkpoint
 from solo_dist.run.checkpoint_store import CheckpointStore
 from solo_dist.run.directory import RunDirectory
 
@@ -61,7 +61,7 @@ def find_resume_point(directory: RunDirectory, store: CheckpointStore, resume: s
 
 def _latest(store: CheckpointStore) -> ResumePoint:
     """The newest checkpoint of the run itself, if it has one."""
-    checkpoint = store.restore_latest()
+    checkpoint = store.load_latest()
     if checkpoint is None:
         return ResumePoint(None, "", "", unpublished=False)
     metadata = checkpoint.metadata
@@ -81,7 +81,7 @@ def _check_no_other_run(directory: RunDirectory, store: CheckpointStore) -> None
 
 def _load_named(directory: RunDirectory, store: CheckpointStore, resume: str) -> Checkpoint:
     """The checkpoint of --resume=PATH. Raises ConfigError if it is of no run, or the run is further already."""
-    checkpoint, existing = load_arrays(resume), store.steps()
+    checkpoint, existing = load_checkpoint(resume), store.steps()
     if checkpoint.metadata.images is None:
         raise ConfigError(
             f"--resume={resume} is not a checkpoint of a run; to start from its weights, set model.weights."

@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from solo_dist.config import OptimizerConfig
+from solo_dist.run.checkpoint import AVERAGE
 
 _ADAM_BETA1, _ADAM_BETA2, _ADAM_EPSILON = 0.9, 0.999, 1e-8
 
@@ -113,7 +114,7 @@ class Optimizer:
         named = {"optimizer/step": self.step}
         for kind, slots in self._slots.items():
             named |= {f"optimizer/{kind}/{name}": slot for name, slot in slots.items()}
-        return named | {f"average/{name}": average for name, average in self.averages.items()}
+        return named | {f"{AVERAGE}{name}": average for name, average in self.averages.items()}
 
     def learning_rate(self, step: tf.Tensor) -> tf.Tensor:
         """Learning rate of the update that follows `step` finished ones, float32 scalar."""

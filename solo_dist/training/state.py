@@ -8,11 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.distributed.collectives import verify_equal
-from solo_dist.run.checkpoint import assign_arrays
+from solo_dist.run.checkpoint import MODEL, assign_arrays
 from solo_dist.training.optim import Optimizer
 from solo_dist.training.step import FLOAT16_STATE, TrainStep
-
-_WEIGHTS = "model/"
 
 
 class RunState:
@@ -20,7 +18,7 @@ class RunState:
 
     def __init__(self, strategy: tf.distribute.Strategy, model: Any, optimizer: Optimizer, train_step: TrainStep):
         self._strategy = strategy
-        weights = {f"{_WEIGHTS}{variable.path}": variable.value for variable in model.variables}
+        weights = {f"{MODEL}{variable.path}": variable.value for variable in model.variables}
         self.variables: dict[str, Any] = weights | optimizer.state() | train_step.state()
         """By the names of the checkpoint."""
 
@@ -48,7 +46,7 @@ class RunState:
         checksums = [0] * len(self._strategy.extended.worker_devices)
         for name, variable in self.variables.items():
             replicas = self._strategy.experimental_local_results(variable)
-            if name.startswith(_WEIGHTS):
+            if name.startswith(MODEL):
                 # np.array: the value of a variable on the CPU shares the variable's memory.
                 copies = [np.array(replica.numpy()) for replica in replicas]
                 checksums = [google_crc32c.extend(*pair) for pair in zip(checksums, map(_bytes, copies), strict=True)]

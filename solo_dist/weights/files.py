@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 import tensorflow as tf
 
-from solo_dist.run.checkpoint import COMMIT_FILE, load_arrays
+from solo_dist.run.checkpoint import COMMIT_FILE, load_checkpoint
 from solo_dist.storage import file_io
 from solo_dist.weights import published
 from solo_dist.weights.errors import WeightFileError
@@ -49,7 +49,7 @@ def read_weights(path: str) -> dict[str, np.ndarray]:
     """
     path = published.local_path(path).rstrip("/")
     if file_io.exists(f"{path}/{COMMIT_FILE}"):
-        return load_arrays(path)[0]
+        return load_checkpoint(path)[0]
     if tf.io.gfile.isdir(path) or file_io.names(path):
         raise WeightFileError(f"{path} is a folder without {COMMIT_FILE}: give a step_... folder or a weight file.")
     try:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from solo_dist.run.checkpoint import AVERAGE, MODEL, inference_weights
 from solo_dist.weights import names as weight_names
 from solo_dist.weights.errors import WeightsError
 
@@ -116,17 +117,13 @@ def _place(name: str, array: np.ndarray, shape: tuple[int, ...], match: Match) -
 
 
 def _ours(arrays: Mapping[str, np.ndarray]) -> weight_names.Translation | None:
-    """Arrays of a checkpoint of ours, model/NAME_OF_THE_MODEL/... by variable; None if it is of another program.
-
-    A moving average, if there is one, replaces the weights.
-    """
-    if not any(name.startswith("model/") for name in arrays):
+    """Arrays of a checkpoint of ours by variable, without the name of the model; None if it is of another program."""
+    weights = inference_weights(arrays)
+    if not weights:
         return None
-    found: dict[str, np.ndarray] = {}
-    for prefix in ("model/", "average/"):
-        found |= {name.split("/", 2)[2]: array for name, array in arrays.items() if name.startswith(prefix)}
+    found = {path.split("/", 1)[1]: array for path, array in weights.items()}
     # The rest of a training state: optimizer, loss scale.
-    rest = [name for name in arrays if not name.startswith(("model/", "average/"))]
+    rest = [name for name in arrays if not name.startswith((MODEL, AVERAGE))]
     return weight_names.Translation(OURS, found, [], rest)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from solo_dist.run.checkpoint import load_arrays
+from solo_dist.run.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent.parent
 OFFICIAL = json.loads((ROOT / "tests" / "golden" / "state_dict_keys.json").read_text())
@@ -35,7 +35,7 @@ def test_official_light_model_is_imported_with_its_table(light, tmp_path):
     result = run(config, f"--input={light}", f"--output={tmp_path}/imported")
     assert result.returncode == 0, result.stderr
     assert "left over           0" in result.stdout and "missing             0" in result.stdout
-    arrays, metadata = load_arrays(f"{tmp_path}/imported")
+    arrays, metadata = load_checkpoint(f"{tmp_path}/imported")
     assert len(metadata.categories) == 80 and metadata.categories[79] == {"id": 90, "name": "toothbrush"}
     assert sum(array.size for name, array in arrays.items() if "moving_" not in name) == 31_340_560
     theirs = safetensors.numpy.load(light.read_bytes())["bbox_head.solo_kernel.weight"]

@@ -116,7 +116,7 @@ def test_full_and_read_only_disks(small_disk, flags, environ, tmp_path):
     assert "Traceback" not in output and "No space left" in output.splitlines()[-1], output[-5000:]
     store = CheckpointStore(str(workdir / "checkpoints"))
     saved = store.steps()
-    assert saved and store.restore_latest().step == saved[-1], "an older checkpoint was damaged"
+    assert saved and store.load_latest().metadata.step == saved[-1], "an older checkpoint was damaged"
 
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
     process = start(environ, log, *command)

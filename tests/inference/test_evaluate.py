@@ -116,7 +116,7 @@ def test_program_prints_the_table_and_writes_what_it_computed(config, tmp_path):
     manifest = load_split(config, "validation")
     (tmp_path / "config.json").write_text(config.to_json())
     metadata = checkpoint.CheckpointMetadata(step=12, categories=manifest.categories)
-    checkpoint.save_arrays(f"{tmp_path}/checkpoints/step_00000012", arrays, metadata)
+    checkpoint.save_checkpoint(f"{tmp_path}/checkpoints/step_00000012", arrays, metadata)
     done = subprocess.run(
         [sys.executable, "-m", "solo_dist.evaluate", f"--workdir={tmp_path}", "--batch=3"],
         cwd=ROOT,

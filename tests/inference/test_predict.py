@@ -61,7 +61,7 @@ def save_run(workdir: Path, config: Config, seed: int = 0) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "config.json").write_text(config.to_json())
     metadata = checkpoint.CheckpointMetadata(step=30, categories=CATEGORIES)
-    checkpoint.save_arrays(f"{workdir}/checkpoints/step_00000030", arrays, metadata)
+    checkpoint.save_checkpoint(f"{workdir}/checkpoints/step_00000030", arrays, metadata)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_detector_finds_the_same_whatever_the_padding_and_at_the_original_size(d
 
 def test_moving_averages_take_the_place_of_the_weights():
     arrays = {"model/a": 1, "model/b": 2, "average/a": 3, "optimizer/momentum/a": 4, "step/sum/x": 5}
-    assert inference.model_arrays(arrays) == {"a": 3, "b": 2}
+    assert checkpoint.inference_weights(arrays) == {"a": 3, "b": 2}
 
 
 def test_checkpoint_of_another_architecture_is_refused(workdir):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from solo_dist import recipes
 from solo_dist.config import Config
-from solo_dist.run.checkpoint import CheckpointMetadata, load_arrays, save_arrays
+from solo_dist.run.checkpoint import CheckpointMetadata, load_checkpoint, save_checkpoint
 from solo_dist.solo.family import find_member
 from solo_dist.solo.losses import count_positives, solo_loss
 from solo_dist.solo.network import build_model
@@ -90,10 +90,10 @@ def test_recipe_builds_steps_saves_and_restores(name, tmp_path):
     assert after < before
 
     arrays = {f"model/{variable.path}": variable.numpy() for variable in model.variables}
-    save_arrays(f"{tmp_path}/step_00000001", arrays, CheckpointMetadata(step=1))
+    save_checkpoint(f"{tmp_path}/step_00000001", arrays, CheckpointMetadata(step=1))
     again = build_model(config.model, CANVAS)
     load_model_weights(again, f"{tmp_path}/step_00000001")
     restored = {f"model/{variable.path}": variable.numpy() for variable in again.variables}
     assert list(restored) == list(arrays)
     assert all(np.array_equal(restored[path], arrays[path]) for path in arrays)
-    assert load_arrays(f"{tmp_path}/step_00000001").metadata.step == 1
+    assert load_checkpoint(f"{tmp_path}/step_00000001").metadata.step == 1

@@ -10,9 +10,9 @@ from solo_dist.run.checkpoint import (
     CheckpointError,
     CheckpointMetadata,
     assign_arrays,
-    load_arrays,
+    load_checkpoint,
     load_metadata,
-    save_arrays,
+    save_checkpoint,
 )
 
 ARRAYS = {
@@ -23,8 +23,8 @@ ARRAYS = {
 
 
 def test_arrays_come_back_bit_for_bit_with_their_shapes(tmp_path):
-    save_arrays(f"{tmp_path}/c", ARRAYS, CheckpointMetadata(step=3, images=24))
-    arrays, metadata = load_arrays(f"{tmp_path}/c")
+    save_checkpoint(f"{tmp_path}/c", ARRAYS, CheckpointMetadata(step=3, images=24))
+    arrays, metadata = load_checkpoint(f"{tmp_path}/c")
     assert metadata == load_metadata(f"{tmp_path}/c") == CheckpointMetadata(step=3, images=24)
     assert set(arrays) == set(ARRAYS)
     for name, array in ARRAYS.items():

@@ -25,7 +25,7 @@ def filled_store(folder, steps, keep=10):
 def test_newest_are_kept_and_found(tmp_path):
     store = filled_store(tmp_path, [10, 20, 30, 40], keep=2)
     assert store.steps() == [30, 40]
-    found = store.restore_latest()
+    found = store.load_latest()
     assert (found.metadata.step, found.metadata.images) == (40, 320)
     np.testing.assert_array_equal(found.arrays["model/kernel"], ARRAYS["model/kernel"] + 40)
 
@@ -41,17 +41,17 @@ def test_a_save_that_never_finished_is_no_checkpoint(tmp_path):
     store = filled_store(tmp_path, [10, 20])
     os.remove(f"{store.path(20)}/{COMMIT_FILE}")
     assert store.steps() == [10]
-    assert store.restore_latest().metadata.step == 10
+    assert store.load_latest().metadata.step == 10
     store.save(ARRAYS, CheckpointMetadata(20))  # a new save of the same step takes the place of the remains
     store.wait()
-    assert store.restore_latest().metadata.step == 20
+    assert store.load_latest().metadata.step == 20
 
 
 @pytest.mark.parametrize("seed", range(100))
 def test_any_damage_of_the_newest_falls_back_to_the_one_before(tmp_path, seed, caplog):
     store = filled_store(tmp_path, [10, 20])
     damage(store.path(20), random.Random(seed))
-    found = store.restore_latest()
+    found = store.load_latest()
     assert found.metadata.step == 10
     np.testing.assert_array_equal(found.arrays["model/kernel"], ARRAYS["model/kernel"] + 10)
 
@@ -81,7 +81,7 @@ def test_damage_is_said(tmp_path, caplog):
     store = filled_store(tmp_path, [10, 20])
     with open(f"{store.path(20)}/arrays.safetensors", "r+b") as file:
         file.truncate(20)
-    store.restore_latest()
+    store.load_latest()
     assert "step_00000020" in caplog.text
     assert "20 bytes instead of" in caplog.text
 
@@ -91,7 +91,7 @@ def test_when_every_one_is_damaged_the_run_does_not_start_anew(tmp_path):
     with open(f"{store.path(10)}/arrays.safetensors", "r+b") as file:
         file.truncate(20)
     with pytest.raises(CheckpointError, match="None of the 1 checkpoints"):
-        store.restore_latest()
+        store.load_latest()
 
 
 def test_a_failed_background_save_is_raised_at_the_next(tmp_path):

@@ -7,12 +7,12 @@ import pytest
 
 from solo_dist.config import Config
 from solo_dist.errors import ConfigError
-from solo_dist.run.checkpoint import CheckpointError, CheckpointMetadata, save_arrays
+from solo_dist.run.checkpoint import CheckpointError, CheckpointMetadata, save_checkpoint
 from solo_dist.run.directory import RunDirectory
 
 
 def save(workdir, folder, step):
-    save_arrays(f"{workdir}/{folder}/step_{step:08d}", {"a": np.zeros(1)}, CheckpointMetadata(step))
+    save_checkpoint(f"{workdir}/{folder}/step_{step:08d}", {"a": np.zeros(1)}, CheckpointMetadata(step))
 
 
 def test_find_checkpoint(tmp_path):

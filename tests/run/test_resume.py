@@ -5,13 +5,15 @@ import pytest
 
 from solo_dist.config import Config, TrainConfig
 from solo_dist.errors import ConfigError
-from solo_dist.run.checkpoint import CheckpointMetadata, save_arrays
+from solo_dist.run.checkpoint import CheckpointMetadata, save_checkpoint
 from solo_dist.run.directory import RunDirectory
 from solo_dist.run.resume import check_same_run, find_resume_point
 
 
 def save(folder, step, **metadata):
-    save_arrays(folder, {"step": np.array(step)}, CheckpointMetadata(**{"step": step, "images": 8 * step, **metadata}))
+    save_checkpoint(
+        folder, {"step": np.array(step)}, CheckpointMetadata(**{"step": step, "images": 8 * step, **metadata})
+    )
 
 
 def find(workdir, resume, is_chief=True):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from solo_dist.distributed import exit_codes
 from solo_dist.errors import ConfigError, RunFailed, UserError
-from solo_dist.run.checkpoint import load_arrays, save_arrays
+from solo_dist.run.checkpoint import load_checkpoint, save_checkpoint
 from solo_dist.run.directory import RunDirectory
 from solo_dist.run.metric_writers import read_events
 from solo_dist.training import trainer
@@ -82,7 +82,7 @@ def test_tensorboard_has_what_metrics_has(finished):
 
 def test_checkpoint_holds_the_whole_state(finished):
     workdir, run = finished
-    arrays, metadata = load_arrays(find_checkpoint(workdir, "latest"))
+    arrays, metadata = load_checkpoint(find_checkpoint(workdir, "latest"))
     assert metadata.step == STEPS
     assert metadata.images == STEPS * 4
     assert [category["name"] for category in metadata.categories] == ["disc", "square", "triangle"]
@@ -166,9 +166,9 @@ def test_resume_never_goes_on_in_later_starts_of_its_job(shards, tmp_path, monke
 
 
 def test_a_run_goes_on_in_another_precision(finished, shards, tmp_path):
-    arrays, metadata = load_arrays(find_checkpoint(finished[0], "latest"))
+    arrays, metadata = load_checkpoint(find_checkpoint(finished[0], "latest"))
     arrays |= {"step/loss_scale": np.float32(8), "step/good_steps": np.int64(3)}
-    save_arrays(f"{tmp_path}/float16", arrays, metadata)
+    save_checkpoint(f"{tmp_path}/float16", arrays, metadata)
     config = recipe(shards)
     config.optimizer.ema_decay = 0.5
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
@@ -188,7 +188,7 @@ def test_a_request_to_save_is_granted_once(shards, tmp_path):
 
 def test_the_mask_ap_of_all_images_counts_more_than_that_of_some(shards, tmp_path):
     run = train(recipe(shards, eval_every=2, eval_images=2), tmp_path)
-    _, metadata = load_arrays(find_checkpoint(str(tmp_path), "best"))
+    _, metadata = load_checkpoint(find_checkpoint(str(tmp_path), "best"))
     assert (metadata.step, metadata.ap_images) == (STEPS, run.validation.manifest.num_images)
 
 
@@ -246,7 +246,7 @@ def test_a_run_that_diverges_stops_and_saves_nothing_broken(shards, tmp_path):
     with pytest.raises(RunFailed, match=r"not finite in [34] steps in a row.*lower optimizer.learning_rate"):
         run.fit()
     run.checkpoints.wait()
-    arrays, _ = load_arrays(find_checkpoint(str(tmp_path), "latest"))
+    arrays, _ = load_checkpoint(find_checkpoint(str(tmp_path), "latest"))
     assert all(np.isfinite(array).all() for array in arrays.values())
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from solo_dist.config import BackboneConfig, GridConfig, ModelConfig
-from solo_dist.run.checkpoint import CheckpointMetadata, save_arrays
+from solo_dist.run.checkpoint import CheckpointMetadata, save_checkpoint
 from solo_dist.solo.network import build_model
 from solo_dist.weights.categories import coco_categories
 from solo_dist.weights.load import load_model_weights
@@ -36,7 +36,7 @@ def coco_model(tmp_path_factory):
         variable.assign(generator.normal(size=variable.shape))
     folder = f"{tmp_path_factory.mktemp('coco')}/step_00000001"
     arrays = {f"model/{variable.path}": variable.numpy() for variable in model.variables}
-    save_arrays(folder, arrays, CheckpointMetadata(step=1, categories=coco_categories()))
+    save_checkpoint(folder, arrays, CheckpointMetadata(step=1, categories=coco_categories()))
     return folder, {name: variable.numpy() for name, variable in variables_by_name(model).items()}
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from solo_dist.run.checkpoint import CheckpointMetadata, save_arrays
+from solo_dist.run.checkpoint import CheckpointMetadata, save_checkpoint
 from solo_dist.weights.errors import WeightFileError
 from solo_dist.weights.files import read_weights
 
@@ -51,7 +51,7 @@ def test_safetensors_of_another_type_is_an_error(tmp_path):
 def test_torch_and_our_own(tmp_path, write_pth):
     (tmp_path / "x.pth").write_bytes(write_pth(ARRAYS | {"c": np.float16([[0.5]])}))
     assert_same(read_weights(str(tmp_path / "x.pth")), ARRAYS)
-    save_arrays(f"{tmp_path}/step_00000001", ARRAYS, CheckpointMetadata(step=1))
+    save_checkpoint(f"{tmp_path}/step_00000001", ARRAYS, CheckpointMetadata(step=1))
     assert_same(read_weights(f"{tmp_path}/step_00000001"), ARRAYS)
 
 

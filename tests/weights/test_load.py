@@ -14,7 +14,7 @@ import tensorflow as tf
 from solo_dist.config import BackboneConfig, GridConfig, ModelConfig
 from solo_dist.models.efficientnet_lite import EfficientNetLite0, ImageNetClassifier
 from solo_dist.models.resnet import STD
-from solo_dist.run.checkpoint import CheckpointMetadata, save_arrays
+from solo_dist.run.checkpoint import CheckpointMetadata, save_checkpoint
 from solo_dist.solo.network import build_model
 from solo_dist.weights.errors import WeightsError
 from solo_dist.weights.files import read_weights
@@ -155,7 +155,7 @@ def test_adelaidet_needs_the_stride_in_the_1x1(tmp_path, write_pth):
 def test_another_number_of_categories_restarts_only_the_category_layer(tmp_path, caplog):
     source = build_model(TINY, (64, 64))
     arrays = {f"model/{variable.path}": variable.numpy() for variable in source.variables}
-    save_arrays(f"{tmp_path}/step_00000009", arrays | {"optimizer/step": np.array(9)}, CheckpointMetadata(step=9))
+    save_checkpoint(f"{tmp_path}/step_00000009", arrays | {"optimizer/step": np.array(9)}, CheckpointMetadata(step=9))
     target = build_model(dataclasses.replace(TINY, num_categories=7), (64, 64))
     before = {variable.path: variable.numpy() for variable in target.variables}
     match = load_model_weights(target, f"{tmp_path}/step_00000009")
@@ -169,7 +169,7 @@ def test_averaged_weights_take_precedence(tmp_path):
     model = build_model(TINY, (64, 64))
     arrays = {f"model/{v.path}": np.zeros(v.shape, np.float32) for v in model.variables}
     arrays |= {f"average/{v.path}": np.ones(v.shape, np.float32) for v in model.trainable_variables}
-    save_arrays(f"{tmp_path}/step_00000001", arrays, CheckpointMetadata(step=1))
+    save_checkpoint(f"{tmp_path}/step_00000001", arrays, CheckpointMetadata(step=1))
     load_model_weights(model, f"{tmp_path}/step_00000001")
     assert all((variable.numpy() == 1).all() for variable in model.trainable_variables)
 
