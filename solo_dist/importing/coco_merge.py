@@ -79,9 +79,7 @@ def load_json(path: str, option: str) -> Any:
         return json.loads(file_io.read(path).decode("utf-8-sig"))
     except tf.errors.NotFoundError as error:
         raise ConfigError(f"--{option}={path}: there is no such file.") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not valid json: {error}.") from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid json: {error}.") from error
 
 
