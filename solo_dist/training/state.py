@@ -30,31 +30,40 @@ class RunState:
                 (variables if name in variables else arrays).pop(name)
         assign_arrays(variables, arrays, source)
 
-    def copy_to_host(self, when: str, everything: bool = True) -> dict[str, np.ndarray]:
-        """A collective: copies each variable off its device once, and checks that all replicas have equal weights.
+    def verify_replicas(self, when: str) -> dict[str, np.ndarray]:
+        """A collective: checks that all replicas have equal weights.
 
         Args:
           when: for the message if they differ, such as "at step 10".
-          everything: False leaves out what is not a weight; only the worker that writes checkpoints needs the rest.
 
         Returns:
-          The values of this worker's first replica, by the names of the checkpoint.
+          The weights of this worker's first replica, by the names of the checkpoint. They had to be copied off the
+          device to be compared, and whoever needs them should not copy them again.
         Raises:
           ReplicasDiffer: the weights of some replica, here or on another worker, are not the same bits.
         """
-        arrays: dict[str, np.ndarray] = {}
+        weights: dict[str, np.ndarray] = {}
         checksums = [0] * len(self._strategy.extended.worker_devices)
         for name, variable in self.variables.items():
-            replicas = self._strategy.experimental_local_results(variable)
             if name.startswith(MODEL):
-                # np.array: the value of a variable on the CPU shares the variable's memory.
-                copies = [np.array(replica.numpy()) for replica in replicas]
+                copies = [_copy(replica) for replica in self._strategy.experimental_local_results(variable)]
                 checksums = [google_crc32c.extend(*pair) for pair in zip(checksums, map(_bytes, copies), strict=True)]
-                arrays[name] = copies[0]
-            elif everything:
-                arrays[name] = np.array(replicas[0].numpy())
+                weights[name] = copies[0]
         verify_equal(self._strategy, checksums, when)
-        return arrays
+        return weights
+
+    def copy_to_host(self, when: str) -> dict[str, np.ndarray]:
+        """All variables, by the names of the checkpoint: the weights that `verify_replicas` returns, and the rest.
+
+        Contains the collective of `verify_replicas`, so every other worker calls this or that function.
+        """
+        weights = self.verify_replicas(when)
+        rest = {name: variable for name, variable in self.variables.items() if name not in weights}
+        return weights | {name: _copy(self._strategy.experimental_local_results(v)[0]) for name, v in rest.items()}
+
+
+def _copy(variable: Any) -> np.ndarray:
+    return np.array(variable.numpy())  # np.array: the value of a variable on the CPU shares the variable's memory
 
 
 def _bytes(array: np.ndarray) -> bytes:

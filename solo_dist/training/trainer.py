@@ -103,7 +103,7 @@ class Trainer:
         self.step_number, self.images_seen = initialise(
             start, config, self.model, self.optimizer, self.state, self.manifest
         )
-        self.state.copy_to_host("at the start", everything=False)
+        self.state.verify_replicas("at the start")
         self._last_save, self._just_saved = time.monotonic(), False
         self.writer: MetricWriter | None = None
         if self.is_chief:
@@ -200,12 +200,17 @@ class Trainer:
         """
         self.train_step.wait()  # waiting for the device is no cost of the checkpoint
         with self.progress.checkpoint():
-            arrays = self.state.copy_to_host(f"at step {self.step_number}", everything=self.is_chief)
+            arrays = self._copy_state()
             self._last_save, self._just_saved = time.monotonic(), True
             if self.writer:
                 self.writer.flush()
                 self.checkpoints.save(arrays, self._metadata(), self.writer.publish)
         return arrays
+
+    def _copy_state(self) -> dict[str, np.ndarray]:
+        """A collective: the whole state on the chief, which writes it; only the weights on other workers."""
+        copy = self.state.copy_to_host if self.is_chief else self.state.verify_replicas
+        return copy(f"at step {self.step_number}")
 
     def _metadata(self) -> CheckpointMetadata:
         return CheckpointMetadata(
@@ -224,7 +229,7 @@ class Trainer:
             return
         left_out = self.is_chief and not has_line(self.directory, self.step_number, "validation")
         if any_worker(self.strategy, left_out):
-            self._evaluate(self.state.copy_to_host(f"at step {self.step_number}", everything=self.is_chief))
+            self._evaluate(self._copy_state())
 
     def _evaluate(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Mask AP of the weights as they are, or of their moving average.
@@ -236,9 +241,7 @@ class Trainer:
         with self.progress.paused():
             images = self.schedule.evaluation_images(self.step_number)
             with self.optimizer.averaged_weights():
-                metrics = self.validation.run(
-                    self.step_number, images, self._may_continue, lambda mine: any_worker(self.strategy, mine)
-                )
+                metrics = self.validation.run(self.step_number, images, self._may_continue, self.strategy)
             if metrics is None:
                 self._leave()
             if self.writer:

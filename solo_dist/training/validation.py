@@ -13,6 +13,7 @@ import tensorflow as tf
 from solo_dist.config import Config
 from solo_dist.data.input.pipeline import build_dataset, load_split
 from solo_dist.data.schema import Manifest
+from solo_dist.distributed.collectives import any_worker
 from solo_dist.errors import ConfigError
 from solo_dist.inference.coco_metrics import CocoEvaluator, Result, evaluate, write_evaluation
 from solo_dist.run.directory import RunDirectory
@@ -78,7 +79,7 @@ class Validation:
         step: int,
         images: int,
         may_continue: Callable[[], bool],
-        any_worker: Callable[[bool], bool],
+        strategy: tf.distribute.Strategy,
     ) -> dict[str, float] | None:
         """Evaluates at a step.
 
@@ -86,7 +87,7 @@ class Validation:
           step: names the folder of the results.
           images: about how many images to take; 0: all.
           may_continue: called before each batch; False stops the evaluation.
-          any_worker: a collective: whether its argument was True on any worker.
+          strategy: over all workers, which call this together.
 
         Returns:
           The metrics and the AP of each category on the chief, an empty dict on other workers, None if any worker
@@ -116,7 +117,7 @@ class Validation:
         folder = self._directory.evaluation(step)
         if self._worker:
             self._write_part(folder, evaluator)
-        if any_worker(stopped):
+        if any_worker(strategy, stopped):
             return None
         if self._worker:
             return {}

@@ -38,7 +38,7 @@ def test_a_copy_does_not_change_with_the_variables(mirrored):
             "model/solo/weight": [1.0, 2.0],
             "optimizer/momentum": [3.0],
         }
-        assert set(state.copy_to_host("now", everything=False)) == {"model/solo/weight"}
+        assert set(state.verify_replicas("now")) == {"model/solo/weight"}
         state.restore(arrays, "the copy")
         np.testing.assert_array_equal(state.copy_to_host("now")["model/solo/weight"], [1.0, 2.0])
 
@@ -47,7 +47,7 @@ def test_replicas_with_other_weights_are_told(mirrored):
     weight, state = make_state(mirrored)
     mirrored.experimental_local_results(weight)[1].assign([1.0, np.nextafter(np.float32(2), np.float32(3))])
     with pytest.raises(ReplicasDiffer, match=r"differ between replicas at step 7 \(checksums \[\d+, \d+\]\)"):
-        state.copy_to_host("at step 7")
+        state.verify_replicas("at step 7")
 
 
 def test_only_the_loss_scale_may_be_missing_or_too_much():
