@@ -16,7 +16,7 @@ from solo_dist.reporting.errors_by_kind import KINDS, Kind
 from solo_dist.reporting.grid_facts import GridCounts
 from solo_dist.reporting.headlines import headlines
 from solo_dist.reporting.run_files import RunFiles
-from solo_dist.reporting.training_curves import Course, smoothed_loss
+from solo_dist.reporting.training_curves import Course, dropped_positives_a_step, smoothed_loss
 
 _COCO_NAMES = (
     ("AP", "overlaps 0.50 to 0.95"), ("AP50", "overlap 0.50"), ("AP75", "overlap 0.75"), ("APs", "small"),
@@ -105,9 +105,9 @@ def of_grids(manifest: Manifest, train: Manifest | None, lines: Sequence[Mapping
                 (f"{name} instances that lose all", counts.get("lost", 0)),
                 (f"{name} instances without a cell", counts.get("without_positives", 0)),
             ]
-    dropped = [line["targets/dropped_positives"] for line in lines if "targets/dropped_positives" in line]
-    if dropped:
-        facts.append(("positives beyond data.max_positives, a step", f"{np.mean(dropped):.2f}"))
+    dropped = dropped_positives_a_step(lines)
+    if not np.isnan(dropped):
+        facts.append(("positives beyond data.max_positives, a step", f"{dropped:.2f}"))
     return {"grid_facts": facts}
 
 

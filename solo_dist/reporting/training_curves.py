@@ -51,6 +51,18 @@ def seconds_at(train: Sequence[Mapping[str, Any]], global_batch: int) -> np.ndar
     return np.nancumsum(np.diff(steps, prepend=0) * global_batch / speed)
 
 
+def dropped_positives_a_step(train: Sequence[Mapping[str, Any]]) -> float:
+    """Positives beyond data.max_positives, a step; nan if no line has them. A line has the total since the line before.
+
+    The first line is left out if there are more: the step before it is not known if the run began at a checkpoint.
+    """
+    lines = [line for line in train if "targets/dropped_positives" in line]
+    if not lines:
+        return float("nan")
+    first, counted = (lines[0]["step"], lines[1:]) if len(lines) > 1 else (0, lines)
+    return sum(line["targets/dropped_positives"] for line in counted) / max(lines[-1]["step"] - first, 1)
+
+
 def smoothed_loss(train: Sequence[Mapping[str, Any]], tag: str = "loss/total") -> np.ndarray:
     """Medians of the loss over five neighbouring lines, [lines]; nan where a line has none."""
     values = np.array([line.get(tag, np.nan) for line in train], float)

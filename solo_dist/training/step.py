@@ -18,13 +18,17 @@ from solo_dist.solo.losses import count_positives, solo_loss
 from solo_dist.training.optim import Optimizer
 
 _LOSS_PARTS = ("total", "category", "mask")
+_MEANS = (*(f"loss/{part}" for part in _LOSS_PARTS), "grad_norm")
+"""Metrics that are means of a step, over the applied steps since the last reading."""
+_TOTALS = ("targets/dropped_positives", "data/bad_records", "nonfinite_steps")
+"""Metrics that are totals of all steps since the last reading."""
 _INITIAL_LOSS_SCALE = 2.0**15
 _LOSS_SCALE_GROWTH_STEPS = 2000
 FLOAT16_STATE = ("step/loss_scale", "step/good_steps")
 """Names of what `TrainStep.state` has in float16 only."""
 
 
-class Signals(NamedTuple):
+class StepOutcome(NamedTuple):
     """Results of a call for the training loop; reading a value waits for the call to finish."""
 
     requests: tf.Tensor
@@ -70,9 +74,7 @@ class TrainStep:
         """Makes metric sums, guard, loss scale, and gradient sums if more than one micro-batch is accumulated."""
         with self._strategy.scope():
             make = lambda value, dtype, name: tf.Variable(value, dtype=dtype, trainable=False, name=name)  # noqa: E731
-            names = ("steps", *(f"loss/{part}" for part in _LOSS_PARTS), "grad_norm", "targets/dropped_positives")
-            names += ("data/bad_records", "nonfinite_steps")
-            self._sums = {name: make(0.0, tf.float32, "sum") for name in names}
+            self._sums = {name: make(0.0, tf.float32, "sum") for name in ("steps", *_MEANS, *_TOTALS)}
             self._loss_place = make(tf.zeros([len(_LOSS_PARTS)]), tf.float32, "loss_place")
             self._nonfinite_run = make(0, tf.int64, "nonfinite_run")
             self._wait_seconds = make(0.0, tf.float64, "wait_seconds")
@@ -98,7 +100,7 @@ class TrainStep:
         return named
 
     @tf.function
-    def __call__(self, iterator: Any, count: tf.Tensor, requests: tf.Tensor) -> Signals:
+    def __call__(self, iterator: Any, count: tf.Tensor, requests: tf.Tensor) -> StepOutcome:
         """Runs `count` optimizer steps on the next batches.
 
         Args:
@@ -109,7 +111,7 @@ class TrainStep:
         agreed = tf.zeros([2])
         for _ in tf.range(count):
             agreed = self._one_step(iterator, requests)
-        return Signals(agreed, self._first(self._nonfinite_run))
+        return StepOutcome(agreed, self._first(self._nonfinite_run))
 
     def _one_step(self, iterator: Any, requests: tf.Tensor) -> tf.Tensor:
         batch = self._fetch(iterator)
@@ -211,8 +213,7 @@ class TrainStep:
         values |= {f"loss/{part}": losses[i] for i, part in enumerate(_LOSS_PARTS)}
         values |= {"targets/dropped_positives": counts["dropped"], "data/bad_records": counts["bad"]}
         for name, variable in self._sums.items():
-            of_applied = name == "grad_norm" or name.startswith("loss/")
-            variable.assign_add(tf.where(finite, values[name], 0.0) if of_applied else values[name])
+            variable.assign_add(tf.where(finite, values[name], 0.0) if name in _MEANS else values[name])
         self._nonfinite_run.assign(tf.where(finite, tf.zeros([], tf.int64), self._first(self._nonfinite_run) + 1))
         if self._scaled:
             self._adapt_loss_scale(finite)
@@ -230,15 +231,15 @@ class TrainStep:
         return tf.nest.map_structure(lambda v: self._strategy.experimental_local_results(v)[0], value)
 
     def read_metrics(self) -> dict[str, float]:
-        """Means and counts since the last call, which sets them back to zero. Waits for the device."""
+        """Means of a step and totals since the last call, which sets them back to zero. Waits for the device."""
         sums = {name: float(self._first(variable)) for name, variable in self._sums.items()}
         for variable in self._sums.values():
             variable.assign(0.0)
-        steps = max(sums.pop("steps"), 1.0)
-        means = {name: value / steps if name.startswith(("loss/", "grad")) else value for name, value in sums.items()}
+        steps = max(sums["steps"], 1.0)
+        metrics = {name: sums[name] / steps for name in _MEANS} | {name: sums[name] for name in _TOTALS}
         if self._scaled:
-            means["loss_scale"] = float(self._first(self._loss_scale))
-        return means | {"lr": float(self._optimizer.learning_rate(self._first(self._optimizer.step) - 1))}
+            metrics["loss_scale"] = float(self._first(self._loss_scale))
+        return metrics | {"lr": float(self._optimizer.learning_rate(self._first(self._optimizer.step) - 1))}
 
     def wait(self) -> None:
         """Returns when the device has finished all steps."""

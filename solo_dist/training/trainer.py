@@ -37,7 +37,7 @@ from solo_dist.training.profiler import StepProfiler
 from solo_dist.training.schedule import Schedule
 from solo_dist.training.start import initialise
 from solo_dist.training.state import RunState
-from solo_dist.training.step import Signals, TrainStep
+from solo_dist.training.step import StepOutcome, TrainStep
 from solo_dist.training.validation import build_validation
 
 log = logging.getLogger(__name__)
@@ -118,16 +118,17 @@ class Trainer:
           Preempted: after a signal, when everything is saved.
           RunFailed: loss or gradients stay non-finite.
         """
-        signals: Signals | None = None
+        outcome: StepOutcome | None = None
         with StopSignals() as self.stop, self.checkpoints, self.profiler, readable_errors():
             batches = build_batches(self.config, self.strategy, self.plan.replica_batch, self.images_seen)
             self.progress = Progress(self.step_number, self.config.train.steps, self.config.train.global_batch)
             self._make_up_evaluation()
             while not self.schedule.is_last(self.step_number):
                 self.profiler.update(self.step_number, self.train_step.wait)
-                previous, signals = signals, self._run_steps(batches)
+                previous, outcome = outcome, self._run_steps(batches)
                 self.watchdog.beat()
-                # The signals of the previous call are there without waiting for the device, the same on every worker.
+                # One call late: to read this call's outcome is to wait for the device, which would then be idle until
+                # the next call arrives. The same call's is read on every worker.
                 stopping, saving = self._read(previous)
                 evaluating = self.validation is not None and self.schedule.evaluates(self.step_number)
                 if self.schedule.logs(self.step_number):
@@ -143,26 +144,26 @@ class Trainer:
                     del arrays  # as large as the whole state
             self._close()
 
-    def _run_steps(self, batches: Iterator[Any]) -> Signals:
+    def _run_steps(self, batches: Iterator[Any]) -> StepOutcome:
         """Starts the steps up to the next event on the device; does not wait for them."""
         train = self.config.train
         count = self.schedule.steps_to_run(self.step_number, self.profiler.steps_ahead(self.step_number))
         save = bool(train.save_minutes) and time.monotonic() - self._last_save > train.save_minutes * 60
         requests = tf.constant([float(self.stop.requested is not None), float(save)])
-        signals = self.train_step(batches, tf.constant(count), requests)
+        outcome = self.train_step(batches, tf.constant(count), requests)
         self.step_number += count
         self.images_seen += count * train.global_batch
-        return signals
+        return outcome
 
-    def _read(self, signals: Signals | None) -> tuple[bool, bool]:
+    def _read(self, outcome: StepOutcome | None) -> tuple[bool, bool]:
         """Whether any worker was asked to stop, and whether any asks for a checkpoint.
 
         Raises:
           RunFailed: too many steps in a row could not be applied.
         """
-        if signals is None:
+        if outcome is None:
             return False, False
-        run = int(signals.nonfinite_run)
+        run = int(outcome.nonfinite_run)
         if run >= self.config.train.max_nonfinite_steps:
             self._log_metrics()
             images = self.train_step.suspect_images()
@@ -176,7 +177,7 @@ class Trainer:
                 f"{found}These steps did not change the weights. Try a lower optimizer.learning_rate, a longer "
                 "optimizer.warmup_steps, optimizer.clip_norm=10 or runtime.precision=float32."
             )
-        stop, save = signals.requests.numpy() > 0
+        stop, save = outcome.requests.numpy() > 0
         # Requests arrive one call late: drop a save request issued before the last save.
         save, self._just_saved = save and not self._just_saved, False
         return bool(stop), bool(save)

@@ -248,3 +248,15 @@ def test_duration_from_the_speed():
     lines = [{"step": 10, "images_per_second": 8.0}, {"step": 30, "images_per_second": 16.0}]
     assert course(lines, [], 4).seconds == pytest.approx(10 * 4 / 8 + 20 * 4 / 16)
     assert np.isnan(course([], [], 4).images_per_second)
+
+
+def test_dropped_positives_are_those_of_a_step_however_often_a_line_is_written(shards):
+    """Two positives are dropped in each step; the lines hold totals."""
+    manifest = load_manifest(shards)
+    every_10 = [{"step": step, "targets/dropped_positives": 20.0} for step in (10, 20, 30)]
+    ends_early = [*every_10, {"step": 33, "targets/dropped_positives": 6.0}]
+    from_a_checkpoint = [{**line, "step": 5000 + line["step"]} for line in ends_early]
+    for lines in (every_10[:1], every_10, ends_early, from_a_checkpoint):
+        facts = dict(sections.of_grids(manifest, None, lines)["grid_facts"])
+        assert facts["positives beyond data.max_positives, a step"] == "2.00"
+    assert "positives beyond data.max_positives, a step" not in dict(sections.of_grids(manifest, None, [])["grid_facts"])

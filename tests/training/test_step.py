@@ -165,7 +165,10 @@ def test_several_steps_a_call_are_several_calls(one_device, whole_batch):
     run = Run(one_device)
     run(count=3)
     metrics, weights = whole_batch
-    assert run.step.read_metrics()["loss/total"] == pytest.approx(np.mean([m["loss/total"] for m in metrics]), rel=1e-5)
+    found = run.step.read_metrics()
+    for name in ("loss/total", "loss/category", "loss/mask", "grad_norm"):
+        assert found[name] == pytest.approx(np.mean([m[name] for m in metrics]), rel=1e-5), name
+    assert found["targets/dropped_positives"] == sum(m["targets/dropped_positives"] for m in metrics) == 9
     for (copy,), (whole,) in zip(run.weights(), weights, strict=True):
         np.testing.assert_allclose(copy, whole, rtol=1e-5, atol=1e-6)
 
