@@ -9,6 +9,7 @@ This module imports no TensorFlow.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from solo_dist import options
@@ -383,3 +384,11 @@ class Config:
     def from_json(cls, text: str) -> "Config":
         """Rebuilds what `to_json` wrote, also that of an earlier version. Raises ConfigError if a field is unknown."""
         return options.from_values(cls, json.loads(text), _RENAMED)
+
+
+def flat_options(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields of a config's dictionary by full name, such as train.steps."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flat_options(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

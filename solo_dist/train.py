@@ -100,10 +100,9 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None,
     from solo_dist.run.workdir_lock import WorkdirLock
     from solo_dist.training.trainer import Trainer
 
-    worker, num_workers = (cluster.index, cluster.num_workers) if cluster else (0, 1)
     try:
-        with WorkdirLock(workdir) if worker == 0 else contextlib.nullcontext():
-            trainer = Trainer(config, workdir, strategy, worker, num_workers, _RESUME.value, watchdog, _PROFILE.value)
+        with WorkdirLock(workdir) if cluster is None or cluster.is_chief else contextlib.nullcontext():
+            trainer = Trainer(config, workdir, strategy, cluster, _RESUME.value, watchdog, _PROFILE.value)
             trainer.fit()
     except Preempted as stop:
         log.info("%s. %s", stop, _how_to_go_on())
@@ -113,7 +112,7 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None,
             raise
         log.error("Another worker was lost: %s", error.message.splitlines()[0])
         return exit_codes.EXIT_PEER_LOST
-    log.info("%s", trainer.summary())
+    log.info("%s", trainer.directory.summary(trainer.step_number))
     return exit_codes.EXIT_DONE
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from solo_dist.config import flat_options
 from solo_dist.errors import ConfigError
 from solo_dist.inference.coco_metrics import IMAGE_IDS_FILE, METRICS_FILE, RESULTS_FILE
 from solo_dist.storage import file_io
@@ -55,7 +56,7 @@ class RunFiles:
     @property
     def options(self) -> dict[str, Any]:
         """All fields of the recipe by full name."""
-        return _flat(self.config)
+        return flat_options(self.config)
 
     @property
     def name(self) -> str:
@@ -90,13 +91,6 @@ def read_run(folder: str, step: int | None = None) -> RunFiles:
             f"Run: solo-dist evaluate --workdir={folder}"
         )
     return run
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def evaluated_steps(folder: str) -> list[int]:

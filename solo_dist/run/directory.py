@@ -86,6 +86,21 @@ class RunDirectory:
                 f"{path} is damaged ({error}); give the recipe with --config=RECIPE, or another --workdir."
             ) from error
 
+    def summary(self, step: int) -> str:
+        """What a finished run left in which place, and what to type next."""
+        best = self.best().newest_metadata()
+        found = f"\n  best mask AP  {best.ap:.3f}, {self.best().folder}" if best else ""
+        return (
+            f"Finished at step {step}.\n"
+            f"  checkpoints   {self.checkpoints().folder}{found}\n"
+            f"  curves        tensorboard --logdir={self.tensorboard}\n"
+            f"  metrics       {self.path}/{METRICS_FILE}\n"
+            "Next:\n"
+            f"  solo-dist evaluate --workdir={self.path}\n"
+            f"  solo-dist predict --workdir={self.path} --images='IMAGES/*.jpg' --output=OVERLAYS\n"
+            f"  solo-dist export --workdir={self.path}"
+        )
+
     def is_local_copy(self, folder: str) -> bool:
         """Whether a folder is in the local folder of a run in a store."""
         return self.is_remote and folder.startswith(f"{self.local}/")

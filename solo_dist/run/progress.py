@@ -18,9 +18,13 @@ class Progress:
     Time spent outside training (evaluations, panels) is left out with `paused`.
     """
 
-    def __init__(self, step: int, total_steps: int, images_a_step: int):
+    def __init__(self, total_steps: int, images_a_step: int):
         self._total, self._images = total_steps, images_a_step
-        self._first_step = self._last_step = step
+        self.start(0)
+
+    def start(self, step: int) -> None:
+        """Starts the clock of a run that continues after `step` finished steps."""
+        self._last_step = step
         self._training_seconds = 0.0
         self._checkpoint_seconds = 0.0
         self._mark = time.perf_counter()

@@ -22,9 +22,9 @@ class BatchPlan(NamedTuple):
 
     def describe(self) -> str:
         """One line for the log."""
-        total = self.replica_batch * self.replicas
+        global_batch = self.replica_batch * self.replicas
         return (
-            f"global batch {total} = {self.micro_batch} images x {self.accumulation} accumulated micro-batches "
+            f"global batch {global_batch} = {self.micro_batch} images x {self.accumulation} accumulated micro-batches "
             f"x {self.replicas} replicas"
         )
 
@@ -47,15 +47,15 @@ def plan_batch(train: TrainConfig, replicas: int, fitting: int) -> BatchPlan:
             f"train.global_batch={train.global_batch} cannot be shared by {replicas} replicas; "
             f"{works} would work, or another number of replicas."
         )
-    share = train.global_batch // replicas
-    divisors = [number for number in range(1, share + 1) if share % number == 0]
+    replica_batch = train.global_batch // replicas
+    divisors = [number for number in range(1, replica_batch + 1) if replica_batch % number == 0]
     if train.micro_batch == "auto":
         micro = max(number for number in divisors if number <= max(1, fitting))
     else:
         micro = int(train.micro_batch)
         if micro not in divisors:
             raise ConfigError(
-                f"train.micro_batch={micro} does not divide the {share} images that each of {replicas} replicas has of "
-                f"train.global_batch={train.global_batch}; {', '.join(map(str, divisors))} or auto would work."
+                f"train.micro_batch={micro} does not divide the {replica_batch} images that each of {replicas} replicas "
+                f"has of train.global_batch={train.global_batch}; {', '.join(map(str, divisors))} or auto would work."
             )
-    return BatchPlan(micro, share // micro, replicas)
+    return BatchPlan(micro, replica_batch // micro, replicas)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -11,13 +11,48 @@ from solo_dist.data.input.pipeline import build_dataset, load_split
 from solo_dist.data.schema import Manifest
 from solo_dist.distributed.collectives import gather
 from solo_dist.distributed.strategy import replicas_on_host
+from solo_dist.distributed.xla import compile_scope
 from solo_dist.errors import ConfigError
+from solo_dist.inference.detector import detection_function
 from solo_dist.solo.network import build_model
 from solo_dist.training.batch_plan import BatchPlan, plan_batch
 from solo_dist.training.memory import images_that_fit
 from solo_dist.training.optim import Optimizer, peak_learning_rate
+from solo_dist.training.state import RunState
+from solo_dist.training.step import TrainStep
 
 log = logging.getLogger(__name__)
+
+
+class RunParts(NamedTuple):
+    """What a run computes with."""
+
+    manifest: Manifest
+    """Of the training shards."""
+    model: Any
+    plan: BatchPlan
+    optimizer: Optimizer
+    train_step: TrainStep
+    state: RunState
+    """All variables of model, optimizer and step."""
+    detect: Any
+    """`inference.detector.detection_function` of the model."""
+
+
+def build_run(config: Config, strategy: tf.distribute.Strategy) -> RunParts:
+    """Builds the parts, with random weights from the config's seed, and completes the config. Writes no file.
+
+    Raises:
+      ConfigError, ShardError: config, strategy and shards do not fit together.
+    """
+    manifest = complete_config(config)
+    model = build_network(config, strategy)
+    plan = build_plan(config, strategy, model)
+    optimizer = build_optimizer(config, strategy, model)
+    scope = compile_scope(config.runtime.compile)
+    train_step = TrainStep(strategy, model, optimizer, config, plan.micro_batch, plan.accumulation, scope)
+    state = RunState(strategy, model, optimizer, train_step)
+    return RunParts(manifest, model, plan, optimizer, train_step, state, detection_function(model, config))
 
 
 def complete_config(config: Config) -> Manifest:
@@ -49,8 +84,8 @@ def build_plan(config: Config, strategy: tf.distribute.Strategy, model: Any) -> 
     train, replicas = config.train, strategy.num_replicas_in_sync
     fitting = 1
     if train.micro_batch == "auto":
-        share = train.global_batch // replicas
-        mine = images_that_fit(model, config.data.canvas, share, replicas_on_host(strategy))
+        replica_batch = train.global_batch // replicas
+        mine = images_that_fit(model, config.data.canvas, replica_batch, replicas_on_host(strategy))
         # All workers use the smallest, since the number of micro-batches decides which variables there are.
         fitting = min(gather(strategy, [mine] * len(strategy.extended.worker_devices)))
     plan = plan_batch(train, replicas, fitting)

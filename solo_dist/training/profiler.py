@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class StepProfiler(contextlib.AbstractContextManager):
-    """Profiles the steps after the first named one up to the last.
+    """Profiles the steps from the first named one to the last, both included; the first step of a run is step 1.
 
     Args:
       steps: FIRST:LAST, for example 10:15; empty: none.
@@ -26,25 +26,39 @@ class StepProfiler(contextlib.AbstractContextManager):
     """
 
     def __init__(self, steps: str, folder: str):
-        self._folder, self._running = folder, False
-        self._first = self._last = -1
+        self._steps, self._folder, self._running = steps, folder, False
+        self._waiting = bool(steps and folder)
+        self._before, self._last = -1, -1
         if not steps:
             return
         numbers = re.fullmatch(r"(\d+):(\d+)", steps)
-        if not numbers or int(numbers[1]) >= int(numbers[2]):
-            raise ConfigError(f"--profile={steps} must be FIRST:LAST with FIRST before LAST, for example 10:15.")
-        self._first, self._last = int(numbers[1]), int(numbers[2])
+        if not numbers or not 1 <= int(numbers[1]) <= int(numbers[2]):
+            raise ConfigError(
+                f"--profile={steps} must be FIRST:LAST with FIRST at least 1 and at most LAST, for example 10:15."
+            )
+        self._before, self._last = int(numbers[1]) - 1, int(numbers[2])
 
     def steps_ahead(self, step: int) -> list[int]:
         """Numbers of steps from `step` to the start and to the end of the profile, if they are still ahead."""
-        return [event - step for event in (self._first, self._last) if event > step]
+        return [event - step for event in (self._before, self._last) if event > step]
 
     def update(self, step: int, wait: Callable[[], Any]) -> None:
-        """Starts or ends the profile if `step` is the one for it; `wait` waits for the device to finish all steps."""
+        """Starts or ends the profile if that is due after `step` finished steps.
+
+        Args:
+          step: number of finished steps.
+          wait: waits for the device to finish them.
+        """
         if self._running and step >= self._last:
             wait()
             self._stop()
-        elif self._folder and not self._running and step == self._first:
+        elif self._waiting and step >= self._before:
+            self._waiting = False
+            if step > self._before:
+                log.warning(
+                    "--profile=%s: no profile is written, because the run resumes at step %d", self._steps, step
+                )
+                return
             wait()
             tf.profiler.experimental.start(self._folder)
             self._running = True
@@ -52,8 +66,10 @@ class StepProfiler(contextlib.AbstractContextManager):
     def _stop(self) -> None:
         tf.profiler.experimental.stop()
         self._running = False
-        log.info("profile of steps %d to %d: %s/plugins/profile", self._first, self._last, self._folder)
+        log.info("profile of steps %s: %s/plugins/profile", self._steps, self._folder)
 
     def __exit__(self, *_: object) -> None:
         if self._running:
             self._stop()
+        elif self._waiting:
+            log.warning("--profile=%s: no profile was written, because none of these steps was run", self._steps)

@@ -17,41 +17,37 @@ import tensorflow as tf
 from solo_dist.config import Config
 from solo_dist.data.input.reader import readable_errors
 from solo_dist.distributed import exit_codes
+from solo_dist.distributed.cluster.cluster import Cluster
 from solo_dist.distributed.collectives import any_worker
 from solo_dist.distributed.stop_signals import StopSignals
 from solo_dist.distributed.watchdog import Watchdog
-from solo_dist.distributed.xla import compile_scope
 from solo_dist.errors import Preempted, RunFailed
 from solo_dist.inference.coco_metrics import format_short
-from solo_dist.inference.detector import detection_function
 from solo_dist.run.best import BestCheckpoint
 from solo_dist.run.checkpoint import CheckpointMetadata
 from solo_dist.run.directory import RunDirectory
 from solo_dist.run.environment import write_environment
 from solo_dist.run.metric_writers import MetricWriter, has_line
 from solo_dist.run.progress import Progress
-from solo_dist.run.resume import check_same_run, find_resume_point
-from solo_dist.training.build import build_batches, build_network, build_optimizer, build_plan, complete_config
+from solo_dist.training.build import build_batches, build_run
 from solo_dist.training.panels import TrainingPanel
 from solo_dist.training.profiler import StepProfiler
 from solo_dist.training.schedule import Schedule
-from solo_dist.training.start import initialise
-from solo_dist.training.state import RunState
-from solo_dist.training.step import StepOutcome, TrainStep
+from solo_dist.training.start import Start, check_same_run, start_run
+from solo_dist.training.step import StepOutcome
 from solo_dist.training.validation import build_validation
 
 log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """One training run in one run directory.
+    """One training run in one run directory. `fit` is the whole run; before it, nothing is written.
 
     Args:
       config: the config of the run; completed with the number of categories of the data.
       workdir: the run directory; shared by all workers.
       strategy: the distribution strategy.
-      worker: index of this worker; worker 0 is the chief, the only one that writes shared files.
-      num_workers: number of workers.
+      cluster: the workers; None if this process is the only one. The chief alone writes shared files.
       resume: auto (continue if there is a checkpoint), never, or the path of a checkpoint folder.
       watchdog: watches that steps finish; None: no watchdog.
       profile: steps to profile, FIRST:LAST; empty: none.
@@ -62,54 +58,29 @@ class Trainer:
         config: Config,
         workdir: str,
         strategy: tf.distribute.Strategy,
-        worker: int = 0,
-        num_workers: int = 1,
+        cluster: Cluster | None = None,
         resume: str = "auto",
         watchdog: Watchdog | None = None,
         profile: str = "",
     ):
-        self.config, self.strategy = config, strategy
-        self.is_chief = worker == 0
-        self.watchdog = watchdog or Watchdog(0)
+        self.config, self.strategy, self.resume = config, strategy, resume
+        self.is_chief = cluster is None or cluster.is_chief
+        self.watchdog, self.stop = watchdog or Watchdog(0), StopSignals()
         self.schedule = Schedule(config.train)
+        self.progress = Progress(config.train.steps, config.train.global_batch)
         self.directory = RunDirectory(workdir)
         self.checkpoints = self.directory.checkpoints(config.train.keep_checkpoints)
         self.best = BestCheckpoint(self.directory.best())
         self.profiler = StepProfiler(profile, self.directory.tensorboard if self.is_chief else "")
-
-        self.manifest = complete_config(config)
-        if self.is_chief:
-            check_same_run(config, self.directory)
-        if num_workers > 1:
-            # Barrier: the chief gets here only with the workdir lock, so no earlier process is still saving.
-            any_worker(strategy, False)
-        start = find_resume_point(self.directory, self.checkpoints, resume, self.is_chief)
-        self.resumed_from = start.resumed_from
-
-        self.model = build_network(config, strategy)
-        self.plan = build_plan(config, strategy, self.model)
-        self.optimizer = build_optimizer(config, strategy, self.model)
-        plan, scope = self.plan, compile_scope(config.runtime.compile)
-        self.train_step = TrainStep(
-            strategy, self.model, self.optimizer, config, plan.micro_batch, plan.accumulation, scope
-        )
-        self.state = RunState(strategy, self.model, self.optimizer, self.train_step)
-        detect = detection_function(self.model, config)
-        self.validation = build_validation(
-            config, detect, plan.micro_batch, self.directory, self.manifest, worker, num_workers
-        )
-        self.panel = TrainingPanel(config, self.manifest, detect)
-
-        self.step_number, self.images_seen = initialise(
-            start, config, self.model, self.optimizer, self.state, self.manifest
-        )
-        self.state.verify_replicas("at the start")
-        self._last_save, self._just_saved = time.monotonic(), False
         self.writer: MetricWriter | None = None
-        if self.is_chief:
-            self.directory.save_config(config)
-            write_environment(self.directory.path, strategy)
-            self.writer = MetricWriter(self.directory, self.step_number, start.unpublished)
+
+        self.parts = build_run(config, strategy)
+        self.validation = build_validation(config, self.parts, self.directory, cluster)
+        self.panel = TrainingPanel(config, self.parts.manifest, self.parts.detect)
+
+        self.start = Start()
+        self.step_number, self.images_seen = 0, 0
+        self._last_save, self._just_saved = 0.0, False
 
     def fit(self) -> None:
         """Trains to the last step of the config, from wherever the run stands.
@@ -118,13 +89,15 @@ class Trainer:
           Preempted: after a signal, when everything is saved.
           RunFailed: loss or gradients stay non-finite.
         """
+        self.restore()
+        self._open_writer()
         outcome: StepOutcome | None = None
-        with StopSignals() as self.stop, self.checkpoints, self.profiler, readable_errors():
-            batches = build_batches(self.config, self.strategy, self.plan.replica_batch, self.images_seen)
-            self.progress = Progress(self.step_number, self.config.train.steps, self.config.train.global_batch)
+        with self.stop, self.checkpoints, self.profiler, readable_errors():
+            batches = build_batches(self.config, self.strategy, self.parts.plan.replica_batch, self.images_seen)
+            self.progress.start(self.step_number)
             self._make_up_evaluation()
             while not self.schedule.is_last(self.step_number):
-                self.profiler.update(self.step_number, self.train_step.wait)
+                self.profiler.update(self.step_number, self.parts.train_step.wait)
                 previous, outcome = outcome, self._run_steps(batches)
                 self.watchdog.beat()
                 # One call late: to read this call's outcome is to wait for the device, which would then be idle until
@@ -144,13 +117,36 @@ class Trainer:
                     del arrays  # as large as the whole state
             self._close()
 
+    def restore(self) -> None:
+        """Fills the variables with what the run starts from (start.py) and sets its step. Writes nothing.
+
+        Raises:
+          ConfigError, DataError: the run directory, a checkpoint or weights do not fit the config.
+          ReplicasDiffer: the workers did not start from the same weights.
+        """
+        if self.is_chief:
+            check_same_run(self.config, self.directory)
+        # Barrier: the chief gets here only with the workdir lock, so no earlier process is still saving.
+        any_worker(self.strategy, False)
+        self.start = start_run(self.config, self.parts, self.directory, self.checkpoints, self.resume, self.is_chief)
+        self.step_number, self.images_seen = self.start.step, self.start.images
+        self.parts.state.verify_replicas("at the start")
+        self._last_save = time.monotonic()
+
+    def _open_writer(self) -> None:
+        """Makes the files of the run that only the chief writes; cuts off what is later than the restored step."""
+        if self.is_chief:
+            self.directory.save_config(self.config)
+            write_environment(self.directory.path, self.strategy)
+            self.writer = MetricWriter(self.directory, self.step_number, self.start.unpublished)
+
     def _run_steps(self, batches: Iterator[Any]) -> StepOutcome:
         """Starts the steps up to the next event on the device; does not wait for them."""
         train = self.config.train
         count = self.schedule.steps_to_run(self.step_number, self.profiler.steps_ahead(self.step_number))
         save = bool(train.save_minutes) and time.monotonic() - self._last_save > train.save_minutes * 60
         requests = tf.constant([float(self.stop.requested is not None), float(save)])
-        outcome = self.train_step(batches, tf.constant(count), requests)
+        outcome = self.parts.train_step(batches, tf.constant(count), requests)
         self.step_number += count
         self.images_seen += count * train.global_batch
         return outcome
@@ -166,7 +162,7 @@ class Trainer:
         run = int(outcome.nonfinite_run)
         if run >= self.config.train.max_nonfinite_steps:
             self._log_metrics()
-            images = self.train_step.suspect_images()
+            images = self.parts.train_step.suspect_images()
             found = (
                 f"Images with a non-finite loss: {images}; check them and their annotations. "
                 if images
@@ -183,8 +179,8 @@ class Trainer:
         return bool(stop), bool(save)
 
     def _log_metrics(self) -> None:
-        values = self.train_step.read_metrics()
-        values |= self.progress.rates(self.step_number, self.train_step.read_wait_seconds())
+        values = self.parts.train_step.read_metrics()
+        values |= self.progress.rates(self.step_number, self.parts.train_step.read_wait_seconds())
         if self.writer:
             self.writer.scalars(self.step_number, "train", values)
             log.info("%s", self.progress.line(self.step_number, values))
@@ -195,32 +191,28 @@ class Trainer:
                 self.writer.image(self.step_number, "train", "panel", self.panel.draw())
 
     def _save(self) -> dict[str, np.ndarray]:
-        """Copies the state to host memory and returns the copy.
+        """Copies the state to host memory and returns the copy; workers other than the chief copy the weights only.
 
         On the chief, a background thread then writes it as a checkpoint.
         """
-        self.train_step.wait()  # waiting for the device is no cost of the checkpoint
+        self.parts.train_step.wait()  # waiting for the device is no cost of the checkpoint
         with self.progress.checkpoint():
-            arrays = self._copy_state()
+            copy = self.parts.state.copy_to_host if self.is_chief else self.parts.state.verify_replicas
+            arrays = copy(f"at step {self.step_number}")
             self._last_save, self._just_saved = time.monotonic(), True
             if self.writer:
                 self.writer.flush()
                 self.checkpoints.save(arrays, self._metadata(), self.writer.publish)
         return arrays
 
-    def _copy_state(self) -> dict[str, np.ndarray]:
-        """A collective: the whole state on the chief, which writes it; only the weights on other workers."""
-        copy = self.state.copy_to_host if self.is_chief else self.state.verify_replicas
-        return copy(f"at step {self.step_number}")
-
     def _metadata(self) -> CheckpointMetadata:
         return CheckpointMetadata(
             step=self.step_number,
             images=self.images_seen,
             seed=self.config.seed,
-            categories=self.manifest.categories,
+            categories=self.parts.manifest.categories,
             recipe=self.config.name,
-            resumed_from=self.resumed_from,
+            resumed_from=self.start.resumed_from,
             job=exit_codes.job_id(os.environ),
         )
 
@@ -230,7 +222,7 @@ class Trainer:
             return
         left_out = self.is_chief and not has_line(self.directory, self.step_number, "validation")
         if any_worker(self.strategy, left_out):
-            self._evaluate(self._copy_state())
+            self._evaluate(self.parts.state.copy_to_host(f"at step {self.step_number}"))
 
     def _evaluate(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Mask AP of the weights as they are, or of their moving average.
@@ -241,7 +233,7 @@ class Trainer:
         assert self.validation is not None
         with self.progress.paused():
             images = self.schedule.evaluation_images(self.step_number)
-            with self.optimizer.averaged_weights():
+            with self.parts.optimizer.averaged_weights():
                 metrics = self.validation.run(self.step_number, images, self._may_continue, self.strategy)
             if metrics is None:
                 self._leave()
@@ -272,18 +264,3 @@ class Trainer:
         if self.writer:
             self.writer.close()
             self.directory.remove_local_copies()
-
-    def summary(self) -> str:
-        """Where everything is and what to type next."""
-        workdir, best = self.directory.path, self.best.metadata
-        found = f"\n  best mask AP  {best.ap:.3f}, {self.best.folder}" if best else ""
-        return (
-            f"Finished at step {self.step_number}.\n"
-            f"  checkpoints   {self.checkpoints.folder}{found}\n"
-            f"  curves        tensorboard --logdir={self.directory.tensorboard}\n"
-            f"  metrics       {workdir}/metrics.jsonl\n"
-            "Next:\n"
-            f"  solo-dist evaluate --workdir={workdir}\n"
-            f"  solo-dist predict --workdir={workdir} --images='IMAGES/*.jpg' --output=OVERLAYS\n"
-            f"  solo-dist export --workdir={workdir}"
-        )

@@ -12,36 +12,28 @@ import tensorflow as tf
 
 from solo_dist.config import Config
 from solo_dist.data.input.pipeline import build_dataset, load_split
-from solo_dist.data.schema import Manifest
+from solo_dist.distributed.cluster.cluster import Cluster
 from solo_dist.distributed.collectives import any_worker
 from solo_dist.errors import ConfigError
 from solo_dist.inference.coco_metrics import CocoEvaluator, Result, evaluate, write_evaluation
 from solo_dist.run.directory import RunDirectory
 from solo_dist.storage import file_io
+from solo_dist.training.build import RunParts
 
 
 def build_validation(
-    config: Config,
-    detect: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
-    batch_size: int,
-    directory: RunDirectory,
-    manifest: Manifest,
-    worker: int,
-    num_workers: int,
+    config: Config, parts: RunParts, directory: RunDirectory, cluster: Cluster | None
 ) -> "Validation | None":
     """The evaluation of a run, in which all workers take part; None if the config has no validation shards.
 
-    Args:
-      config, detect, batch_size, directory, worker, num_workers: see `Validation`.
-      manifest: of the training shards; the validation shards must have the same categories.
-
     Raises:
-      ConfigError: the validation shards cannot be used.
+      ConfigError: the validation shards cannot be used, or do not have the categories of the training shards.
     """
     if not config.data.validation:
         return None
-    validation = Validation(config, detect, batch_size, directory, worker, num_workers)
-    if validation.manifest.categories != manifest.categories:
+    worker, num_workers = (cluster.index, cluster.num_workers) if cluster else (0, 1)
+    validation = Validation(config, parts.detect, parts.plan.micro_batch, directory, worker, num_workers)
+    if validation.manifest.categories != parts.manifest.categories:
         raise ConfigError(
             f"The categories of data.validation={config.data.validation} are not those of "
             f"data.train={config.data.train}; shard both from jsons with the same categories."
@@ -111,9 +103,9 @@ class Validation:
                     return
                 yield batch
 
-        share = -(-images // self._num_workers)
+        images_of_worker = -(-images // self._num_workers)
         threshold = self._config.postprocess.mask_threshold
-        evaluate(self._detect, until_stopped(batches), evaluator, self.manifest, threshold, share)
+        evaluate(self._detect, until_stopped(batches), evaluator, self.manifest, threshold, images_of_worker)
         folder = self._directory.evaluation(step)
         if self._worker:
             self._write_part(folder, evaluator)

@@ -7,7 +7,7 @@ from solo_dist.config import Config, TrainConfig
 from solo_dist.errors import ConfigError
 from solo_dist.run.checkpoint import CheckpointMetadata, save_checkpoint
 from solo_dist.run.directory import RunDirectory
-from solo_dist.run.resume import check_same_run, find_resume_point
+from solo_dist.training.start import check_same_run, find_resume_point
 
 
 def save(folder, step, **metadata):
