@@ -33,6 +33,7 @@ from solo_dist.distributed import exit_codes
 from solo_dist.distributed.cluster.cluster import Cluster
 from solo_dist.distributed.cluster.resolve import resolve_cluster
 from solo_dist.distributed.cluster.wait import wait_for_workers
+from solo_dist.distributed.job import JOB_ID_VARIABLE
 from solo_dist.errors import ConfigError, Preempted
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -138,7 +139,7 @@ def _make_missing_shapes(config: Config, is_chief: bool) -> None:
 
 
 def _how_to_go_on() -> str:
-    if os.environ.get(exit_codes.JOB_ID_VARIABLE):
+    if os.environ.get(JOB_ID_VARIABLE):
         return "The launcher's command continues from there."
     arguments = cli.take_flags(sys.argv[1:], "resume")[1]  # the run has a checkpoint of its own now
     command = [Path(sys.executable).name, "-m", "solo_dist.train", *arguments]

@@ -1,7 +1,6 @@
-"""Messages between a training process and its launcher: exit codes, a job identity, progress.
+"""The exit codes of processes, and what launchers make of them.
 
     exit_now(EXIT_PREEMPTED)          # saved on request; start me again
-    report_progress(step)             # a checkpoint of this step is complete
 
 The codes of this project lie between 193 and 199: above 128 + any signal number, so they cannot be confused with a
 death by signal, and above 127, which Kubeflow's `restartPolicy: ExitCode` takes for "start again".
@@ -14,8 +13,6 @@ import logging
 import os
 import signal
 import sys
-import threading
-from collections.abc import Mapping
 from typing import NoReturn
 
 EXIT_DONE = 0
@@ -31,12 +28,6 @@ EXIT_WATCHDOG = 195
 EXIT_STORE_LOST = 196
 """An object store did not answer for a long time. Launchers start the whole job again."""
 
-JOB_ID_VARIABLE = "SOLO_DIST_JOB_ID"
-"""Set by launchers, the same for every start of one job: lets a new start take over the lock of a killed one."""
-PROGRESS_VARIABLE = "SOLO_DIST_PROGRESS_FILE"
-"""Set by launchers: the local file into which `report_progress` writes."""
-
-_JOB_ID_VARIABLES = (JOB_ID_VARIABLE, "SLURM_JOB_ID", "CLOUD_ML_JOB_ID")
 _MEANINGS = {
     EXIT_DONE: "done",
     EXIT_USER_ERROR: "a user's error",
@@ -73,31 +64,3 @@ def exit_now(code: int) -> NoReturn:
         with contextlib.suppress(OSError):  # the launcher does not read it any more
             stream.flush()
     os._exit(code)
-
-
-def job_id(environ: Mapping[str, str]) -> str | None:
-    """The identity that all starts of one job share, from the launcher or the scheduler; None outside of them."""
-    return next((f"{name}={environ[name]}" for name in _JOB_ID_VARIABLES if environ.get(name)), None)
-
-
-def report_progress(step: int) -> None:
-    """Tells the launcher that a checkpoint of `step` is complete; does nothing if no launcher asked for it."""
-    path = os.environ.get(PROGRESS_VARIABLE)
-    if not path:
-        return
-    temporary = f"{path}.{os.getpid()}.{threading.get_ident()}"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(str(step))
-        os.replace(temporary, path)
-    except OSError as error:  # not fatal: the checkpoint is complete
-        logging.warning("Could not tell the launcher of step %d: %s", step, error)
-
-
-def read_progress(path: str) -> int:
-    """The step last reported into `path`, -1 if there was none."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return int(file.read())
-    except (FileNotFoundError, ValueError):
-        return -1

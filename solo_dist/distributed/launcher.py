@@ -24,12 +24,10 @@ from solo_dist.distributed.exit_codes import (
     EXIT_DONE,
     EXIT_PREEMPTED,
     EXIT_USER_ERROR,
-    JOB_ID_VARIABLE,
-    PROGRESS_VARIABLE,
     describe_exit,
     is_restartable,
-    read_progress,
 )
+from solo_dist.distributed.job import JOB_ID_VARIABLE, PROGRESS_VARIABLE, read_progress
 
 _POLL_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 60.0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from solo_dist.distributed import exit_codes
+from solo_dist.distributed.job import report_progress
 from solo_dist.errors import StoreError
 from solo_dist.run.checkpoint import (
     COMMIT_FILE,
@@ -119,7 +119,7 @@ class CheckpointStore:
                 self._copy._save_now(arrays, metadata)
             before()
             self._save_now(arrays, metadata)
-            exit_codes.report_progress(metadata.step)
+            report_progress(metadata.step)
         except StoreError as error:
             self._error = type(error)(f"The checkpoint of step {metadata.step} could not be written. {error}")
         except Exception as error:  # raised in the training thread by `wait`

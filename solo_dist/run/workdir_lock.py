@@ -11,7 +11,7 @@ other sees that at this check or at its next heartbeat, and stops.
 
 A lock whose holder has ended does not block the next start:
   the holder ran on this machine        taken over at once if its process is gone, an error if it is alive
-  the holder belonged to the same job   (exit_codes.job_id: a restart by launcher or scheduler) taken over at once
+  the holder belonged to the same job   (distributed.job: a restart by launcher or scheduler) taken over at once
   the holder ran elsewhere              taken over if the file stays unchanged for three heartbeats
 Clocks of different machines are never compared.
 """
@@ -29,7 +29,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from solo_dist.distributed.exit_codes import EXIT_USER_ERROR, job_id
+from solo_dist.distributed.exit_codes import EXIT_USER_ERROR
+from solo_dist.distributed.job import job_id
 from solo_dist.errors import StoreError, StoreUnavailable, UserError
 from solo_dist.storage import file_io, urls
 

@@ -17,7 +17,7 @@ import os
 from typing import NamedTuple
 
 from solo_dist.config import Config, flat_options
-from solo_dist.distributed import exit_codes
+from solo_dist.distributed.job import job_id, report_progress
 from solo_dist.errors import ConfigError
 from solo_dist.run.checkpoint import Checkpoint, load_checkpoint
 from solo_dist.run.checkpoint_store import CheckpointStore
@@ -78,7 +78,7 @@ def _restore(checkpoint: Checkpoint, point: "ResumePoint", config: Config, parts
     if checkpoint.metadata.categories != parts.manifest.categories:
         raise ConfigError(f"The categories of {config.data.train} are not those of the checkpoint {point.folder}.")
     # With a launcher on each machine, only the launcher of the chief has heard of the checkpoints.
-    exit_codes.report_progress(step)
+    report_progress(step)
     log.info("weights: checkpoint of step %d in %s", step, point.folder.rpartition("/")[0])
     epoch, image = divmod(images, parts.manifest.num_images)
     log.info("input: continues at image %d of epoch %d; no image is repeated or left out", image + 1, epoch + 1)
@@ -138,7 +138,7 @@ def _latest(store: CheckpointStore) -> ResumePoint:
 def _check_no_other_run(directory: RunDirectory, store: CheckpointStore) -> None:
     """Raises ConfigError if the run directory holds checkpoints of another job than this one."""
     existing, newest = store.steps(), store.newest_metadata()
-    job = exit_codes.job_id(os.environ)
+    job = job_id(os.environ)
     if existing and (job is None or newest is None or newest.job != job):
         raise ConfigError(
             f"--resume=never, but {directory.path} holds a run at step {existing[-1]}; "

@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from solo_dist.config import Config
 from solo_dist.data.input.reader import readable_errors
-from solo_dist.distributed import exit_codes
 from solo_dist.distributed.cluster.cluster import Cluster
 from solo_dist.distributed.collectives import any_worker
+from solo_dist.distributed.job import job_id
 from solo_dist.distributed.stop_signals import StopSignals
 from solo_dist.distributed.watchdog import Watchdog
 from solo_dist.errors import Preempted, RunFailed
@@ -213,7 +213,7 @@ class Trainer:
             categories=self.parts.manifest.categories,
             recipe=self.config.name,
             resumed_from=self.start.resumed_from,
-            job=exit_codes.job_id(os.environ),
+            job=job_id(os.environ),
         )
 
     def _make_up_evaluation(self) -> None:

@@ -240,7 +240,7 @@ def test_tf_config_round_trip():
 
 
 def test_does_not_import_tensorflow():
-    modules = "solo_dist.distributed.cluster.resolve, solo_dist.distributed.exit_codes"
+    modules = "solo_dist.distributed.cluster.resolve, solo_dist.distributed.exit_codes, solo_dist.distributed.job"
     code = f"import sys, {modules}; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from solo_dist.distributed.cluster.resolve import resolve_cluster
-from solo_dist.distributed.exit_codes import EXIT_USER_ERROR, is_restartable, job_id
+from solo_dist.distributed.exit_codes import EXIT_USER_ERROR, is_restartable
+from solo_dist.distributed.job import job_id
 
 yaml = pytest.importorskip("yaml")
 

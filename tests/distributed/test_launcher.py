@@ -18,6 +18,7 @@ LIMIT_SECONDS = 60
 PREAMBLE = """
 import json, os, pathlib, signal, sys, time
 from solo_dist.distributed import exit_codes as launcher
+from solo_dist.distributed.job import report_progress
 
 here = pathlib.Path(__file__).parent
 config = json.loads(os.environ["TF_CONFIG"])
@@ -195,7 +196,7 @@ def test_a_new_checkpoint_gives_new_restarts(job):
 if index == 1:
     wait_for("finished")
 elif start < 5:
-    launcher.report_progress(10 * start)
+    report_progress(10 * start)
     sys.exit(1)
 else:
     (here / "finished").write_text("yes")
@@ -206,7 +207,7 @@ else:
 
 
 def test_progress_that_stands_still_does_not(job):
-    script = "launcher.report_progress(10)\nsys.exit(1)"
+    script = "report_progress(10)\nsys.exit(1)"
     code, output = job.start(script, "--workers=2", "--max_restarts=1").end()
     assert code == 1, output
     assert max(job.starts()) == 2

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from solo_dist.distributed import exit_codes
+from solo_dist.distributed import job
 from solo_dist.errors import ConfigError, RunFailed, UserError
 from solo_dist.run.checkpoint import load_checkpoint, save_checkpoint
 from solo_dist.run.directory import RunDirectory
@@ -156,10 +156,10 @@ def test_a_named_checkpoint_is_where_only_the_first_start_of_a_job_begins(finish
     config.train.steps = 9
     assert train(config, tmp_path).step_number == 9
     config.train.steps = 10
-    monkeypatch.setenv(exit_codes.PROGRESS_VARIABLE, f"{tmp_path}/progress")
+    monkeypatch.setenv(job.PROGRESS_VARIABLE, f"{tmp_path}/progress")
     assert restored(config, tmp_path, resume=named).step_number == 9
     # What a launcher has started saves a step only on the chief's machine, and goes on from it on every one.
-    assert exit_codes.read_progress(f"{tmp_path}/progress") == 9
+    assert job.read_progress(f"{tmp_path}/progress") == 9
 
 
 def test_resume_never_goes_on_in_later_starts_of_its_job(shards, tmp_path, monkeypatch):
@@ -283,7 +283,10 @@ def test_profile_of_some_steps(shards, tmp_path, caplog):
         for event in line.events
     ]
     assert any("Conv2DBackpropFilter" in name for name in names)
-    import collections; print([(k,v) for k,v in collections.Counter(names).items() if v in (3,6) or 'Iterator' in k]); ONCE_A_STEP=1
+    import collections
+
+    print([(k, v) for k, v in collections.Counter(names).items() if v in (3, 6) or "Iterator" in k])
+    ONCE_A_STEP = 1
     assert ONCE_A_STEP
 
     config.train.steps = 6
