@@ -167,7 +167,7 @@ def _milliseconds_by_stage(path: str, recipe: Config, rounds: int) -> dict[str, 
     """Milliseconds an image, on all cores together, that each stage adds to those before it."""
     manifest = load_manifest(recipe.data.train)
     reader, order = RecordReader(manifest, 0), pipeline.Sampler(recipe, manifest, training=True)
-    build = pipeline.element_builder(recipe, manifest, training=True)
+    build = pipeline.record_to_element(recipe, manifest, training=True)
 
     def element(position: tf.Tensor) -> dict[str, tf.Tensor]:
         record, _ = reader.read(order.record(position))

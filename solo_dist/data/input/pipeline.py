@@ -51,7 +51,7 @@ def build_dataset(
       start_position: images of the run before the first batch.
       worker: index of this worker.
       num_workers: number of workers.
-      batch_size: B, images of a batch of this worker; by default train.global_batch / num_workers.
+      batch_size: B, images of a batch of this worker; by default the worker batch, train.global_batch / num_workers.
       parallelism: elements prepared at a time; 0: chosen by tf.data, or 32 if shards are in an object store. Batches
         do not depend on it.
     Returns:
@@ -65,7 +65,7 @@ def build_dataset(
         tf.errors.InvalidArgumentError while reading; `reader.readable_errors` makes a ShardError of it.
     """
     manifest = load_split(config, split)
-    batch_size = batch_size or _batch_share(config, num_workers)
+    batch_size = batch_size or _worker_batch(config, num_workers)
     training = split == "train"
     served = training and bool(config.data.service)
     if served and urls.is_remote(manifest.folder) and not manifest.folder.startswith("gs://"):
@@ -78,26 +78,28 @@ def build_dataset(
     waiting = _WAITING_ELEMENTS if urls.is_remote(manifest.folder) else 0
     parallelism = parallelism or waiting or tf.data.AUTOTUNE
     options = input_options(threads=waiting)
-    total = batch_size * num_workers
+    global_batch = batch_size * num_workers
     first = start_position + worker * batch_size
     # The functions use tf.cond and tf.while_loop, so AutoGraph would only slow down the tracing.
-    make = tf.autograph.experimental.do_not_convert(_element_maker(config, manifest, reader, training))
+    make = tf.autograph.experimental.do_not_convert(_position_to_element(config, manifest, reader, training))
 
     def make_batches(numbers: tf.data.Dataset) -> tf.data.Dataset:
         positions = numbers.flat_map(
-            lambda number: tf.data.Dataset.range(first + number * total, first + number * total + batch_size)
+            lambda number: tf.data.Dataset.range(
+                first + number * global_batch, first + number * global_batch + batch_size
+            )
         )
         batches = positions.map(make, num_parallel_calls=parallelism).batch(batch_size, drop_remainder=True)
         return batches.with_options(options)
 
     if served:
         batches = through_service(
-            config.data.service, make_batches, lambda batch: (int(batch["position"][0]) - first) // total
+            config.data.service, make_batches, lambda batch: (int(batch["position"][0]) - first) // global_batch
         )
     elif training:
         batches = make_batches(tf.data.Dataset.counter())
     else:
-        batches = make_batches(tf.data.Dataset.range(-(-(manifest.num_images - start_position) // total)))
+        batches = make_batches(tf.data.Dataset.range(-(-(manifest.num_images - start_position) // global_batch)))
     if config.data.max_bad_records:
         batches = reader.limit_bad_records(batches)
     return batches.prefetch(2).with_options(options)
@@ -128,11 +130,12 @@ def check_manifest(manifest: Manifest, config: Config, option: str = "data.train
     manifest.check_fits(canvas, grid, config.model.num_categories, option)
 
 
-def _batch_share(config: Config, num_workers: int) -> int:
-    total = config.train.global_batch
-    if total % num_workers:
-        raise ConfigError(f"train.global_batch={total} must be a multiple of the {num_workers} workers.")
-    return total // num_workers
+def _worker_batch(config: Config, num_workers: int) -> int:
+    """Images of one worker in one optimizer step."""
+    global_batch = config.train.global_batch
+    if global_batch % num_workers:
+        raise ConfigError(f"train.global_batch={global_batch} must be a multiple of the {num_workers} workers.")
+    return global_batch // num_workers
 
 
 def input_options(threads: int = 0) -> tf.data.Options:
@@ -163,14 +166,15 @@ class Sampler:
         return index * self._copies + epoch % self._copies
 
 
-def _element_maker(
+def _position_to_element(
     config: Config, manifest: Manifest, reader: RecordReader, training: bool
 ) -> Callable[[tf.Tensor], Element]:
-    order = Sampler(config, manifest, training)
-    build = element_builder(config, manifest, training)
+    """A function of a position, which returns its element of a batch."""
+    sampler = Sampler(config, manifest, training)
+    build = record_to_element(config, manifest, training)
 
     def element(position: tf.Tensor) -> Element:
-        number = order.record(position)
+        number = sampler.record(position)
         stored, bad_records = reader.read(number)
         values = build(parse_record(stored.serialized), stored.image, position)
         values |= {"position": position, "bad_records": bad_records}
@@ -197,13 +201,13 @@ def reduction(config: Config, manifest: Manifest, training: bool) -> Callable[[t
     return lambda size: geometry.reduction(size, config.data.canvas, config.data.augment.scale[1])
 
 
-def element_builder(
-    config: Config, manifest: Manifest, training: bool, recompute: bool = False
+def record_to_element(
+    config: Config, manifest: Manifest, training: bool, always_make_targets: bool = False
 ) -> Callable[[Record, tf.Tensor, tf.Tensor], Element]:
     """A function of a record, its decoded image and the position, which returns an element of a batch.
 
     If the image keeps the geometry of the record, apart from a flip, the stored targets are used. Otherwise, or if
-    `recompute` is True, targets are computed here with `make_targets`, as in the shard tool.
+    `always_make_targets` is True, targets are computed here with `make_targets`, as in the shard tool.
     """
     canvas, grid, augment = config.data.canvas, config.model.grid, config.data.augment
     spec = find_member(config.model).target_spec(grid)
@@ -211,7 +215,7 @@ def element_builder(
     # Augmented copies are random crops and scales already: they are taken as they are.
     draw = training and augment.changes_geometry and manifest.augmented_copies == 1
     turn = training and augment.turn
-    recompute = recompute or not fits or draw or turn or spec != STORED_TARGETS
+    make_targets = always_make_targets or not fits or draw or turn or spec != STORED_TARGETS
     reduce = reduction(config, manifest, training)
 
     def build(record: Record, image: tf.Tensor, position: tf.Tensor) -> Element:
@@ -223,7 +227,7 @@ def element_builder(
             flip = augmentation.draw_flip(draws, augment) if training else tf.constant(False)
             placement = geometry.stored_image(record.size, canvas, manifest.keep_original, flip)
         size = placement.size
-        if recompute:
+        if make_targets:
             runs, boxes = geometry.move_instances(record.runs, record.boxes, record.size, placement)
             if turn:
                 runs, boxes, size = geometry.turn_instances(runs, boxes, size, turns)

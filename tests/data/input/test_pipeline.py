@@ -258,7 +258,8 @@ def assert_paths_agree(config: Config, count: int) -> None:
     manifest = pipeline.load_split(config, "train")
     records = reader.RecordReader(manifest, 0, pipeline.reduction(config, manifest, training=True))
     paths = [
-        pipeline.element_builder(config, manifest, training=True, recompute=recompute) for recompute in (False, True)
+        pipeline.record_to_element(config, manifest, training=True, always_make_targets=always)
+        for always in (False, True)
     ]
 
     @tf.function(autograph=False)
