@@ -72,6 +72,11 @@ class GridConfig:
         """N, the number of cells of all levels together."""
         return sum(size * size for size in self.sizes)
 
+    @property
+    def first_cells(self) -> list[int]:
+        """The index of each level's first cell among the N cells."""
+        return [sum(size * size for size in self.sizes[:level]) for level in range(len(self.sizes))]
+
     def validate(self) -> None:
         """Raises ConfigError if the three tuples do not describe the same levels."""
         if not self.levels:

@@ -25,7 +25,7 @@ from solo_dist.solo.branches import (
     prior_bias,
     tower,
 )
-from solo_dist.solo.level_masks import MASK_STRIDES, first_cells, level_target_spec
+from solo_dist.solo.level_masks import MASK_STRIDES, level_target_spec
 from solo_dist.solo.mask_map import MaskMap
 from solo_dist.solo.targets import TargetSpec
 
@@ -53,7 +53,7 @@ class DecoupledSOLO:
     def mask_maps(self, outputs: Mapping[str, tf.Tensor], grid: GridConfig) -> list[MaskMap]:
         """See `family.Member`: one map of two factors for the cells of each level."""
         maps = []
-        for level, size, first in zip(grid.levels, grid.sizes, first_cells(grid.sizes), strict=True):
+        for level, size, first in zip(grid.levels, grid.sizes, grid.first_cells, strict=True):
             features = tuple(outputs[f"mask_{axis}_{level}"] for axis in "xy")
             cells = np.arange(size * size)
             # Cells are row-major: x is the column, y is the row (quirk 24).

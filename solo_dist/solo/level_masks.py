@@ -3,21 +3,11 @@
 Quirks 19 and 23 of docs/numerics.md.
 """
 
-from collections.abc import Sequence
-
-import numpy as np
-
 from solo_dist.config import MASK_STRIDE, GridConfig
 from solo_dist.solo.targets import TargetSpec
 
 # First P2 is halved and P6 is enlarged to the size of P5; then each level is doubled.
 MASK_STRIDES = {"p2": 4, "p3": 4, "p4": 8, "p5": 16, "p6": 16}
-
-
-def first_cells(sizes: Sequence[int]) -> list[int]:
-    """The flat index of the first cell of each level."""
-    cells = np.square(sizes)
-    return [int(first) for first in np.cumsum(cells) - cells]
 
 
 def level_target_spec(grid: GridConfig) -> TargetSpec:

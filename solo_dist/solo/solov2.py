@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, GridConfig, ModelConfig
@@ -32,10 +31,9 @@ class SOLOv2:
         if "mask_features" in outputs:
             return [MaskMap(0, MASK_STRIDE, (outputs["mask_features"],), (kernels,))]
         sizes = [size * size for size in grid.sizes]
-        firsts = np.cumsum(sizes) - sizes
         return [
-            MaskMap(int(first), MASK_STRIDE, (outputs[f"mask_features_{level}"],), (own,))
-            for level, first, own in zip(grid.levels, firsts, tf.split(kernels, sizes, axis=1), strict=True)
+            MaskMap(first, MASK_STRIDE, (outputs[f"mask_features_{level}"],), (own,))
+            for level, first, own in zip(grid.levels, grid.first_cells, tf.split(kernels, sizes, axis=1), strict=True)
         ]
 
     def target_spec(self, grid: GridConfig) -> TargetSpec:

@@ -119,7 +119,7 @@ def assign_positives(
       grid: the levels.
     """
     sizes = np.asarray(grid.sizes, np.int32)
-    offsets = (np.cumsum(sizes**2) - sizes**2).astype(np.int32)
+    offsets = np.asarray(grid.first_cells, np.int32)
     ranges = np.asarray(grid.scale_ranges, np.float32)
     canvas_xy = tf.constant([canvas[1], canvas[0]], tf.float32)
 

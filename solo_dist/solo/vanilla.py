@@ -23,7 +23,7 @@ from solo_dist.solo.branches import (
     prior_bias,
     tower,
 )
-from solo_dist.solo.level_masks import MASK_STRIDES, first_cells, level_target_spec
+from solo_dist.solo.level_masks import MASK_STRIDES, level_target_spec
 from solo_dist.solo.mask_map import MaskMap
 from solo_dist.solo.targets import TargetSpec
 
@@ -47,7 +47,7 @@ class SOLO:
         """See `family.Member`: one map for the cells of each level."""
         return [
             MaskMap(first, MASK_STRIDES[level], (outputs[f"mask_features_{level}"],), (outputs[f"kernels_{level}"],))
-            for level, first in zip(grid.levels, first_cells(grid.sizes), strict=True)
+            for level, first in zip(grid.levels, grid.first_cells, strict=True)
         ]
 
     def target_spec(self, grid: GridConfig) -> TargetSpec:

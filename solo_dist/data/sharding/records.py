@@ -249,8 +249,7 @@ def _resize(image: tf.Tensor, placement: geometry.Placement) -> tf.Tensor:
 def _count_positives(
     counts: Counts, cells: np.ndarray, instances: np.ndarray, num_instances: int, grid: GridConfig
 ) -> None:
-    edges = np.cumsum([0, *(size * size for size in grid.sizes)])
-    counts.positives_per_level = np.histogram(cells, edges)[0].tolist()
+    counts.positives_per_level = np.histogram(cells, [*grid.first_cells, grid.num_cells])[0].tolist()
     counts.max_positives = len(cells)
     collisions = count_collisions(cells, instances, num_instances, grid.num_cells)
     counts.colliding, counts.lost, counts.without_positives = collisions

@@ -86,8 +86,7 @@ def _on_canvas(record: Record, manifest: Manifest, flipped: bool) -> np.ndarray:
 
 def _draw_level(image: PIL.Image.Image, targets: Targets, manifest: Manifest, level: int) -> PIL.Image.Image:
     grid, size = manifest.grid, manifest.grid.sizes[level]
-    first = sum(other * other for other in grid.sizes[:level])
-    cells, instances = targets.positives.cell.numpy() - first, targets.positives.instance.numpy()
+    cells, instances = targets.positives.cell.numpy() - grid.first_cells[level], targets.positives.instance.numpy()
     on_level = (cells >= 0) & (cells < size * size)
     draw = PIL.ImageDraw.Draw(image, "RGBA")
     step_x, step_y = image.width / size, image.height / size
@@ -152,7 +151,7 @@ class _Counts:
     """Adds up records."""
 
     def __init__(self, manifest: Manifest):
-        self._edges = np.cumsum([0, *(size * size for size in manifest.grid.sizes)])
+        self._edges = [*manifest.grid.first_cells, manifest.grid.num_cells]
         self._categories = np.zeros(len(manifest.categories), int)
         self._positives = np.zeros(len(manifest.grid.sizes), int)
         self._instances_on = np.zeros(len(manifest.grid.sizes), int)
