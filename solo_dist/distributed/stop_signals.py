@@ -44,17 +44,11 @@ class StopSignals:
         """Takes the environment, in which GCE_METADATA_HOST and NO_GCE_CHECK decide on polling for preemption."""
         self._environ = environ
         self._requested: str | None = None
-        self._event = threading.Event()
         self._closed = threading.Event()
 
     @property
     def requested(self) -> str | None:
         """Why the process should stop, the first reason if there are several; None as long as it should not."""
-        return self._requested
-
-    def wait(self, seconds: float) -> str | None:
-        """Waits until a stop is requested, at most for the given time; returns `requested`."""
-        self._event.wait(seconds)
         return self._requested
 
     def __enter__(self) -> "StopSignals":
@@ -81,7 +75,6 @@ class StopSignals:
         if self._requested is None:
             self._requested = reason
             logging.warning("Stop requested: %s. Saving after the step that all workers agree on.", reason)
-        self._event.set()
 
     def _read_signals(self) -> None:
         interrupts = 0

@@ -41,14 +41,6 @@ def dense_to_runs(mask: np.ndarray) -> np.ndarray:
     return np.stack([rows, starts, ends], axis=1).astype(np.int16)
 
 
-def runs_to_dense(runs: np.ndarray, height: int, width: int) -> np.ndarray:
-    """int16 [r, 3] -> bool [height, width]."""
-    steps = np.zeros((height, width + 1), np.int8)
-    np.add.at(steps, (runs[:, 0], runs[:, 1]), 1)
-    np.add.at(steps, (runs[:, 0], runs[:, 2]), -1)
-    return np.cumsum(steps, axis=1, dtype=np.int8)[:, :width] > 0
-
-
 def segmentation_to_rle(segmentation: Any, height: int, width: int) -> dict:
     """A COCO segmentation (polygons, or RLE with plain or compressed counts) -> compressed RLE of the whole instance.
 

@@ -16,7 +16,6 @@ from solo_dist.models.recompute import Recomputation
 MEAN, STD = 127.0, 128.0
 EPSILON = 1e-3
 STEM_CHANNELS = 32
-HEAD_CHANNELS = 1280
 
 
 class Group(NamedTuple):
@@ -139,23 +138,3 @@ class EfficientNetLite0(keras.layers.Layer):
             shape = block.compute_output_shape(shape)
             shapes[stage] = shape
         return [shapes[stage] for stage in (1, 2, 3, 4)]
-
-
-class ImageNetClassifier(keras.layers.Layer):
-    """The network that the ImageNet weights were trained as: the backbone, one more convolution, and 1000 classes."""
-
-    def __init__(self, backbone: EfficientNetLite0, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.backbone = backbone
-        self.head = _conv(HEAD_CHANNELS, 1, 1, BackboneConfig(), "head")
-        self.dense = keras.layers.Dense(1000, name="classes")
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates the variables."""
-        self.backbone.build(input_shape)
-        self.head.build(self.backbone.compute_output_shape(input_shape)[-1])
-        self.dense.build((None, HEAD_CHANNELS))
-
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        """RGB 0..255 [B, H, W, 3] -> logits [B, 1000]."""
-        return self.dense(tf.reduce_mean(self.head(self.backbone(images)[-1]), axis=[1, 2]))

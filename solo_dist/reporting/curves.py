@@ -74,12 +74,6 @@ def at_precision(curve: Curve, wanted: float) -> Operating | None:
     return _operating(curve, int(reaching[-1])) if len(reaching) else None
 
 
-def at_threshold(curve: Curve, threshold: float) -> Operating:
-    """Precision, recall and F1 at a given threshold; precision is 0 if nothing is shown."""
-    shown = int((curve.score >= threshold).sum())
-    return _operating(curve, shown - 1)._replace(threshold=threshold) if shown else Operating(threshold, 0, 0, 0)
-
-
 def average_precision(score: np.ndarray, correct: np.ndarray, num_truths: int) -> float:
     """COCO's average of the precision at 101 recalls, of detections [D]; nan without true instances.
 

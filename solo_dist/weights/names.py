@@ -133,20 +133,16 @@ _ADELAIDET_RULES: list[Rule] = [
     ),
 ]
 
-_LITE_CONV = {"expand": "expand", "depthwise": "depthwise", "project": "project"}
 _LITE_NORM = {"0": "expand", "1": "depthwise", "2": "project"}
 
 _EFFICIENTNET_LITE_RULES: list[Rule] = [
     _rule(r"_conv_stem\.weight", lambda m: "backbone/stem/kernel"),
     _rule(r"_bn0\.(\w+)", lambda m: f"backbone/stem/norm/{_NORM[m[1]]}"),
-    _rule(r"_blocks\.(\d+)\._(\w+)_conv\.weight", lambda m: f"backbone/block{m[1]}/{_LITE_CONV[m[2]]}/kernel"),
+    _rule(r"_blocks\.(\d+)\._(expand|depthwise|project)_conv\.weight", lambda m: f"backbone/block{m[1]}/{m[2]}/kernel"),
     _rule(
         r"_blocks\.(\d+)\._bn(\d)\.(\w+)",
         lambda m: f"backbone/block{m[1]}/{_LITE_NORM[m[2]]}/norm/{_NORM[m[3]]}",
     ),
-    _rule(r"_conv_head\.weight", lambda m: "head/kernel"),
-    _rule(r"_bn1\.(\w+)", lambda m: f"head/norm/{_NORM[m[1]]}"),
-    _rule(r"_fc\.(\w+)", lambda m: f"classes/{_LAYER[m[1]]}"),
 ]
 
 
@@ -171,7 +167,7 @@ ORIGINS = (
 )
 
 # Counters of batches, constants of the preprocessing, and the classifiers of backbones.
-_NOT_NEEDED = re.compile(r".*num_batches_tracked|pixel_mean|pixel_std|fc\.(weight|bias)")
+_NOT_NEEDED = re.compile(r".*num_batches_tracked|pixel_mean|pixel_std|_?fc\.(weight|bias)|_conv_head\.weight|_bn1\.\w+")
 
 
 class Translation(NamedTuple):
