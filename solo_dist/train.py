@@ -20,7 +20,6 @@ import logging
 import os
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +54,6 @@ _WORKER_INDEX = flags.DEFINE_integer("worker_index", None, "Rank of this worker,
 
 _PROFILE = flags.DEFINE_string("profile", "", "FIRST:LAST, steps to write a TensorBoard profile of, such as 10:15.")
 
-_SHAPES_WAIT_SECONDS = 600
-
 log = logging.getLogger(__name__)
 
 
@@ -72,6 +69,7 @@ def main(arguments: list[str]) -> None:
         raise ConfigError("--workers and --worker_index need --strategy=multi_worker.")
     _log_to_stderr(config, cluster)
 
+    from solo_dist.data.sharding.shapes import make_missing_shapes
     from solo_dist.distributed.precision import set_determinism, set_precision
     from solo_dist.distributed.strategy import build_strategy, describe
     from solo_dist.distributed.watchdog import Watchdog
@@ -89,7 +87,7 @@ def main(arguments: list[str]) -> None:
         set_precision(config.runtime.precision)
         set_determinism(config.seed, config.runtime.deterministic)
         log.info("%s", describe(strategy))
-        _make_missing_shapes(config, cluster is None or cluster.is_chief)
+        make_missing_shapes(config, cluster is None or cluster.is_chief)
         # Exit without freeing the strategy, which can wait for workers that have ended.
         exit_codes.exit_now(_train(config, workdir, strategy, cluster, watchdog))
 
@@ -115,27 +113,6 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None,
         return exit_codes.EXIT_PEER_LOST
     log.info("%s", trainer.directory.summary(trainer.step_number))
     return exit_codes.EXIT_DONE
-
-
-def _make_missing_shapes(config: Config, is_chief: bool) -> None:
-    """Makes the demo's data set if it is missing; workers other than the chief wait until it is complete."""
-    shapes = config.data.shapes_folder.rstrip("/")
-    wanted = [folder for folder in (config.data.train, config.data.validation) if folder.startswith(f"{shapes}/")]
-    if not shapes or not wanted:
-        return
-    from solo_dist.data.sharding.shapes import ensure_shapes, fits
-
-    if is_chief:
-        ensure_shapes(shapes, config)
-        return
-    for _ in range(_SHAPES_WAIT_SECONDS):
-        if all(fits(folder, config) for folder in wanted):
-            return
-        time.sleep(1)
-    raise ConfigError(
-        f"The chief did not make {shapes} within {_SHAPES_WAIT_SECONDS} s; start all workers in a folder that "
-        "they share."
-    )
 
 
 def _how_to_go_on() -> str:

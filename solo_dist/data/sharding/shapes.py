@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import math
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 CATEGORIES = ("disc", "square", "triangle", "star")
 SPLITS = ("train", "validation")
+_WAIT_SECONDS = 600
 _SUPERSAMPLING = 4
 _ATTEMPTS = 12
 
@@ -68,6 +70,27 @@ class ShapesSettings:
 DEFAULT_SETTINGS = ShapesSettings()
 
 
+def make_missing_shapes(config: Config, is_chief: bool) -> None:
+    """Makes the demo's data set if it is missing; workers other than the chief wait until it is complete.
+
+    Raises ConfigError if the chief does not make it in time.
+    """
+    shapes = config.data.shapes_folder.rstrip("/")
+    wanted = [folder for folder in (config.data.train, config.data.validation) if folder.startswith(f"{shapes}/")]
+    if not shapes or not wanted:
+        return
+    if is_chief:
+        ensure_shapes(shapes, config)
+        return
+    for _ in range(_WAIT_SECONDS):
+        if all(_fits(folder, config) for folder in wanted):
+            return
+        time.sleep(1)
+    raise ConfigError(
+        f"The chief did not make {shapes} within {_WAIT_SECONDS} s; start all workers in a folder that they share."
+    )
+
+
 def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_validation: int = 200) -> tuple[str, str]:
     """Makes and shards the data set for a recipe, if it is missing or its shards are for another canvas or other grids.
 
@@ -85,12 +108,12 @@ def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_valida
     settings = dataclasses.replace(DEFAULT_SETTINGS, side=min(config.data.canvas))
     shard_settings = ShardSettings(config.data.canvas, config.model.grid)
     outputs = f"{folder}/{SPLITS[0]}/shards", f"{folder}/{SPLITS[1]}/shards"
-    if all(fits(output, config) for output in outputs):
+    if all(_fits(output, config) for output in outputs):
         return outputs
     local = urls.scratch_folder(folder) if urls.is_remote(folder) else folder
     with exclusive(f"{local}/lock"):  # if two trainings start for the first time, only one makes the images
         for split, count, output in zip(SPLITS, (num_train, num_validation), outputs, strict=True):
-            if not fits(output, config):
+            if not _fits(output, config):
                 _remove_unfit(output)
                 source = f"{folder}/{split}"
                 make_shapes(source, split, count, settings)
@@ -99,7 +122,7 @@ def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_valida
     return outputs
 
 
-def fits(folder: str, config: Config) -> bool:
+def _fits(folder: str, config: Config) -> bool:
     """Whether a folder has finished shards of the canvas and grids of a recipe."""
     if not is_complete(folder):
         return False
