@@ -122,37 +122,55 @@ def _parse_flags(arguments: Sequence[str], positional: bool = False) -> list[str
     check_overrides(arguments[1:])
     try:
         rest = flags.FLAGS([*arguments[:1], *_with_recipe(arguments[1:])])
-        config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
-        getattr(config, "name", None)  # raises the OSError of a recipe that did not load
-    except flags.UnrecognizedFlagError as error:
-        if error.flagname.startswith("config."):
-            raise ConfigError(
-                f"--{error.flagname} changes a field of the config, so --config=RECIPE has to be given too."
-            ) from error
-        raise ConfigError(f"{error} (--helpshort lists the flags)") from error
+        _check_config()
     except (flags.Error, OSError) as error:
-        text = str(error).strip()
-        missing = re.findall(r"Flag (--\w+) must have a value other than None", text)
-        if missing:
-            raise ConfigError(f"{' and '.join(missing)} must be given; see --helpshort.") from error
-        # If a recipe did not load, its own error is the last line.
-        raise ConfigError(text.splitlines()[-1].strip()) from error
-    if isinstance(config, Config):
-        config.validate()
-    elif config is not None:
-        raise ConfigError(f"--config: get_config() must return a solo_dist.config.Config, it is {type(config)}.")
+        raise _flag_error(error) from error
     if len(rest) > 1 and not positional:
         raise ConfigError(
             f"unexpected arguments {' '.join(rest[1:4])}: a value goes with its flag, as in --steps=10, and a pattern "
             "such as 'photos/*.jpg' in quotes."
         )
-    values = [*(flags.FLAGS[name].value for name in flags.FLAGS), *rest[1:]]
+    _prepare_urls([*(flags.FLAGS[name].value for name in flags.FLAGS), *rest[1:]])
+    return rest
+
+
+def _check_config() -> None:
+    """Validates the value of --config, if the program has this flag and it is given.
+
+    Raises:
+      ConfigError: a field is wrong, or the file makes something else than a config.
+      OSError: the file could not be loaded.
+    """
+    config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+    getattr(config, "name", None)  # raises the OSError of a recipe that did not load
+    if isinstance(config, Config):
+        config.validate()
+    elif config is not None:
+        raise ConfigError(f"--config: get_config() must return a solo_dist.config.Config, it is {type(config)}.")
+
+
+def _flag_error(error: Exception) -> ConfigError:
+    """What absl's parser, or the loading of a recipe, raised, in the words of a ConfigError."""
+    text = str(error).strip()
+    if isinstance(error, flags.UnrecognizedFlagError):
+        if error.flagname.startswith("config."):
+            return ConfigError(
+                f"--{error.flagname} changes a field of the config, so --config=RECIPE has to be given too."
+            )
+        return ConfigError(f"{error} (--helpshort lists the flags)")
+    if missing := re.findall(r"Flag (--\w+) must have a value other than None", text):
+        return ConfigError(f"{' and '.join(missing)} must be given; see --helpshort.")
+    # If a recipe did not load, its own error is the last line.
+    return ConfigError(text.splitlines()[-1].strip())
+
+
+def _prepare_urls(values: Sequence[Any]) -> None:
+    """Makes the stores of the URLs in values of flags ready for use. Raises UserError if one cannot be used."""
     given = [url for value in values for url in _urls(value)]
     if given:
         from solo_dist.storage import urls  # imports TensorFlow
 
         urls.prepare(given)
-    return rest
 
 
 def _urls(value: Any) -> Iterator[str]:
