@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> None:
         write_evaluation,
     )
     from solo_dist.inference.detector import load_detector
+    from solo_dist.run.directory import RunDirectory
 
     manifest = load_split(config, "validation")
     detector = load_detector(_WORKDIR.value, _CHECKPOINT.value, config)
@@ -59,7 +60,7 @@ def main(arguments: list[str]) -> None:
     with readable_errors():
         evaluate(detector.detect, batches, evaluator, manifest, threshold, progress=True)
     metrics = evaluator.metrics()
-    folder = f"{_WORKDIR.value.rstrip('/')}/eval/step_{detector.step}"
+    folder = RunDirectory(_WORKDIR.value).evaluation(detector.step)
     ceiling = ceiling_at_quarter_resolution(evaluator.annotations, canvas, threshold)
     at_most = {f"ceiling/{tag.removeprefix('segm/')}": value for tag, value in ceiling.items()}
     write_evaluation(folder, {**metrics, **at_most}, evaluator)

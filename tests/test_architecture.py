@@ -16,7 +16,7 @@ HEAVY = ("tensorflow", "keras", "tensorflow_io")
 ROOMS: dict[str, set[str]] = {
     "__main__": {"distributed"},
     "train": {"training", "data", "run", "cli", "distributed", "recipes", "config", "errors"},
-    "evaluate": {"reporting", "inference", "data", "cli", "errors"},
+    "evaluate": {"reporting", "inference", "data", "run", "cli", "errors"},
     "predict": {"inference", "weights", "cli", "recipes", "errors"},
     "export": {"inference", "cli"},
     "commands": {
@@ -37,7 +37,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "benchmarks": {"training", "data", "solo", "storage", "models", "distributed", "recipes", "masks", "config"},
     "importing": {"storage", "masks", "errors"},
-    "reporting": {"inference", "data", "solo", "storage", "viz", "masks", "config", "errors"},
+    "reporting": {"inference", "data", "run", "solo", "storage", "viz", "masks", "config", "errors"},
     "training": {"inference", "weights", "data", "run", "solo", "storage", "distributed", "viz", "config", "errors"},
     "inference": {"data", "run", "solo", "storage", "distributed", "viz", "masks", "config", "errors"},
     "weights": {"run", "storage", "models", "config", "errors"},

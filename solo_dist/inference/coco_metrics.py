@@ -29,15 +29,13 @@ from solo_dist.errors import DataError
 from solo_dist.masks import rle as runs
 from solo_dist.masks.bits import unpack_bits
 from solo_dist.masks.paste import paste_masks
+from solo_dist.run.directory import EVALUATION_METRICS_FILE, IMAGE_IDS_FILE, RESULTS_FILE
 from solo_dist.solo import targets
 from solo_dist.storage import file_io
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """In the order of COCOeval.stats; tags have the prefix segm/."""
 
-RESULTS_FILE = "coco_instances_results.json"
-METRICS_FILE = "metrics.json"
-IMAGE_IDS_FILE = "image_ids.json"
 BEST_THRESHOLD = "threshold/best"
 """Key of metrics.json: the score threshold with the best F1, which the report adds."""
 
@@ -155,7 +153,7 @@ def _first_visits(image_ids: np.ndarray, visited: set[int]) -> np.ndarray:
 def write_evaluation(folder: str, metrics: Mapping[str, float], evaluator: "CocoEvaluator") -> None:
     """Writes metrics.json, coco_instances_results.json and image_ids.json to a folder, which is made if needed."""
     files = {
-        METRICS_FILE: dict(metrics),
+        EVALUATION_METRICS_FILE: dict(metrics),
         RESULTS_FILE: evaluator.results,
         IMAGE_IDS_FILE: sorted(evaluator.image_ids),
     }

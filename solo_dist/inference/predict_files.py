@@ -13,8 +13,9 @@ import tqdm
 
 from solo_dist.data.image_io import Unusable, read_image
 from solo_dist.errors import ConfigError
-from solo_dist.inference.coco_metrics import BEST_THRESHOLD, METRICS_FILE, RESULTS_FILE, encode_masks
+from solo_dist.inference.coco_metrics import BEST_THRESHOLD, encode_masks
 from solo_dist.inference.detector import Detector, Found
+from solo_dist.run.directory import EVALUATION_METRICS_FILE, RESULTS_FILE, RunDirectory
 from solo_dist.storage import file_io
 from solo_dist.viz.overlay import overlay
 
@@ -73,7 +74,7 @@ def predict_images(detector: Detector, paths: Sequence[str], output: str, score_
 
 def best_threshold(workdir: str, step: int) -> float:
     """The score threshold with the best F1 that the report of an evaluation at a step found. Raises ConfigError."""
-    path = f"{workdir.rstrip('/')}/eval/step_{step}/{METRICS_FILE}"
+    path = f"{RunDirectory(workdir).evaluation(step)}/{EVALUATION_METRICS_FILE}"
     try:
         return float(json.loads(file_io.read(path))[BEST_THRESHOLD])
     except (tf.errors.NotFoundError, ValueError, KeyError, TypeError):

@@ -15,7 +15,6 @@ from solo_dist.config import Config
 from solo_dist.data.schema import Manifest, load_manifest
 from solo_dist.errors import UserError
 from solo_dist.inference.coco_metrics import (
-    METRICS_FILE,
     CocoEvaluator,
     ceiling_at_quarter_resolution,
     load_annotations,
@@ -28,6 +27,7 @@ from solo_dist.reporting.page import render
 from solo_dist.reporting.run_files import Evaluation, RunFiles, read_run
 from solo_dist.reporting.speed import Speed, measure
 from solo_dist.reporting.training_curves import course
+from solo_dist.run.directory import EVALUATION_METRICS_FILE, RunDirectory
 from solo_dist.storage import file_io
 
 PAGE = "index.html"
@@ -62,7 +62,7 @@ def write_report(
       ConfigError: there is no run, or no evaluation at that step.
     """
     run = read_run(workdir, step)
-    folder = output.rstrip("/") or f"{run.folder}/report"
+    folder = output.rstrip("/") or RunDirectory(workdir).report
     manifest = _manifest(run, validation or run.option("data.validation", ""), "validation")
     train_manifest = _manifest(run, run.option("data.train", ""), "training")
     values: dict[str, Any] = {}
@@ -183,7 +183,7 @@ def _of_evaluation(
 ) -> dict[str, Any]:
     """Sections on the evaluation; writes the csv files, overlays, and the thresholds into metrics.json."""
     metrics = {**evaluation.metrics, **result_files.operating_metrics(analysis)}
-    file_io.write(f"{evaluation.folder}/{METRICS_FILE}", json.dumps(metrics).encode())
+    file_io.write(f"{evaluation.folder}/{EVALUATION_METRICS_FILE}", json.dumps(metrics).encode())
     entry = {image["id"]: image for image in annotations["images"]}
     images = [entry[number] for number in analysis.image_ids]
     counts = galleries.count_by_image(analysis)

@@ -8,14 +8,13 @@ No file is required: `run.missing` says in words which are missing or damaged.
 
 import dataclasses
 import json
-import re
 from typing import Any
 
 import tensorflow as tf
 
 from solo_dist.config import flat_options
 from solo_dist.errors import ConfigError
-from solo_dist.inference.coco_metrics import IMAGE_IDS_FILE, METRICS_FILE, RESULTS_FILE
+from solo_dist.run.directory import EVALUATION_METRICS_FILE, IMAGE_IDS_FILE, RESULTS_FILE, RunDirectory
 from solo_dist.storage import file_io
 
 
@@ -71,12 +70,12 @@ def read_run(folder: str, step: int | None = None) -> RunFiles:
       ConfigError: nothing of a run is there, or no evaluation at the given step.
       StoreError: the store cannot be read.
     """
-    folder = folder.rstrip("/")
-    missing: list[str] = []
-    config = _read_json(f"{folder}/config.json", dict, missing) or {}
-    environment = _read_json(f"{folder}/environment.json", dict, missing) or {}
-    lines = _read_lines(f"{folder}/metrics.jsonl", missing)
-    steps = evaluated_steps(folder)
+    directory = RunDirectory(folder)
+    folder, missing = directory.path, []
+    config = _read_json(directory.config_file, dict, missing) or {}
+    environment = _read_json(directory.environment_file, dict, missing) or {}
+    lines = _read_lines(directory.step_metrics_file, missing)
+    steps = directory.evaluated_steps()
     if not (config or steps or any(lines.values())):
         raise ConfigError(f"There is no run in {folder}; give the --workdir of a training run.")
     if step is not None and step not in steps:
@@ -84,7 +83,7 @@ def read_run(folder: str, step: int | None = None) -> RunFiles:
         raise ConfigError(f"{folder} has no evaluation at --step={step}; it has: {known}.")
     run = RunFiles(folder, config, environment, lines["train"], lines["validation"], None, missing)
     if steps:
-        run.evaluation = _read_evaluation(folder, steps[-1] if step is None else step, missing)
+        run.evaluation = _read_evaluation(directory, steps[-1] if step is None else step, missing)
     else:
         missing.append(
             "The run has not been evaluated (it has no folder eval/step_N), so only its training curves are shown. "
@@ -93,21 +92,12 @@ def read_run(folder: str, step: int | None = None) -> RunFiles:
     return run
 
 
-def evaluated_steps(folder: str) -> list[int]:
-    """Steps N with a folder eval/step_N that has metrics or results, ascending."""
-    paths = file_io.matches(f"{folder}/eval/step_*/{METRICS_FILE}") + file_io.matches(
-        f"{folder}/eval/step_*/{RESULTS_FILE}"
-    )
-    found = (re.search(r"/step_(\d+)/[^/]*$", path) for path in paths)
-    return sorted({int(match[1]) for match in found if match})
-
-
-def _read_evaluation(folder: str, step: int, missing: list[str]) -> Evaluation | None:
-    folder = f"{folder}/eval/step_{step}"
+def _read_evaluation(directory: RunDirectory, step: int, missing: list[str]) -> Evaluation | None:
+    folder = directory.evaluation(step)
     results = _read_json(f"{folder}/{RESULTS_FILE}", list, missing)
     if results is None:
         return None
-    metrics = _read_json(f"{folder}/{METRICS_FILE}", dict, missing) or {}
+    metrics = _read_json(f"{folder}/{EVALUATION_METRICS_FILE}", dict, missing) or {}
     path = f"{folder}/{IMAGE_IDS_FILE}"
     image_ids = _read_json(path, list, missing) if file_io.exists(path) else None
     return Evaluation(folder, step, metrics, results, image_ids)

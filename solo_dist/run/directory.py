@@ -9,6 +9,7 @@ newest checkpoints are written there first.
 """
 
 import json
+import re
 
 from solo_dist.config import Config
 from solo_dist.errors import ConfigError
@@ -16,9 +17,12 @@ from solo_dist.run.checkpoint import CheckpointError, load_metadata
 from solo_dist.run.checkpoint_store import CheckpointStore
 from solo_dist.storage import file_io, urls
 
-METRICS_FILE = "metrics.jsonl"
+STEP_METRICS_FILE = "metrics.jsonl"
 """One JSON object a line: step, split, then tag: value."""
-_CONFIG_FILE = "config.json"
+EVALUATION_METRICS_FILE = "metrics.json"
+"""In the folder of an evaluation, as the next two: one JSON object, tag: value."""
+RESULTS_FILE = "coco_instances_results.json"
+IMAGE_IDS_FILE = "image_ids.json"
 
 
 class RunDirectory:
@@ -35,6 +39,26 @@ class RunDirectory:
         self.local = urls.scratch_folder(self.path) if self.is_remote else self.path
 
     @property
+    def config_file(self) -> str:
+        """The config of the run."""
+        return f"{self.path}/config.json"
+
+    @property
+    def environment_file(self) -> str:
+        """Versions and devices of the run; see environment.py."""
+        return f"{self.path}/environment.json"
+
+    @property
+    def step_metrics_file(self) -> str:
+        """Metrics of training and of evaluations, by step."""
+        return f"{self.path}/{STEP_METRICS_FILE}"
+
+    @property
+    def report(self) -> str:
+        """Folder of the report."""
+        return f"{self.path}/report"
+
+    @property
     def tensorboard(self) -> str:
         """Folder of curves, panels and profiles."""
         return f"{self.path}/tensorboard"
@@ -42,6 +66,13 @@ class RunDirectory:
     def evaluation(self, step: int) -> str:
         """Folder of the metrics and results of the evaluation at a step."""
         return f"{self.path}/eval/step_{step}"
+
+    def evaluated_steps(self) -> list[int]:
+        """Steps with the folder of an evaluation that has metrics or results, ascending."""
+        names = (EVALUATION_METRICS_FILE, RESULTS_FILE)
+        paths = [path for name in names for path in file_io.matches(f"{self.path}/eval/step_*/{name}")]
+        found = (re.search(r"/step_(\d+)/[^/]*$", path) for path in paths)
+        return sorted({int(match[1]) for match in found if match})
 
     def checkpoints(self, keep: int = 3) -> CheckpointStore:
         """The store of the newest checkpoints, with local copies if the run is in an object store."""
@@ -72,11 +103,11 @@ class RunDirectory:
 
     def save_config(self, config: Config) -> None:
         """Writes config.json. Raises StoreError."""
-        file_io.write(f"{self.path}/{_CONFIG_FILE}", config.to_json().encode())
+        file_io.write(self.config_file, config.to_json().encode())
 
     def load_config(self) -> Config | None:
         """Reads config.json; None if there is no run here. Raises ConfigError if the file is damaged."""
-        path = f"{self.path}/{_CONFIG_FILE}"
+        path = self.config_file
         if not file_io.exists(path):
             return None
         try:
@@ -94,7 +125,7 @@ class RunDirectory:
             f"Finished at step {step}.\n"
             f"  checkpoints   {self.checkpoints().folder}{found}\n"
             f"  curves        tensorboard --logdir={self.tensorboard}\n"
-            f"  metrics       {self.path}/{METRICS_FILE}\n"
+            f"  metrics       {self.step_metrics_file}\n"
             "Next:\n"
             f"  solo-dist evaluate --workdir={self.path}\n"
             f"  solo-dist predict --workdir={self.path} --images='IMAGES/*.jpg' --output=OVERLAYS\n"

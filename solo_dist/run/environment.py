@@ -15,8 +15,8 @@ from solo_dist.storage import file_io
 _PACKAGES = ("tensorflow", "keras", "tensorflow-io", "numpy", "pycocotools", "tensorboard", "google-cloud-storage")
 
 
-def write_environment(workdir: str, strategy: tf.distribute.Strategy) -> None:
-    """Writes environment.json of a run: command, versions, source revision, devices, replicas."""
+def write_environment(path: str, strategy: tf.distribute.Strategy) -> None:
+    """Writes the file `path`: command, versions, source revision, devices, replicas."""
     devices = tf.config.list_logical_devices()
     environment = {
         "command": sys.argv,
@@ -33,7 +33,7 @@ def write_environment(workdir: str, strategy: tf.distribute.Strategy) -> None:
         "strategy": type(strategy).__name__,
         "replicas": strategy.num_replicas_in_sync,
     }
-    file_io.write(f"{workdir}/environment.json", json.dumps(environment, indent=2).encode())
+    file_io.write(path, json.dumps(environment, indent=2).encode())
 
 
 def _version(package: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
-from solo_dist.run.directory import METRICS_FILE, RunDirectory
+from solo_dist.run.directory import STEP_METRICS_FILE, RunDirectory
 from solo_dist.run.upload import Uploader
 from solo_dist.storage import file_io, store_errors
 
@@ -40,10 +40,10 @@ class MetricWriter:
         self._uploader: Uploader | None = None
         if directory.is_remote:
             boards = [_board(split) for split in _TENSORBOARD_FOLDERS]
-            self._uploader = Uploader(directory.local, directory.path, METRICS_FILE, boards)
+            self._uploader = Uploader(directory.local, directory.path, STEP_METRICS_FILE, boards)
             if not unpublished:
                 self._uploader.fetch()
-        self._path = f"{self._folder}/{METRICS_FILE}"
+        self._path = f"{self._folder}/{STEP_METRICS_FILE}"
         lines = _kept_lines(self._path, after_step)
         file_io.write(self._path, "".join(lines).encode())
         # An evaluation counts as done when its line is in metrics.jsonl, which comes after its events.
@@ -101,7 +101,7 @@ class MetricWriter:
 
 def has_line(directory: RunDirectory, step: int, split: str) -> bool:
     """Whether metrics.jsonl of a run holds a line of this step and split."""
-    lines = _lines(f"{directory.path}/{METRICS_FILE}")
+    lines = _lines(directory.step_metrics_file)
     return any(_step_of_line(line) == step and _split_of_line(line) == split for line in lines)
 
 

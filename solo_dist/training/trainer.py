@@ -137,7 +137,7 @@ class Trainer:
         """Makes the files of the run that only the chief writes; cuts off what is later than the restored step."""
         if self.is_chief:
             self.directory.save_config(self.config)
-            write_environment(self.directory.path, self.strategy)
+            write_environment(self.directory.environment_file, self.strategy)
             self.writer = MetricWriter(self.directory, self.step_number, self.start.unpublished)
 
     def _run_steps(self, batches: Iterator[Any]) -> StepOutcome:
