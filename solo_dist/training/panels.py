@@ -67,10 +67,10 @@ def training_panel(
     labels = [f"{categories[classes[i]]['name']} {scores[i]:.2f}" for i in range(shown)]
     stride = batch["image"].shape[1] // target.shape[1]
     window = np.s_[:, : height // stride, : width // stride]
-    return panel(image, target[target.any(axis=(1, 2))][window], predicted[window], labels)
+    return side_by_side(image, target[target.any(axis=(1, 2))][window], predicted[window], labels)
 
 
-def panel(
+def side_by_side(
     image: np.ndarray, target_masks: np.ndarray, predicted_masks: np.ndarray, labels: Sequence[str]
 ) -> np.ndarray:
     """An image, its target masks and its predicted masks side by side.

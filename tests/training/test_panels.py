@@ -39,7 +39,7 @@ def test_panel_shows_image_targets_and_predictions():
     target, predicted = np.zeros([1, 32, 64], bool), np.zeros([2, 32, 64], bool)
     target[0, :, :32] = True
     predicted[0, :16] = True
-    drawn = panels.panel(image, target, predicted, ["", ""])
+    drawn = panels.side_by_side(image, target, predicted, ["", ""])
     width = (drawn.shape[1] - 16) // 3
     assert width == 512 and drawn.shape[0] == 256
     views = [drawn[:, i * (width + 8) :][:, :width] for i in range(3)]
