@@ -139,7 +139,7 @@ def read_images(manifest: Manifest, image_ids: Collection[int]) -> dict[int, np.
 
 
 def make_card(
-    analysis: Analysis, position: int, image: dict[str, Any], picture: np.ndarray, counts: ImageCounts, folder: str
+    analysis: Analysis, position: int, image: dict[str, Any], pixels: np.ndarray, counts: ImageCounts, folder: str
 ) -> ImageCard:
     """Draws an image for the page, and its overlay at full size into a folder beside the page.
 
@@ -147,18 +147,18 @@ def make_card(
       analysis: of the evaluation.
       position: of the image in the sorted ids.
       image: its entry in the COCO json.
-      picture: uint8 [h,w,3], of any size.
+      pixels: uint8 [h,w,3], of any size.
       counts: of all images.
       folder: of the page.
     """
     original = (image["height"], image["width"])
     link = f"images/{image['id']}.jpg"
     truth, prediction = (
-        _drawn(picture, original, parts, _SIDE)
+        _drawn(pixels, original, parts, _SIDE)
         for parts in (_true_parts(analysis, position), _detected(analysis, position))
     )
     full = [
-        _drawn(picture, original, parts, max(_FULL_SIDE, *original), captions=True)
+        _drawn(pixels, original, parts, max(_FULL_SIDE, *original), captions=True)
         for parts in (_true_parts(analysis, position), _detected(analysis, position))
     ]
     file_io.write(f"{folder}/{link}", _jpeg(_side_by_side(full)))
@@ -166,12 +166,12 @@ def make_card(
     return ImageCard(image["file_name"], _url(truth), _url(prediction), link, *numbers)
 
 
-def make_close_up(analysis: Analysis, kind: str, index: int, picture: np.ndarray) -> CloseUp:
+def make_close_up(analysis: Analysis, kind: str, index: int, pixels: np.ndarray) -> CloseUp:
     """Cuts an instance, or for the kind "false" a detection, out of its image."""
     columns = analysis.matches.detections if kind == "false" else analysis.matches.truths
-    mask = _resized(columns.masks[index], picture.shape[:2])
+    mask = _resized(columns.masks[index], pixels.shape[:2])
     top, left, bottom, right = _around(mask)
-    canvas = picture[top:bottom, left:right].astype(np.float32)
+    canvas = pixels[top:bottom, left:right].astype(np.float32)
     large = _enlarged(canvas.clip(0, 255).astype(np.uint8), _CLOSE_UP_SIDE)
     part = PIL.Image.fromarray(mask[top:bottom, left:right]).resize((large.shape[1], large.shape[0]))
     painted = large.astype(np.float32)
@@ -224,14 +224,14 @@ def _detected(analysis: Analysis, position: int) -> list[tuple[dict[str, Any], s
 
 
 def _drawn(
-    picture: np.ndarray,
+    pixels: np.ndarray,
     original: tuple[int, int],
     parts: Iterable[tuple[dict[str, Any], str, str]],
     side: int,
     captions: bool = True,
 ) -> PIL.Image.Image:
     """The image with its long side enlarged or reduced to `side`, masks in the colours of their kinds, and labels."""
-    large = _enlarged(picture, side)
+    large = _enlarged(pixels, side)
     canvas = large.astype(np.float32)
     masks = [(_resized(mask, large.shape[:2]), kind, label) for mask, kind, label in parts]
     for mask, kind, _ in sorted(masks, key=lambda part: -int(part[0].sum())):
@@ -261,10 +261,10 @@ def _resized(rle: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
     return np.asarray(mask.resize((size[1], size[0]), PIL.Image.Resampling.NEAREST))
 
 
-def _enlarged(picture: np.ndarray, side: int) -> np.ndarray:
-    factor = side / max(picture.shape[:2])
-    size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
-    return np.asarray(PIL.Image.fromarray(picture).resize(size, PIL.Image.Resampling.LANCZOS))
+def _enlarged(pixels: np.ndarray, side: int) -> np.ndarray:
+    factor = side / max(pixels.shape[:2])
+    size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
+    return np.asarray(PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.LANCZOS))
 
 
 def _around(mask: np.ndarray) -> tuple[int, int, int, int]:

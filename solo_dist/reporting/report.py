@@ -226,22 +226,22 @@ def _galleries(
     }
     wanted = {images[position]["id"] for position in [*worst, *typical, *place.values()]}
     try:
-        pictures = galleries.read_images(manifest, wanted)
+        pixels_of = galleries.read_images(manifest, wanted)
     except tf.errors.OpError as error:
         reason = error.message.splitlines()[0]
         run.missing.append(f"The images of {manifest.folder} could not be read: {reason}")
         return {}
-    if len(pictures) < len(wanted):
-        run.missing.append(f"{len(wanted) - len(pictures)} images are not in {manifest.folder} and are not shown.")
+    if len(pixels_of) < len(wanted):
+        run.missing.append(f"{len(wanted) - len(pixels_of)} images are not in {manifest.folder} and are not shown.")
 
     def cards(positions: list[int]) -> list[galleries.ImageCard]:
-        shown = [position for position in positions if images[position]["id"] in pictures]
-        return [galleries.make_card(analysis, p, images[p], pictures[images[p]["id"]], counts, folder) for p in shown]
+        shown = [position for position in positions if images[position]["id"] in pixels_of]
+        return [galleries.make_card(analysis, p, images[p], pixels_of[images[p]["id"]], counts, folder) for p in shown]
 
     def cut_out(kind: str, index: int) -> list[galleries.CloseUp]:
         image = images[place[kind, index]]
-        picture = pictures.get(image["id"])
-        return [] if picture is None else [galleries.make_close_up(analysis, kind, index, picture)]
+        pixels = pixels_of.get(image["id"])
+        return [] if pixels is None else [galleries.make_close_up(analysis, kind, index, pixels)]
 
     groups = [
         (analysis.categories[category], [item for pair in chosen for item in cut_out(*pair)])
@@ -266,5 +266,5 @@ def _speed(run: RunFiles, manifest: Manifest, annotations: Mapping[str, Any]) ->
         run.missing.append(f"Speed was not measured: {error}")
         return None
     wanted = [image["id"] for image in annotations["images"][:_IMAGES_FOR_SPEED]]
-    pictures = galleries.read_images(manifest, wanted)
-    return measure(detector, list(pictures.values())) if pictures else None
+    pixels_of = galleries.read_images(manifest, wanted)
+    return measure(detector, list(pixels_of.values())) if pixels_of else None

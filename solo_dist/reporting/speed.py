@@ -33,23 +33,23 @@ class Speed(NamedTuple):
     """Largest memory of this process so far, of all that it did."""
 
 
-def measure(detector: Detector, pictures: Sequence[np.ndarray]) -> Speed:
+def measure(detector: Detector, images: Sequence[np.ndarray]) -> Speed:
     """Measures detection on images, uint8 [h,w,3]. The first run of each part, which compiles it, is not counted."""
     canvas = detector.config.data.canvas
-    network = tf.function(lambda image: detector.model(image, training=False))
+    network = tf.function(lambda canvases: detector.model(canvases, training=False))
     times: dict[str, list[float]] = {"decode": [], "network": [], "whole": [], "paste": []}
-    for round_number, picture in enumerate([pictures[0], *pictures]):
-        encoded = tf.io.encode_jpeg(picture)
+    for round_number, image in enumerate([images[0], *images]):
+        encoded = tf.io.encode_jpeg(image)
         spent: dict[str, float] = {}
         with _timed(spent, "decode"):
-            image, size = letterbox(tf.io.decode_jpeg(encoded, channels=3), canvas)
+            fitted, size = letterbox(tf.io.decode_jpeg(encoded, channels=3), canvas)
         with _timed(spent, "network"):
             # Copies to NumPy wait until a GPU is done.
-            _ = [tensor.numpy() for tensor in tf.nest.flatten(network(image[None]))]
+            _ = [tensor.numpy() for tensor in tf.nest.flatten(network(fitted[None]))]
         with _timed(spent, "whole"):
-            found = {name: tensor.numpy() for name, tensor in detector.detect(image[None]).items()}
+            found = {name: tensor.numpy() for name, tensor in detector.detect(fitted[None]).items()}
         with _timed(spent, "paste"):
-            _paste(detector, found, size.numpy(), picture.shape[:2])
+            _paste(detector, found, size.numpy(), image.shape[:2])
         if round_number:
             for name, seconds in spent.items():
                 times[name].append(1000 * seconds)
@@ -63,7 +63,7 @@ def measure(detector: Detector, pictures: Sequence[np.ndarray]) -> Speed:
         network=median["network"],
         postprocess=max(0.0, median["whole"] - median["network"]),
         paste=median["paste"],
-        images=len(pictures),
+        images=len(images),
         device=device,
         peak_gb=peak / 1e9,
     )

@@ -87,6 +87,6 @@ def test_the_program(manifest, tmp_path):
     assert done.returncode == 0 and "instances by category" in done.stdout, done.stderr
     assert PIL.Image.open(tmp_path / "o" / "record_000000.png").width > 300
     assert len(list((tmp_path / "o").iterdir())) == 4, "all of the four, though eight are the default"
-    done = subprocess.run([*command, "--pictures=1"], cwd=ROOT, capture_output=True, text=True)
-    message = "error: --pictures needs --output, the folder to write them to."
+    done = subprocess.run([*command, "--num_images=1"], cwd=ROOT, capture_output=True, text=True)
+    message = "error: --num_images needs --output, the folder to write them to."
     assert done.returncode == 2 and done.stderr.strip() == message
