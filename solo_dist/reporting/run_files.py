@@ -71,7 +71,8 @@ def read_run(folder: str, step: int | None = None) -> RunFiles:
       StoreError: the store cannot be read.
     """
     directory = RunDirectory(folder)
-    folder, missing = directory.path, []
+    folder = directory.path
+    missing: list[str] = []
     config = _read_json(directory.config_file, dict, missing) or {}
     environment = _read_json(directory.environment_file, dict, missing) or {}
     lines = _read_lines(directory.step_metrics_file, missing)

@@ -87,7 +87,9 @@ def _sha256(path: Path) -> str:
 
 def _download(url: str, path: Path) -> None:
     """Writes a temporary file in the cache and renames it if the digits of its checksum are right."""
-    partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")  # hosts can share a home folder
+    # Not storage.atomic.replacing, whose names hold the process only: hosts can share a home folder, and processes in
+    # containers often have the same number.
+    partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
     log.info("downloading %s to %s", url, path.parent)
     try:
         with open(partial, "wb") as file:

@@ -115,7 +115,11 @@ class CachedShards(RemoteShards):
             return False
 
     def _reserve(self, partial: str, size: int) -> bool:
-        """Makes a file of that size if the limit allows it."""
+        """Makes a file of that size if the limit allows it.
+
+        The file reserves the room for all processes. storage.atomic.replacing could not do that: its file has another
+        name in each process, and begins empty.
+        """
         with self._lock("cache"):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(partial)  # left by a process that was killed
