@@ -29,7 +29,7 @@ from solo_dist.data.sharding.coco import Catalogue, Rejection
 from solo_dist.data.sharding.copy import copy_shards
 from solo_dist.data.sharding.finish import finish
 from solo_dist.data.sharding.records import ShardSettings
-from solo_dist.data.sharding.resume import find_finished, prepare_folder
+from solo_dist.data.sharding.resume import discard_manifest, finished_manifest, prepare_folder
 from solo_dist.data.sharding.worker import ShardNote, ShardTask, make_shards, valid_note
 from solo_dist.errors import ConfigError
 from solo_dist.storage import file_io, urls
@@ -80,17 +80,20 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
     if job.strict:
         _fail_on(catalogue.rejected)
     fingerprint = _fingerprint(job, num_shards)
-    manifest = _find_finished(job, job.output, catalogue, fingerprint)
+    manifest = finished_manifest(job.output, fingerprint, job.images, catalogue, job.strict)
     if manifest is None or file_io.names(f"{job.output}/{schema.PROGRESS}"):
         prepare_folder(job.output, fingerprint)
         with exclusive_writer(job.output) as local:
-            manifest = _find_finished(job, job.output, catalogue, fingerprint)
+            manifest = finished_manifest(job.output, fingerprint, job.images, catalogue, job.strict)
             if manifest is None:
+                discard_manifest(job.output)
                 make = _shard if local == job.output else _shard_and_copy
                 manifest = make(job, catalogue, num_shards, fingerprint, processes, progress)
             if local != job.output:
                 file_io.remove_folder(local)
             file_io.remove_folder(f"{job.output}/{schema.PROGRESS}")
+    if job.strict:
+        _fail_on_reasons(manifest)
     return manifest
 
 
@@ -113,18 +116,15 @@ def _shard_and_copy(
 ) -> Manifest:
     """Makes the shards in a local folder for these data and settings, then copies them to an object store."""
     scratch = f"{urls.scratch_folder(job.output)}/{schema.crc32c(fingerprint.encode())}"
-    if _find_finished(job, scratch, catalogue, fingerprint) is None:
+    manifest = finished_manifest(scratch, fingerprint, job.images, catalogue, job.strict)
+    if manifest is None:
+        discard_manifest(scratch)
         prepare_folder(scratch, fingerprint)
         local = dataclasses.replace(job, output=scratch)
         _shard(local, catalogue, num_shards, fingerprint, processes, progress)
-    return copy_shards(scratch, job.output, progress)
-
-
-def _find_finished(job: ShardJob, folder: str, catalogue: Catalogue, fingerprint: str) -> Manifest | None:
-    manifest = find_finished(folder, fingerprint, job.images, catalogue, job.strict)
-    if manifest and job.strict:
+    elif job.strict:
         _fail_on_reasons(manifest)
-    return manifest
+    return copy_shards(scratch, job.output, progress)
 
 
 def _shard(

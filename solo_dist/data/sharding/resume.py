@@ -14,10 +14,10 @@ from solo_dist.storage import file_io
 from solo_dist.storage.atomic import PARTIAL
 
 
-def find_finished(output: str, fingerprint: str, images: str, catalogue: Catalogue, strict: bool) -> Manifest | None:
-    """The manifest if the folder is complete, undamaged, and no image that it lacks has been repaired.
-
-    Otherwise a manifest of these data and settings is removed, so that the folder is made again.
+def finished_manifest(
+    output: str, fingerprint: str, images: str, catalogue: Catalogue, strict: bool
+) -> Manifest | None:
+    """The manifest if the folder is complete, undamaged, and no image that it lacks has been repaired; else None.
 
     Args:
       output: folder of shards.
@@ -36,8 +36,12 @@ def find_finished(output: str, fingerprint: str, images: str, catalogue: Catalog
         usable = repaired(images, catalogue.images, _rejected_later(output, catalogue))
         if not any(usable) or (strict and not all(usable)):
             return manifest
-    file_io.remove(f"{output}/{schema.MANIFEST}")
     return None
+
+
+def discard_manifest(output: str) -> None:
+    """Removes the manifest of a folder, which then counts as unfinished."""
+    file_io.remove(f"{output}/{schema.MANIFEST}")
 
 
 def prepare_folder(output: str, fingerprint: str) -> None:
