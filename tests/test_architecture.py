@@ -1,6 +1,7 @@
 """Rules about the code as a whole, read from its syntax trees: who may import whom, and how user paths are opened."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +109,7 @@ def room(module: str) -> str:
     return (module.split(".") + [""])[1]
 
 
+@functools.cache
 def arrows() -> dict[tuple[str, str], list[str]]:
     """Every pair of rooms of which the first imports the second, with the places where it does."""
     found: dict[tuple[str, str], list[str]] = {}
