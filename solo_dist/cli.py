@@ -165,7 +165,7 @@ def _flag_error(error: Exception) -> ConfigError:
 
 
 def _prepare_urls(values: Sequence[Any]) -> None:
-    """Makes the stores of the URLs in values of flags ready for use. Raises UserError if one cannot be used."""
+    """Makes the stores of URLs in the values of flags usable. Raises StoreError if a package for one is missing."""
     given = [url for value in values for url in _urls(value)]
     if given:
         from solo_dist.storage import urls  # imports TensorFlow

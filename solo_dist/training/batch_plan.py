@@ -55,7 +55,8 @@ def plan_batch(train: TrainConfig, replicas: int, fitting: int) -> BatchPlan:
         micro = int(train.micro_batch)
         if micro not in divisors:
             raise ConfigError(
-                f"train.micro_batch={micro} does not divide the {replica_batch} images that each of {replicas} replicas "
-                f"has of train.global_batch={train.global_batch}; {', '.join(map(str, divisors))} or auto would work."
+                f"train.micro_batch={micro} does not divide the {replica_batch} images that each of {replicas} "
+                f"replicas has of train.global_batch={train.global_batch}; {', '.join(map(str, divisors))} or auto "
+                "would work."
             )
     return BatchPlan(micro, replica_batch // micro, replicas)

@@ -44,7 +44,7 @@ class Start(NamedTuple):
 def start_run(
     config: Config, parts: RunParts, directory: RunDirectory, store: CheckpointStore, resume: str, is_chief: bool
 ) -> Start:
-    """Fills the variables of a run, whose weights are random so far. Writes nothing.
+    """Fills the variables of a run, whose weights are random so far. Writes nothing into the run directory.
 
     Args:
       config: the config of the run.

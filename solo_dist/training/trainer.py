@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """One training run in one run directory. `fit` is the whole run; before it, nothing is written.
+    """One training run in one run directory. `fit` is the whole run; nothing is written before it is called.
 
     Args:
       config: the config of the run; completed with the number of categories of the data.
@@ -118,7 +118,7 @@ class Trainer:
             self._close()
 
     def restore(self) -> None:
-        """Fills the variables with what the run starts from (start.py) and sets its step. Writes nothing.
+        """Fills the variables with what the run starts from (start.py) and sets its step; changes no file of the run.
 
         Raises:
           ConfigError, DataError: the run directory, a checkpoint or weights do not fit the config.

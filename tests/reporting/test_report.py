@@ -259,4 +259,4 @@ def test_dropped_positives_are_those_of_a_step_however_often_a_line_is_written(s
     for lines in (every_10[:1], every_10, ends_early, from_a_checkpoint):
         facts = dict(sections.of_grids(manifest, None, lines)["grid_facts"])
         assert facts["positives beyond data.max_positives, a step"] == "2.00"
-    assert "positives beyond data.max_positives, a step" not in dict(sections.of_grids(manifest, None, [])["grid_facts"])
+    assert not [name for name, _ in sections.of_grids(manifest, None, [])["grid_facts"] if "max_positives" in name]

@@ -164,8 +164,8 @@ def test_a_named_checkpoint_is_where_only_the_first_start_of_a_job_begins(finish
 
 def test_resume_never_goes_on_in_later_starts_of_its_job(shards, tmp_path, monkeypatch):
     config = recipe(shards)
-    for job, steps in (("mine", 2), ("mine", 4)):
-        monkeypatch.setenv("SOLO_DIST_JOB_ID", job)
+    for identity, steps in (("mine", 2), ("mine", 4)):
+        monkeypatch.setenv("SOLO_DIST_JOB_ID", identity)
         config.train.steps = steps
         assert train(config, tmp_path, resume="never").step_number == steps
     monkeypatch.setenv("SOLO_DIST_JOB_ID", "another")
