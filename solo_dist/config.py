@@ -170,7 +170,7 @@ class BackboneConfig:
     """The feature extractor; the input normalisation that its weights expect belongs to it."""
 
     name: str = "resnet50"
-    """resnet18|34|50|101, resnet_tiny, efficientnet_lite0, or keras:NAME for a keras.applications model."""
+    """resnet18|34|50|101, resnext101_64x4d, resnet_tiny, efficientnet_lite0, or keras:NAME of keras.applications."""
     weights: str = ""
     """Empty for random weights, imagenet, or a weight file or checkpoint folder (see solo-dist import-weights)."""
     width: int = bounded(64, at_least=1)
@@ -183,6 +183,8 @@ class BackboneConfig:
     """Shortcuts of a resnet with stride 2 average 2x2 pixels instead of taking every other one (ResNet-D)."""
     zero_init_residual: bool = True
     """The last normalisation of each residual branch of a resnet starts with scale 0, which helps deep networks."""
+    deformable: str = choice("none", "v1", "v2")
+    """Deformable 3x3 convolutions in the bottlenecks of stages 2 to 4: none, v1, or v2, which also weights its taps."""
     norm: str = choice("frozen_batch", "batch", "sync_batch", "group")
     """frozen_batch (stored statistics, trainable scale and shift), batch, sync_batch or group."""
     frozen_stages: int = bounded(1, at_least=-1, at_most=4)
@@ -221,12 +223,24 @@ class ModelConfig:
     """unified: one mask-feature map from all levels; separate: one a level (SOLOv2 paper, table 3)."""
     coordinates: bool = True
     """Give x, y coordinate channels to the branches that predict kernels or masks."""
+    head_deformable: str = choice("none", "v1", "v2")
+    """Deformable 3x3 convolutions in the heads: none, v1 or v2."""
+    head_deformable_convs: str = choice("all", "last")
+    """all: in every convolution of towers and mask-feature branch, its last 1x1 included; last: the last of towers."""
     norm_groups: int = bounded(32, at_least=1)
     """Groups of GroupNorm in the heads."""
     shared_tower: bool = False
     """The category is predicted from the convolutions of the kernel branch, which halves the time of the head."""
     head_init: str = choice("normal", "he")
     """Initial weights of the heads' hidden convolutions: normal, with deviation 0.01 (official), or he."""
+
+    def validate(self) -> None:
+        """Raises ConfigError for options that do not go together."""
+        if self.head_deformable == "none" and self.head_deformable_convs != "all":
+            raise ConfigError(
+                f"model.head_deformable_convs={self.head_deformable_convs} has no effect with "
+                "model.head_deformable=none; set that to v1 or v2, or leave this out."
+            )
 
 
 @dataclasses.dataclass

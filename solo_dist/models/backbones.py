@@ -19,6 +19,11 @@ def build_backbone(config: BackboneConfig, recompute: bool = False) -> keras.lay
     Raises:
       ConfigError: unknown name, or an option that this backbone does not have.
     """
+    if config.deformable != "none" and not (config.name in ARRANGEMENTS and ARRANGEMENTS[config.name].bottleneck):
+        raise ConfigError(
+            f"model.backbone.deformable={config.deformable} is possible with resnet50, resnet101 and "
+            f"resnext101_64x4d, not with model.backbone.name={config.name}."
+        )
     if config.name in ARRANGEMENTS:
         return ResNet(config, recompute, name="backbone")
     if config.blocks or config.widths or config.avg_down or not config.zero_init_residual:

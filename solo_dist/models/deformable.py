@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.models.grouped import grouped_product, grouped_product_gradient, split_groups
+from solo_dist.models.recompute import plus_zero
 
 LOOP = "deformable_conv2d"
 """Name of the loop over the taps of a forward pass, in graphs."""
@@ -72,77 +73,93 @@ def _sum_of_taps(
     Returns:
       [n,F], and the function from its gradient to those of the arguments.
     """
-    _, height, width, channels = x.shape
     taps, groups, _, filters = weights.shape
-    pixels = tf.shape(placement)[2]
-    flat = tf.reshape(x, [-1, channels])
-    # The first pixel, in the flat batch, of the image that an output pixel belongs to.
-    per_image = tf.maximum(pixels // tf.maximum(tf.shape(x)[0], 1), 1)
-    first = tf.range(pixels) // per_image * (height * width)
-
-    def read(tap: tf.Tensor) -> tuple[_Neighbours, tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Neighbours, their values [4,n,C], the factor [n] and the sampled values times the factor, [n,C]."""
-        y_position, x_position, factor = tf.unstack(placement[tap])
-        near = _neighbours(y_position, x_position, first, (height, width))
-        values = tf.cast(tf.gather(flat, near.pixels), tf.float32)
-        shares = factor * near.shares
-        sampled = tf.add_n([shares[corner][:, None] * values[corner] for corner in range(4)])
-        return near, values, factor, tf.cast(sampled, x.dtype)
-
-    def add_tap(tap: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        *_, sampled = read(tap)
-        return tap + 1, total + tf.cast(grouped_product(sampled, weights[tap]), tf.float32)
+    flat = tf.reshape(x, [-1, x.shape[3]])
 
     def loop(body: Callable[..., Any], start: Sequence[Any], name: str | None = None) -> Any:
         once = {"parallel_iterations": 1, "maximum_iterations": taps}
         return tf.while_loop(lambda tap, *_: tap < taps, body, (0, *start), name=name, **once)[1:]
 
-    (total,) = loop(add_tap, [tf.zeros([pixels, groups * filters])], LOOP)
+    def forward() -> tf.Tensor:
+        near, factors = _neighbours(placement, x), placement[:, 2, None]
+        shares = factors * near.shares
+
+        def add_tap(tap: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            sampled = _sample(_values(flat, near.pixels[tap]), shares[tap], x.dtype)
+            return tap + 1, total + tf.cast(grouped_product(sampled, weights[tap]), tf.float32)
+
+        (total,) = loop(add_tap, [tf.zeros([tf.shape(placement)[2], groups * filters])], LOOP)
+        return tf.cast(total, x.dtype)
 
     def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        def add_gradients(tap: tf.Tensor, dx: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            near, values, factor, sampled = read(tap)
-            d_sampled = tf.cast(grouped_product(dy, tf.transpose(weights[tap], [0, 2, 1])), tf.float32)
-            by_corner = tf.reduce_sum(values * d_sampled, axis=2)
-            derivatives = (factor * near.y_slopes, factor * near.x_slopes, near.shares)
-            d_tap = (
-                tf.stack([tf.reduce_sum(derivative * by_corner, axis=0) for derivative in derivatives]),
-                grouped_product_gradient(sampled, dy, groups),
-            )
-            d_values = (factor * near.shares)[..., None] * d_sampled
-            dx = tf.tensor_scatter_nd_add(dx, near.pixels[..., None], d_values)
-            pairs = zip(others, d_tap, strict=True)
-            return tap + 1, dx, *(tf.tensor_scatter_nd_update(all_taps, [[tap]], d[None]) for all_taps, d in pairs)
+        # Computed from dy, so that no optimizer of the graph keeps the neighbours of the forward pass until now.
+        (later,) = plus_zero([placement], [dy])
+        near, factors = _neighbours(later, x), later[:, 2, None]
+        shares = factors * near.shares
 
-        start = [tf.zeros_like(flat, tf.float32), tf.zeros_like(placement), tf.zeros_like(weights)]
-        dx, d_placement, d_weights = loop(add_gradients, start)
+        def add_gradients(
+            tap: tf.Tensor, dx: tf.Tensor, by_corner: tf.Tensor, d_weights: tf.Tensor
+        ) -> tuple[tf.Tensor, ...]:
+            values = _values(flat, near.pixels[tap])
+            sampled = _sample(values, shares[tap], x.dtype)
+            d_sampled = tf.cast(grouped_product(dy, tf.transpose(weights[tap], [0, 2, 1])), tf.float32)
+            return (
+                tap + 1,
+                tf.tensor_scatter_nd_add(dx, near.pixels[tap][..., None], shares[tap][..., None] * d_sampled),
+                _with(by_corner, tap, tf.reduce_sum(values * d_sampled, axis=2)),
+                _with(d_weights, tap, grouped_product_gradient(sampled, dy, groups)),
+            )
+
+        start = [tf.zeros_like(flat, tf.float32), tf.zeros_like(shares), tf.zeros_like(weights)]
+        dx, by_corner, d_weights = loop(add_gradients, start)
+        derivatives = (factors * near.y_slopes, factors * near.x_slopes, near.shares)
+        d_placement = tf.stack([tf.reduce_sum(derivative * by_corner, axis=1) for derivative in derivatives], axis=1)
         return tf.cast(tf.reshape(dx, tf.shape(x)), x.dtype), d_placement, d_weights
 
-    return tf.cast(total, x.dtype), gradient
+    return forward(), gradient
+
+
+def _values(flat: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """Pixels [4,n] of a flat batch [B*H*W,C], as float32 [4,n,C]."""
+    return tf.cast(tf.gather(flat, pixels), tf.float32)
+
+
+def _sample(values: tf.Tensor, shares: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Sum of float32 [4,n,C] weighted by [4,n] -> [n,C]."""
+    return tf.cast(tf.reduce_sum(shares[..., None] * values, axis=0), dtype)
+
+
+def _with(tensor: tf.Tensor, index: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
+    return tf.tensor_scatter_nd_update(tensor, [[index]], part[None])
 
 
 class _Neighbours(NamedTuple):
-    """The four pixels around each of n positions."""
+    """The four pixels around each of k*n positions."""
 
     pixels: tf.Tensor
-    """int32 [4,n], in the flat batch; any pixel for a neighbour outside the image."""
+    """int32 [k,4,n], in the flat batch; any pixel for a neighbour outside the image."""
     shares: tf.Tensor
-    """float32 [4,n]: the value at the position is the sum of shares times values. Outside the image they are 0."""
+    """float32 [k,4,n]: the value at the position is the sum of shares times values. Outside the image they are 0."""
     y_slopes: tf.Tensor
-    """float32 [4,n]: derivatives of the shares by the position."""
+    """float32 [k,4,n]: derivatives of the shares by the position."""
     x_slopes: tf.Tensor
 
 
-def _neighbours(y: tf.Tensor, x: tf.Tensor, first: tf.Tensor, size: tuple[int, int]) -> _Neighbours:
-    rows, y_shares, y_slopes = (part[:, None] for part in _along_axis(y, size[0]))
-    columns, x_shares, x_slopes = (part[None] for part in _along_axis(x, size[1]))
-    pixels = first + rows * size[1] + columns
+def _neighbours(placement: tf.Tensor, x: tf.Tensor) -> _Neighbours:
+    """Of positions [k,3,n] in the images x [B,H,W,C]; y and x come first."""
+    _, height, width, _ = x.shape
+    batch, count = tf.shape(x)[0], tf.shape(placement)[2]
+    first_pixels = tf.range(batch)[:, None] * (height * width)
+    first = tf.reshape(tf.broadcast_to(first_pixels, [batch, count // tf.maximum(batch, 1)]), [-1])
+    rows, y_shares, y_slopes = (part[:, :, None] for part in _along_axis(placement[:, 0], height))
+    columns, x_shares, x_slopes = (part[:, None] for part in _along_axis(placement[:, 1], width))
+    pixels = first + rows * width + columns
     parts = (pixels, y_shares * x_shares, y_slopes * x_shares, y_shares * x_slopes)
-    return _Neighbours(*(tf.reshape(part, [4, -1]) for part in parts))
+    return _Neighbours(*(tf.reshape(part, [placement.shape[0], 4, -1]) for part in parts))
 
 
 def _along_axis(position: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Index, share and slope of the two whole positions around each position, [2,n] each.
+    """Index, share and slope of the two whole positions around each position: [k,n] -> [k,2,n] each.
 
     At a whole position inside, the slope is that to its right. At -1 itself it is 0 (quirk 28), hence the strict
     comparison. A position that is not a number gives shares that are none either, so that the loss shows it.
@@ -152,6 +169,6 @@ def _along_axis(position: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor, t
     one_inside = tf.cast((position >= 0) & (position < size), tf.float32)
     other_inside = tf.cast((position > -1) & (position < size - 1), tf.float32)
     index = tf.cast(tf.clip_by_value(before, -1.0, float(size)), tf.int32)
-    indices = tf.clip_by_value(tf.stack([index, index + 1]), 0, size - 1)
-    shares = tf.stack([(1 - share) * one_inside, share * other_inside])
-    return indices, shares, tf.stack([-one_inside, other_inside])
+    indices = tf.clip_by_value(tf.stack([index, index + 1], axis=1), 0, size - 1)
+    shares = tf.stack([(1 - share) * one_inside, share * other_inside], axis=1)
+    return indices, shares, tf.stack([-one_inside, other_inside], axis=1)

@@ -1,4 +1,7 @@
-"""Convolutions with torch's symmetric padding, alone or followed by a normalisation and a ReLU."""
+"""Convolutions with torch's symmetric padding, alone or followed by a normalisation and a ReLU.
+
+They can be grouped (ResNeXt) or deformable.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from solo_dist.models.deformable import deformable_conv2d
+from solo_dist.models.grouped import grouped_conv2d
 from solo_dist.models.norm import EPSILON, FrozenBatchNorm, make_norm
 
 _WIDE = 128
@@ -17,7 +22,7 @@ def conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1, padding: str = "to
 
     Args:
       x: [B, H, W, C].
-      kernel: [k, k, C, F] with odd k, in the type of x.
+      kernel: [k, k, C / groups, F] with odd k, in the type of x; the channels of each group are convolved apart.
       strides: stride in both directions.
       padding: torch: (k - 1) / 2 zeros on every side; tensorflow: SAME, which at stride 2 pads only below and right
         if that suffices.
@@ -25,6 +30,8 @@ def conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1, padding: str = "to
     Returns:
       [B, ceil(H / strides), ceil(W / strides), F].
     """
+    if kernel.shape[2] != x.shape[3] and _on_cpu():
+        return grouped_conv2d(x, kernel, strides)
     x, strides, padding = _prepare(x, kernel.shape[0], strides, padding)
     if x.dtype == tf.float16 and _on_cpu():
         # A CPU has no fast float16 convolution; rounded afterwards, as on a GPU, whose sums are float32 too.
@@ -101,11 +108,13 @@ class Conv(keras.layers.Layer):
         kernel_size: int,
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
+        strides: int = 1,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
+        self.strides = strides
         self.kernel_initializer = kernel_initializer
         self.bias_initializer = bias_initializer
 
@@ -116,12 +125,17 @@ class Conv(keras.layers.Layer):
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer=self.bias_initializer)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """[B, H, W, C] -> [B, H, W, filters]."""
-        return tf.nn.bias_add(conv2d(x, tf.convert_to_tensor(self.kernel)), self.bias)
+        """[B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters]."""
+        return tf.nn.bias_add(conv2d(x, tf.convert_to_tensor(self.kernel), self.strides), self.bias)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """Shape of what `call` returns."""
-        return (*input_shape[:-1], self.filters)
+        return _output_shape(input_shape, self.strides, self.filters)
+
+
+def _output_shape(input_shape: tuple[Any, ...], strides: int, filters: int) -> tuple[Any, ...]:
+    batch, height, width, _ = input_shape
+    return batch, -(-height // strides), -(-width // strides), filters
 
 
 class ConvNorm(keras.layers.Layer):
@@ -136,6 +150,9 @@ class ConvNorm(keras.layers.Layer):
       epsilon: added to the variance.
       activation: what follows the normalisation; None: nothing.
       depthwise: every channel on its own; filters is then the number of input channels.
+      cardinality: groups of channels that are convolved apart.
+      deformable: none, or v1 or v2 for a convolution whose taps read where the layer `offset` says (models/deformable).
+      offset_initializer: of the kernel of that layer, whose bias starts at 0.
       padding: torch or tensorflow, see `conv2d`.
       zero_gamma: start the normalisation's scale at 0.
       kernel_initializer: default: normal with variance 2 / fan out (official ResNet).
@@ -151,6 +168,9 @@ class ConvNorm(keras.layers.Layer):
         epsilon: float = EPSILON,
         activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu,
         depthwise: bool = False,
+        cardinality: int = 1,
+        deformable: str = "none",
+        offset_initializer: Any = "zeros",
         padding: str = "torch",
         zero_gamma: bool = False,
         kernel_initializer: Any = None,
@@ -162,17 +182,24 @@ class ConvNorm(keras.layers.Layer):
         self.strides = strides
         self.activation = activation
         self.depthwise = depthwise
+        self.cardinality = cardinality
         self.padding = padding
         self.kernel_initializer = kernel_initializer or keras.initializers.VarianceScaling(
             2.0, "fan_out", "untruncated_normal"
         )
         self.norm = make_norm(norm, groups=groups, epsilon=epsilon, zero_gamma=zero_gamma)
+        self.offset: Conv | None = None
+        if deformable != "none":
+            numbers = {"v1": 2, "v2": 3}[deformable] * kernel_size**2
+            self.offset = Conv(numbers, kernel_size, offset_initializer, strides=strides, name="offset")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the variables."""
-        last = (self.filters, 1) if self.depthwise else (input_shape[-1], self.filters)
+        last = (self.filters, 1) if self.depthwise else (input_shape[-1] // self.cardinality, self.filters)
         shape = (self.kernel_size, self.kernel_size, *last)
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer=self.kernel_initializer, autocast=False)
+        if self.offset is not None:
+            self.offset.build(input_shape)
         self.norm.build(self.compute_output_shape(input_shape))
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -187,10 +214,20 @@ class ConvNorm(keras.layers.Layer):
         return y if self.activation is None else self.activation(y)
 
     def _convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        kernel = tf.cast(kernel, x.dtype)
+        if self.offset is not None:
+            return self._convolve_deformed(x, kernel, self.offset(x))
         convolve = depthwise_conv2d if self.depthwise else conv2d
-        return convolve(x, tf.cast(kernel, x.dtype), self.strides, self.padding)
+        return convolve(x, kernel, self.strides, self.padding)
+
+    def _convolve_deformed(self, x: tf.Tensor, kernel: tf.Tensor, placement: tf.Tensor) -> tf.Tensor:
+        """Placement: 2k offsets for the k taps and, in version 2, k logits of their factors after them (quirk 27)."""
+        taps = self.kernel_size**2
+        placement = tf.cast(placement, tf.float32)
+        offsets, logits = placement[..., : 2 * taps], placement[..., 2 * taps :]
+        factors = tf.sigmoid(logits) if logits.shape[-1] else None
+        return deformable_conv2d(x, offsets, factors, kernel, self.strides, self.cardinality)
 
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """Shape of what `call` returns."""
-        batch, height, width, _ = input_shape
-        return batch, -(-height // self.strides), -(-width // self.strides), self.filters
+        return _output_shape(input_shape, self.strides, self.filters)

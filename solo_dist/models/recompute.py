@@ -57,7 +57,7 @@ class Recomputation:
             def gradient(*output_gradients: tf.Tensor) -> list[tf.Tensor]:
                 again = _after(arguments, output_gradients, self._previous)
                 # Of the variables only: a sum would be a copy, and the inputs are large.
-                again[len(inputs) :] = _plus_zero(again[len(inputs) :], [*output_gradients, *self._previous[:1]])
+                again[len(inputs) :] = plus_zero(again[len(inputs) :], [*output_gradients, *self._previous[:1]])
                 with tf.GradientTape() as tape:
                     tape.watch(again)
                     outputs, _ = run(*again)
@@ -79,7 +79,7 @@ def _after(
         return [tf.identity(tensor) for tensor in tensors]
 
 
-def _plus_zero(tensors: Sequence[tf.Tensor], signals: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def plus_zero(tensors: Sequence[tf.Tensor], signals: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """The tensors, unchanged, but computed from the signals.
 
     XLA ignores control dependencies and would merge the second computation with the first, whose operands are the

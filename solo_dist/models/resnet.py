@@ -1,4 +1,4 @@
-"""ResNet 18/34/50/101 in the torchvision arrangement, and a small residual backbone for images of 128 pixels.
+"""ResNet 18/34/50/101 and ResNeXt-101 in the torchvision arrangement, and a small residual backbone for small images.
 
 The stride sits in the 3x3 convolution, padding is symmetric, epsilon 1e-5 (docs/numerics.md, quirks 10 and 17).
 """
@@ -26,11 +26,18 @@ within a stage, more inputs kept and more activations held at a time balance abo
 
 
 class Arrangement(NamedTuple):
-    """Blocks a stage, whether they are bottlenecks, and whether stem and max pooling are those for large images."""
+    """What distinguishes one residual network from another."""
 
     blocks: tuple[int, int, int, int]
+    """Of each stage."""
     bottleneck: bool
+    """Blocks are 1x1, 3x3, 1x1 convolutions, not two 3x3."""
     large_stem: bool = True
+    """Stem and max pooling are those for large images."""
+    cardinality: int = 1
+    """Groups of the 3x3 convolutions of bottlenecks (ResNeXt)."""
+    group_width: int = 64
+    """Channels of a group in stage 1 if the stem has 64; twice as many from each stage to the next."""
 
 
 ARRANGEMENTS = {
@@ -39,6 +46,7 @@ ARRANGEMENTS = {
     "resnet34": Arrangement((3, 4, 6, 3), bottleneck=False),
     "resnet50": Arrangement((3, 4, 6, 3), bottleneck=True),
     "resnet101": Arrangement((3, 4, 23, 3), bottleneck=True),
+    "resnext101_64x4d": Arrangement((3, 4, 23, 3), bottleneck=True, cardinality=64, group_width=4),
 }
 
 
@@ -47,19 +55,26 @@ class ResidualBlock(keras.layers.Layer):
 
     Args:
       config: the backbone.
-      width: channels of the 3x3 convolutions.
+      width: channels of the 3x3 convolutions; in a ResNeXt a quarter of those of the block.
       strides: stride of the block.
       project: whether the shortcut is a 1x1 convolution.
+      deformable: a kind of `BackboneConfig.deformable`, for the 3x3 convolution of a bottleneck.
     """
 
-    def __init__(self, config: BackboneConfig, width: int, strides: int, project: bool, **kwargs: Any):
+    def __init__(
+        self, config: BackboneConfig, width: int, strides: int, project: bool, deformable: str = "none", **kwargs: Any
+    ):
         super().__init__(**kwargs)
         norm, zero = config.norm, config.zero_init_residual
-        if ARRANGEMENTS[config.name].bottleneck:
+        arrangement = ARRANGEMENTS[config.name]
+        if arrangement.bottleneck:
             first, second = (strides, 1) if config.stride_in_1x1 else (1, strides)
+            cardinality = arrangement.cardinality
+            inner = width * arrangement.group_width // 64 * cardinality
+            middle = {"cardinality": cardinality, "deformable": deformable}
             self.convs = [
-                ConvNorm(width, 1, first, norm=norm, name="conv1"),
-                ConvNorm(width, 3, second, norm=norm, name="conv2"),
+                ConvNorm(inner, 1, first, norm=norm, name="conv1"),
+                ConvNorm(inner, 3, second, norm=norm, name="conv2", **middle),
                 ConvNorm(4 * width, 1, norm=norm, activation=None, zero_gamma=zero, name="conv3"),
             ]
         else:
@@ -115,6 +130,7 @@ class Stage(keras.layers.Layer):
                 width,
                 strides if block == 0 else 1,
                 project=block == 0 and changes_shape,
+                deformable="none" if index == 0 else config.deformable,
                 name=f"block{block}",
             )
             for block in range((config.blocks or arrangement.blocks)[index])

@@ -3,14 +3,14 @@
 Source: the official SOLO code; numbers of quirks are those of docs/numerics.md. Shape legend: config.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from solo_dist.config import PYRAMID_LEVELS, ModelConfig
+from solo_dist.config import ModelConfig
 from solo_dist.models.layers import Conv, ConvNorm
 from solo_dist.models.recompute import Recomputation
 from solo_dist.models.resize import resize_bilinear
@@ -36,12 +36,14 @@ def hidden(config: ModelConfig) -> Any:
 
 def tower(config: ModelConfig, name: str) -> list[ConvNorm]:
     """The stacked convolutions of a branch; their names are `name` and a number from 0."""
+    last = config.head_convs - 1
     return [
         ConvNorm(
             config.head_channels,
             3,
             groups=config.norm_groups,
             kernel_initializer=hidden(config),
+            deformable=config.head_deformable if index == last or config.head_deformable_convs == "all" else "none",
             name=f"{name}{index}",
         )
         for index in range(config.head_convs)
@@ -56,9 +58,9 @@ def build_in_turn(layers: Sequence[Any], shape: tuple[Any, ...]) -> tuple[Any, .
     return shape
 
 
-def align_levels(pyramid: Sequence[tf.Tensor], levels: Sequence[str]) -> list[tf.Tensor]:
+def align_levels(pyramid: Mapping[str, tf.Tensor], levels: Sequence[str]) -> list[tf.Tensor]:
     """The levels of P2..P6 that carry a grid, P2 at half its size and P6 at P5's size (quirk 8)."""
-    features = dict(zip(PYRAMID_LEVELS, pyramid, strict=True))
+    features = dict(pyramid)
     if "p2" in levels:
         _, height, width, _ = features["p2"].shape
         features["p2"] = resize_bilinear(features["p2"], (height // 2, width // 2))
@@ -100,12 +102,12 @@ class CategoryHead(keras.layers.Layer):
         self.category_convs = tower(config, "category_conv")
         self.category = Conv(config.num_categories, 3, normal(), prior_bias(), name="category")
 
-    def build(self, input_shapes: Sequence[tuple[Any, ...]]) -> None:
+    def build(self, input_shapes: Mapping[str, tuple[Any, ...]]) -> None:
         """Creates the variables."""
-        size = self.grid.sizes[0]
-        build_in_turn([*self.category_convs, self.category], (None, size, size, input_shapes[0][-1]))
+        size, channels = self.grid.sizes[0], input_shapes[self.grid.levels[0]][-1]
+        build_in_turn([*self.category_convs, self.category], (None, size, size, channels))
 
-    def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+    def call(self, pyramid: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """P2..P6 -> category_logits float32 [B,N,C]; levels in order, cells row-major."""
         recompute = Recomputation() if training and self.recompute else None
         levels = []

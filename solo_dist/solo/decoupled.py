@@ -5,7 +5,7 @@ column, or row, of the cell and 0 for the others. Shape legend: config.py.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -40,8 +40,14 @@ class DecoupledSOLO:
       towers: the coordinates that each tower of convolutions sees: ("x", "y"), or ("xy",) for the light form.
     """
 
+    options: frozenset[str] = frozenset()
+
     def __init__(self, towers: tuple[str, ...]):
         self.towers = towers
+
+    def pyramid_levels(self, config: ModelConfig) -> tuple[str, ...]:
+        """See `family.Member`."""
+        return config.grid.levels
 
     def heads(self, config: ModelConfig, recompute: bool) -> dict[str, keras.layers.Layer]:
         """See `family.Member`."""
@@ -89,16 +95,16 @@ class AxesHead(keras.layers.Layer):
             for level, size in zip(self.grid.levels, self.grid.sizes, strict=True)
         }
 
-    def build(self, input_shapes: Sequence[tuple[Any, ...]]) -> None:
+    def build(self, input_shapes: Mapping[str, tuple[Any, ...]]) -> None:
         """Creates the variables."""
-        *size, channels = input_shapes[0]
+        *size, channels = input_shapes[self.grid.levels[0]]
         for axes, convs in self.towers.items():
             build_in_turn(convs, (*size, channels + len(axes) * self.coordinates))
             for name, output in self.outputs.items():
                 if name[0] in axes:
                     output.build((*size, convs[-1].filters))
 
-    def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+    def call(self, pyramid: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """P2..P6 -> mask_x_p2 and mask_y_p2 [B,h,w,S], and so on for the other levels."""
         recompute = Recomputation() if training and self.recompute else None
         outputs: dict[str, tf.Tensor] = {}

@@ -27,10 +27,17 @@ class Member(Protocol):
     `head/category`; the others are its own, and only `mask_maps` knows what they mean.
     """
 
+    options: frozenset[str]
+    """Those of OPTIONS that have an effect on it."""
+
+    def pyramid_levels(self, config: ModelConfig) -> tuple[str, ...]:
+        """The levels out of P2..P6 that its heads read, finest first."""
+
     def heads(self, config: ModelConfig, recompute: bool) -> dict[str, keras.layers.Layer]:
         """The layers that follow the pyramid, by name; the names are the first part of the paths of their variables.
 
-        Each is called with P2..P6, [B,H/4,W/4,channels] to [B,H/64,W/64,channels], and returns some of the outputs.
+        Each is called with the levels of the pyramid by name, p2 [B,H/4,W/4,channels] to p6 [B,H/64,W/64,channels], and
+        returns some of the outputs.
 
         Args:
           config: the network.
@@ -44,6 +51,9 @@ class Member(Protocol):
         """The targets it learns from: the stride of each of its mask maps is among the strides."""
 
 
+OPTIONS = ("kernel_channels", "mask_channels", "mask_features", "shared_tower")
+"""Options of the model that some members do not have."""
+
 MEMBERS: dict[str, Member] = {
     "solov2": SOLOv2(),
     "solo": SOLO(),
@@ -53,7 +63,18 @@ MEMBERS: dict[str, Member] = {
 
 
 def find_member(config: ModelConfig) -> Member:
-    """The member that `model.head` names. Raises ConfigError if there is none of that name."""
+    """The member that `model.head` names.
+
+    Raises:
+      ConfigError: there is none of that name, or a given option has no effect on it.
+    """
     if config.head not in MEMBERS:
         raise ConfigError(f"model.head={config.head!r} is not one of {', '.join(MEMBERS)}.")
-    return MEMBERS[config.head]
+    member = MEMBERS[config.head]
+    for option in OPTIONS:
+        value, default = getattr(config, option), getattr(ModelConfig, option)
+        if value != default and option not in member.options:
+            raise ConfigError(
+                f"model.{option}={value} has no effect with model.head={config.head}; leave it at {default}."
+            )
+    return member

@@ -3,7 +3,7 @@
 SOLOv2 paper, section 3.2 and figure 2, with the official code's arrangement (docs/numerics.md, quirks 8 and 9).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -35,16 +35,16 @@ class GridHead(keras.layers.Layer):
         self.category = Conv(config.num_categories, 3, normal(), prior_bias(), name="category")
         self.kernel = Conv(config.kernel_channels, 3, normal(), name="kernel")
 
-    def build(self, input_shapes: Sequence[tuple[Any, ...]]) -> None:
+    def build(self, input_shapes: Mapping[str, tuple[Any, ...]]) -> None:
         """Creates the variables."""
-        channels = input_shapes[0][-1]
+        channels = input_shapes[self.grid.levels[0]][-1]
         size = self.grid.sizes[0]
         kernel_shape = build_in_turn(self.kernel_convs, (None, size, size, channels + 2 * self.coordinates))
         self.kernel.build(kernel_shape)
         category_shape = (None, size, size, channels)
         self.category.build(kernel_shape if self.shared_tower else build_in_turn(self.category_convs, category_shape))
 
-    def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+    def call(self, pyramid: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """P2..P6 -> category_logits [B, N, C] and kernels [B, N, E], float32; levels in order, cells row-major."""
         recompute = Recomputation() if training and self.recompute else None
         outputs = [
@@ -87,6 +87,11 @@ class MaskHead(keras.layers.Layer):
         self.coordinates = config.coordinates
         self.levels = PYRAMID_LEVELS[:4] if self.unified else config.grid.levels
         arguments = {"groups": config.norm_groups, "kernel_initializer": hidden(config)}
+        if config.head_deformable != "none" and config.head_deformable_convs == "all":
+            # Starts of the official code (quirk 29), which differ from those of the towers.
+            kernel = arguments["kernel_initializer"] if config.head_init == "he" else None
+            arguments |= {"deformable": config.head_deformable, "offset_initializer": normal()}
+            arguments |= {"kernel_initializer": kernel}
         self.convs = {
             level: [
                 ConvNorm(config.mask_channels, 3, name=f"{level}_conv{index}", **arguments)
@@ -105,26 +110,23 @@ class MaskHead(keras.layers.Layer):
         """How often a level is doubled on its way to stride 4; P6 comes at the size of P5."""
         return min(PYRAMID_LEVELS.index(level), 3)
 
-    def build(self, input_shapes: Sequence[tuple[Any, ...]]) -> None:
+    def build(self, input_shapes: Mapping[str, tuple[Any, ...]]) -> None:
         """Creates the variables."""
-        shapes = dict(zip(PYRAMID_LEVELS, input_shapes, strict=True))
         for level, convs in self.convs.items():
-            channels = shapes[level][-1] + (2 if self._has_coordinates(level) else 0)
-            for conv in convs:
-                conv.build((*shapes[level][:3], channels))
-                channels = conv.filters
+            *size, channels = input_shapes[level]
+            shape = build_in_turn(convs, (*size, channels + 2 * self._has_coordinates(level)))
         for output in self.outputs:
-            output.build((*shapes["p2"][:3], channels))
+            output.build(shape)
 
     def _has_coordinates(self, level: str) -> bool:
         return self.coordinates and self.doublings(level) == 3  # the coarsest only (quirk 8)
 
-    def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+    def call(self, pyramid: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """P2..P6 -> mask_features [B, h, w, E], or mask_features_p2 and so on if the levels are separate.
 
         They stay in the type of the computation, since the dynamic convolution consumes them at once.
         """
-        features = dict(zip(PYRAMID_LEVELS, pyramid, strict=True))
+        features = dict(pyramid)
         if "p6" in self.levels:
             features["p6"] = resize_bilinear(features["p6"], features["p5"].shape[1:3])
         recompute = Recomputation() if training and self.recompute else None

@@ -22,20 +22,18 @@ class SOLONetwork(keras.Model):
         super().__init__(name=kwargs.pop("name", config.head), **kwargs)
         self.config = config
         self.backbone = build_backbone(config.backbone, recompute == "all")
-        self.fpn = FeaturePyramid(config.fpn_channels, config.fpn_p2_conv, recompute == "all", name="fpn")
-        self.heads = find_member(config).heads(config, recompute != "none")
+        member = find_member(config)
+        levels = member.pyramid_levels(config)
+        self.fpn = FeaturePyramid(config.fpn_channels, levels, config.fpn_p2_conv, recompute == "all", name="fpn")
+        self.heads = member.heads(config, recompute != "none")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the variables."""
         self.backbone.build(input_shape)
         shapes = self.backbone.compute_output_shape(input_shape)
         self.fpn.build(shapes)
-        batch, height, width, _ = shapes[-1]
-        channels = self.config.fpn_channels
-        pyramid = [(*shape[:3], channels) for shape in shapes]
-        pyramid.append((batch, -(-height // 2), -(-width // 2), channels))
         for head in self.heads.values():
-            head.build(pyramid)
+            head.build(self.fpn.compute_output_shape(shapes))
         self.built = True
 
     def call(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:

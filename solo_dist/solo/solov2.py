@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
-from solo_dist.config import MASK_STRIDE, GridConfig, ModelConfig
+from solo_dist.config import MASK_STRIDE, PYRAMID_LEVELS, GridConfig, ModelConfig
 from solo_dist.solo.heads import GridHead, MaskHead
 from solo_dist.solo.mask_map import MaskMap
 from solo_dist.solo.targets import TargetSpec
@@ -17,6 +17,13 @@ class SOLOv2:
     Outputs besides category_logits: kernels float32 [B,N,E], and mask_features [B,h,w,E] in the type of the
     computation; if `model.mask_features` is separate, mask_features_p2 and so on for the levels of the grid instead.
     """
+
+    options: frozenset[str] = frozenset({"kernel_channels", "mask_channels", "mask_features", "shared_tower"})
+
+    def pyramid_levels(self, config: ModelConfig) -> tuple[str, ...]:
+        """See `family.Member`: unified mask features are made of P2..P5, whatever levels carry a grid."""
+        unified = PYRAMID_LEVELS[:4] if config.mask_features == "unified" else ()
+        return tuple(level for level in PYRAMID_LEVELS if level in unified or level in config.grid.levels)
 
     def heads(self, config: ModelConfig, recompute: bool) -> dict[str, keras.layers.Layer]:
         """See `family.Member`."""

@@ -4,7 +4,7 @@ The row of that convolution's weights for a cell is the cell's kernel, so only t
 with the features; all S * S channels of a level are never computed. Shape legend: config.py.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -35,6 +35,12 @@ class SOLO:
     of the computation, E = head_channels, at twice the size of the level; kernels_p2 and so on, float32 [B,S*S,E + 1].
     The last feature is 1, so that the last number of a kernel is the bias.
     """
+
+    options: frozenset[str] = frozenset()
+
+    def pyramid_levels(self, config: ModelConfig) -> tuple[str, ...]:
+        """See `family.Member`."""
+        return config.grid.levels
 
     def heads(self, config: ModelConfig, recompute: bool) -> dict[str, keras.layers.Layer]:
         """See `family.Member`."""
@@ -98,14 +104,14 @@ class MaskRowsHead(keras.layers.Layer):
             for level, size in zip(self.grid.levels, self.grid.sizes, strict=True)
         ]
 
-    def build(self, input_shapes: Sequence[tuple[Any, ...]]) -> None:
+    def build(self, input_shapes: Mapping[str, tuple[Any, ...]]) -> None:
         """Creates the variables."""
-        batch, height, width, channels = input_shapes[0]
+        batch, height, width, channels = input_shapes[self.grid.levels[0]]
         build_in_turn(self.convs, (batch, height, width, channels + 2 * self.coordinates))
         for rows in self.rows:
             rows.build((batch, height, width, self.convs[-1].filters))
 
-    def call(self, pyramid: Sequence[tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+    def call(self, pyramid: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """P2..P6 -> mask_features_p2 [B,h,w,E + 1] and kernels_p2 [B,S*S,E + 1], and so on for the other levels."""
         recompute = Recomputation() if training and self.recompute else None
         # The doubling commutes with the 1x1 convolution that the kernels are (quirk 20).

@@ -17,6 +17,7 @@ _TORCHVISION_FILES = {
     "resnet34": "resnet34-b627a593.pth",
     "resnet50": "resnet50-0676ba61.pth",
     "resnet101": "resnet101-63fe2227.pth",
+    "resnext101_64x4d": "resnext101_64x4d-173b62eb.pth",
 }
 
 

@@ -59,7 +59,8 @@ def load_model_weights(model: Any, path: str, categories: Sequence[str] = ()) ->
 def load_backbone_weights(model: Any) -> Match | None:
     """Loads `model.backbone.weights` into the backbone; if it is empty, does nothing and returns None.
 
-    Other weights in the file, such as heads or a classifier, are ignored.
+    Other weights in the file, such as heads or a classifier, are ignored. If the file has no offsets for deformable
+    convolutions, as ImageNet weights have none, they start at 0.
 
     Raises:
       DataError: the weights cannot be downloaded or read, or do not fit.
@@ -74,7 +75,13 @@ def load_backbone_weights(model: Any) -> Match | None:
         arrays = read_weights(source)
     variables = {name: v for name, v in variables_by_name(model).items() if name.startswith("backbone/")}
     match = match_weights(arrays, variables, source)
+    if any(name.startswith("backbone/") and "/offset/" in name for name in match.left_over):
+        raise WeightsError(f"{source} has deformable convolutions; set --config.model.backbone.deformable=v1 or v2.")
     match.left_over = []
+    offsets = [name for name in match.missing if "/offset/" in name]
+    match.missing = [name for name in match.missing if name not in offsets]
+    if offsets:
+        log.info("%s has no offsets for deformable convolutions; they start at 0", source)
     check_arrangement(match, model.config)
     match.check(strict=True)
     assign(match, variables)

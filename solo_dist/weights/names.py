@@ -34,6 +34,10 @@ _BACKBONE_RULES: list[Rule] = [
         lambda m: f"backbone/stage{m[1]}/block{m[2]}/conv{m[3]}/kernel",
     ),
     _rule(
+        r"layer(\d)\.(\d+)\.conv(\d)\.conv_offset\.(\w+)",
+        lambda m: f"backbone/stage{m[1]}/block{m[2]}/conv{m[3]}/offset/{_LAYER[m[4]]}",
+    ),
+    _rule(
         r"layer(\d)\.(\d+)\.bn(\d)\.(\w+)",
         lambda m: f"backbone/stage{m[1]}/block{m[2]}/conv{m[3]}/norm/{_NORM[m[4]]}",
     ),
@@ -49,7 +53,13 @@ _BACKBONE_RULES: list[Rule] = [
 
 
 def _conv_or_norm(prefix: str, kind: str, leaf: str) -> str:
+    if kind == "conv.conv_offset":
+        return f"{prefix}/offset/{_LAYER[leaf]}"
     return f"{prefix}/kernel" if kind == "conv" else f"{prefix}/norm/{_NORM[leaf]}"
+
+
+# A convolution, the layer with its offsets if it is deformable, or the normalisation that follows it.
+_PART = r"(conv|conv\.conv_offset|gn)\.(\w+)"
 
 
 _BRANCH = {"cate": "category", "kernel": "kernel"}
@@ -59,21 +69,21 @@ _OFFICIAL_RULES: list[Rule] = [
     _rule(r"neck\.lateral_convs\.(\d)\.conv\.(\w+)", lambda m: f"fpn/lateral{int(m[1]) + 2}/{_LAYER[m[2]]}"),
     _rule(r"neck\.fpn_convs\.(\d)\.conv\.(\w+)", lambda m: f"fpn/output{int(m[1]) + 2}/{_LAYER[m[2]]}"),
     _rule(
-        r"mask_feat_head\.convs_all_levels\.(\d)\.conv(\d)\.(conv|gn)\.(\w+)",
+        r"mask_feat_head\.convs_all_levels\.(\d)\.conv(\d)\." + _PART,
         lambda m: _conv_or_norm(f"mask_head/p{int(m[1]) + 2}_conv{m[2]}", m[3], m[4]),
     ),
     _rule(
-        r"mask_feat_head\.conv_pred\.0\.(conv|gn)\.(\w+)",
+        r"mask_feat_head\.conv_pred\.0\." + _PART,
         lambda m: _conv_or_norm("mask_head/output", m[1], m[2]),
     ),
     _rule(
-        r"bbox_head\.(cate|kernel)_convs\.(\d)\.(conv|gn)\.(\w+)",
+        r"bbox_head\.(cate|kernel)_convs\.(\d)\." + _PART,
         lambda m: _conv_or_norm(f"head/{_BRANCH[m[1]]}_conv{m[2]}", m[3], m[4]),
     ),
     _rule(r"bbox_head\.d?solo_(cate|kernel)\.(\w+)", lambda m: f"head/{_BRANCH[m[1]]}/{_LAYER[m[2]]}"),
     # SOLO has one tower for masks and one output a level, Decoupled SOLO either or both of them for x and for y.
     _rule(
-        r"bbox_head\.ins_convs(_[xy])?\.(\d)\.(conv|gn)\.(\w+)",
+        r"bbox_head\.ins_convs(_[xy])?\.(\d)\." + _PART,
         lambda m: _conv_or_norm(f"mask_head/conv{m[1] or ''}{m[2]}", m[3], m[4]),
     ),
     _rule(
@@ -115,6 +125,10 @@ _ADELAIDET_RULES: list[Rule] = [
     _rule(
         r"backbone\.bottom_up\.res(\d)\.(\d+)\.(conv\d|shortcut)\.norm\.(\w+)",
         lambda m: f"backbone/stage{int(m[1]) - 1}/block{m[2]}/{m[3]}/norm/{_NORM[m[4]]}",
+    ),
+    _rule(
+        r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv2_offset\.(\w+)",
+        lambda m: f"backbone/stage{int(m[1]) - 1}/block{m[2]}/conv2/offset/{_LAYER[m[3]]}",
     ),
     _rule(r"backbone\.fpn_(lateral|output)(\d)\.(\w+)", lambda m: f"fpn/{m[1]}{m[2]}/{_LAYER[m[3]]}"),
     # Towers are sequences of convolution, GroupNorm, ReLU.

@@ -1,11 +1,14 @@
 """The interface that every member of the family keeps, whatever it is made of."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from solo_dist.config import BackboneConfig, GridConfig, ModelConfig
-from solo_dist.solo.family import MEMBERS, find_member
+from solo_dist.errors import ConfigError
+from solo_dist.solo.family import MEMBERS, OPTIONS, find_member
 from solo_dist.solo.network import build_model
 from solo_dist.solo.targets import mask_key
 
@@ -26,7 +29,9 @@ THREE = GridConfig(levels=("p2", "p4", "p6"), sizes=(7, 5, 3), scale_ranges=((1,
 @pytest.mark.parametrize("changes", [{}, {"grid": THREE}, {"grid": THREE, "mask_features": "separate"}])
 @pytest.mark.parametrize("head", MEMBERS)
 def test_a_member_keeps_its_promises(head, changes):
-    config = ModelConfig(head=head, **SMALL, **changes)
+    values = SMALL | changes
+    lacking = set(OPTIONS) - MEMBERS[head].options
+    config = ModelConfig(head=head, **{name: value for name, value in values.items() if name not in lacking})
     model = build_model(config, CANVAS)
     member, grid = find_member(config), config.grid
     outputs = model(tf.zeros([2, *CANVAS, 3], tf.uint8))
@@ -48,3 +53,18 @@ def test_a_member_keeps_its_promises(head, changes):
             assert kernels.shape == (2, mask_map.num_cells, features.shape[3])
         assert np.isfinite(mask_map.probabilities(tf.zeros([2, 1], tf.int32))).all()
     assert next_cell == grid.num_cells
+
+
+OTHER_VALUES = {"kernel_channels": 8, "mask_channels": 32, "mask_features": "separate", "shared_tower": True}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("head", MEMBERS)
+def test_an_option_without_effect_is_an_error_that_names_it(head, option):
+    plain = ModelConfig(head=head)
+    config = dataclasses.replace(plain, **{option: OTHER_VALUES[option]})
+    if option in find_member(plain).options:
+        find_member(config)
+    else:
+        with pytest.raises(ConfigError, match=f"model.{option}=.* has no effect with model.head={head}; leave it at"):
+            find_member(config)

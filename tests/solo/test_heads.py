@@ -36,7 +36,7 @@ def heads(head_small, write_pth):
         mask_channels=sizes["mf_out"],
     )
     parts = GridHead(config, name="head"), MaskHead(config, name="mask_head")
-    shapes = [(None, *head_small[f"feat_{level}"].shape[2:], sizes["C"]) for level in range(5)]
+    shapes = {name: (None, *feature.shape[1:]) for name, feature in pyramid_of(head_small).items()}
     for part in parts:
         part.build(shapes)
     variables = {variable.path: variable for part in parts for variable in part.variables}
@@ -48,8 +48,8 @@ def heads(head_small, write_pth):
     return parts
 
 
-def pyramid_of(head_small) -> list[tf.Tensor]:
-    return [tf.constant(nhwc(head_small[f"feat_{level}"])) for level in range(5)]
+def pyramid_of(head_small) -> dict[str, tf.Tensor]:
+    return {name: tf.constant(nhwc(head_small[f"feat_{level}"])) for level, name in enumerate(PYRAMID_LEVELS)}
 
 
 def assert_close(actual, expected) -> None:
@@ -105,7 +105,7 @@ def test_gradients_of_features_and_parameters_are_the_official_ones(golden, head
     features, parameters = backward(pyramid_of(head_small))
     expected = translate({name[2:]: value for name, value in vector.items() if name.startswith("g:")}).arrays
     expected |= {f"feature {level}": nhwc(vector[f"grad_feat_{level}"]) for level in range(5)}
-    actual = parameters | {f"feature {level}": feature for level, feature in enumerate(features)}
+    actual = parameters | {f"feature {level}": feature for level, feature in enumerate(features.values())}
     assert set(actual) == set(expected)
     for name, gradient in actual.items():
         assert np.linalg.norm(gradient - expected[name]) <= 1e-4 * np.linalg.norm(expected[name]), name
@@ -127,7 +127,13 @@ SMALL = ModelConfig(
     mask_channels=32,
     norm_groups=8,
 )
-PYRAMID_SHAPES = [(None, 16, 24, 32), (None, 8, 12, 32), (None, 4, 6, 32), (None, 2, 3, 32), (None, 1, 2, 32)]
+PYRAMID_SHAPES = {
+    "p2": (None, 16, 24, 32),
+    "p3": (None, 8, 12, 32),
+    "p4": (None, 4, 6, 32),
+    "p5": (None, 2, 3, 32),
+    "p6": (None, 1, 2, 32),
+}
 BRANCHES = ("category", "kernel")
 THREE = GridConfig(levels=("p2", "p4", "p6"), sizes=(7, 5, 3), scale_ranges=((1, 50), (20, 90), (60, 500)))
 
@@ -146,7 +152,7 @@ THREE = GridConfig(levels=("p2", "p4", "p6"), sizes=(7, 5, 3), scale_ranges=((1,
 def test_options_give_the_promised_shapes(changes):
     config = dataclasses.replace(SMALL, **changes)
     head, mask_head = GridHead(config, name="head"), MaskHead(config, name="mask_head")
-    pyramid = [tf.random.stateless_normal([2, *shape[1:]], (0, 1)) for shape in PYRAMID_SHAPES]
+    pyramid = {level: tf.random.stateless_normal([2, *shape[1:]], (0, 1)) for level, shape in PYRAMID_SHAPES.items()}
     head.build(PYRAMID_SHAPES)
     mask_head.build(PYRAMID_SHAPES)
     shapes = {name: value.shape for name, value in (head(pyramid) | mask_head(pyramid)).items()}
@@ -179,7 +185,7 @@ def test_he_initialisation_keeps_the_variance_and_gives_no_two_convolutions_the_
 def test_prior_probability_of_a_category_is_one_percent():
     head = GridHead(SMALL, name="head")
     head.build(PYRAMID_SHAPES)
-    logits = head([tf.zeros([1, *shape[1:]]) for shape in PYRAMID_SHAPES])["category_logits"]
+    logits = head({level: tf.zeros([1, *shape[1:]]) for level, shape in PYRAMID_SHAPES.items()})["category_logits"]
     np.testing.assert_allclose(tf.sigmoid(logits), 0.01, atol=1e-3)
 
 
@@ -187,7 +193,7 @@ def test_only_the_kernel_branch_sees_coordinates():
     """Identical features everywhere: categories differ only near the border, kernels everywhere."""
     head = GridHead(dataclasses.replace(SMALL, grid=dataclasses.replace(SMALL.grid, sizes=(12,))), name="head")
     head.build(PYRAMID_SHAPES)
-    outputs = head([tf.ones([1, *shape[1:]]) for shape in PYRAMID_SHAPES])
+    outputs = head({level: tf.ones([1, *shape[1:]]) for level, shape in PYRAMID_SHAPES.items()})
     inner_logits = outputs["category_logits"].numpy().reshape(12, 12, -1)[4:8, 4:8]
     inner_kernels = outputs["kernels"].numpy().reshape(12, 12, -1)[4:8, 4:8]
     assert np.ptp(inner_logits, axis=(0, 1)).max() < 1e-6

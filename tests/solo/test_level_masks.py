@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from solo_dist.config import GridConfig, LossConfig, ModelConfig
+from solo_dist.config import PYRAMID_LEVELS, GridConfig, LossConfig, ModelConfig
 from solo_dist.masks import rle
 from solo_dist.solo import postprocess
 from solo_dist.solo.family import find_member
@@ -31,11 +31,12 @@ def assert_close(actual, expected) -> None:
 
 
 class Case:
-    """A member of the family with the weights of its golden numbers."""
+    """A member of the family with the weights of its golden numbers; options are those that `config` does not have."""
 
-    def __init__(self, name: str, vector: dict[str, np.ndarray]):
+    def __init__(self, name: str, vector: dict[str, np.ndarray], **options):
         official = json.loads(str(vector["config"]))
         self.vector = vector
+        self.images = official["B"]
         self.model = ModelConfig(
             head=name,
             num_categories=official["ncat"],
@@ -43,13 +44,14 @@ class Case:
             fpn_channels=official["C"],
             head_channels=official["feat"],
             head_convs=official["convs"],
+            **options,
         )
         self.grid = self.model.grid
         self.member = find_member(self.model)
-        self.pyramid = [tf.constant(nhwc(vector[f"feat_{level}"])) for level in range(5)]
+        self.pyramid = {name: tf.constant(nhwc(vector[f"feat_{level}"])) for level, name in enumerate(PYRAMID_LEVELS)}
         self.heads = self.member.heads(self.model, recompute=False).values()
         for head in self.heads:
-            head.build([(None, *feature.shape[1:]) for feature in self.pyramid])
+            head.build({level: (None, *feature.shape[1:]) for level, feature in self.pyramid.items()})
         self.variables = {variable.path: variable for head in self.heads for variable in head.variables}
         self.official_names = {}
         weights = {key[2:]: value for key, value in vector.items() if key.startswith("w:")}
@@ -72,9 +74,9 @@ class Case:
         return make_targets(runs, boxes, labels, CANVAS, self.grid, self.member.target_spec(self.grid))
 
     def batch(self, empty_image: int | None = None) -> dict[str, tf.Tensor]:
-        """Both images as a batch of the contract; the one named has no instance."""
+        """All images as a batch of the contract; the one named has no instance."""
         rows = []
-        for image in range(2):
+        for image in range(self.images):
             made = self.targets(image)
             masks = {mask_key(stride): value for stride, value in ((4, made.masks), *made.coarser_masks.items())}
             row = {key: pad_rows(value, MAX_INSTANCES, 0) for key, value in masks.items()}
@@ -192,7 +194,7 @@ def test_loss_and_gradients_are_the_official_ones(case, jit):
         assert np.linalg.norm(gradient) == pytest.approx(norms[case.official_names[name]], rel=1e-4), name
         if name in whole:
             assert relative(gradient, whole[name]) <= 1e-4, name
-    for level, feature in enumerate(features):
+    for level, feature in enumerate(features.values()):
         assert np.linalg.norm(feature) == pytest.approx(vector["grad_feat_norms"][level], rel=1e-4)
         if f"grad_feat_{level}" in vector:
             assert relative(feature, nhwc(vector[f"grad_feat_{level}"])) <= 1e-4

@@ -231,6 +231,23 @@ def test_no_imagenet_weights_is_an_error():
     assert load_backbone_weights(model) is None
 
 
+def test_offsets_of_deformable_convolutions_are_neither_missing_nor_dropped(tmp_path, write_pth, caplog):
+    """A file without them serves a deformable backbone; one with them only such a backbone."""
+    names = {n.removeprefix("backbone."): s for n, s in R50["state_dict"].items() if n.startswith("backbone.")}
+    offsets = {"layer2.1.conv2.conv_offset.weight": [18, 128, 3, 3], "layer2.1.conv2.conv_offset.bias": [18]}
+    for file, shapes in {"plain.pth": names, "deformable.pth": names | offsets}.items():
+        (tmp_path / file).write_bytes(write_pth(random_state_dict(shapes), "zip", ""))
+    backbone = BackboneConfig(weights=f"{tmp_path}/plain.pth", deformable="v1")
+    model = build_model(ModelConfig(num_categories=2, backbone=backbone, **LIGHT_OPTIONS), (64, 64))
+    with caplog.at_level("INFO"):
+        load_backbone_weights(model)
+    assert "plain.pth has no offsets for deformable convolutions; they start at 0" in caplog.text
+    backbone = dataclasses.replace(backbone, weights=f"{tmp_path}/deformable.pth", deformable="none")
+    model = build_model(ModelConfig(num_categories=2, backbone=backbone, **LIGHT_OPTIONS), (64, 64))
+    with pytest.raises(WeightsError, match="deformable.pth has deformable convolutions; set --config.model.backbone"):
+        load_backbone_weights(model)
+
+
 # ---- EfficientNet-Lite0
 
 # Clear photos of one thing, and the ImageNet classes that name it.
