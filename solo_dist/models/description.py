@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from solo_dist.models.deformable import LOOP
+
 
 class Part(NamedTuple):
     """Size of one part of the network."""
@@ -54,6 +56,13 @@ def _multiply_adds(operation: tf.Operation) -> int:
     if operation.type in ("MatMul", "BatchMatMulV2"):
         transposed = operation.get_attr("adj_x" if operation.type == "BatchMatMulV2" else "transpose_a")
         return _elements(operation.outputs[0]) * operation.inputs[0].shape[-2 if transposed else -1]
+    if operation.type in ("While", "StatelessWhile") and operation.name.split("/")[-1].startswith(LOOP):
+        # The products are in the body: one a tap, of weights [taps, groups, C / groups, F / groups].
+        (weights,) = (tensor for tensor in operation.inputs if tensor.shape.rank == 4)
+        pixels = max(_elements(output) for output in operation.outputs if output.shape.rank == 2) // (
+            weights.shape[1] * weights.shape[3]
+        )
+        return pixels * math.prod(weights.shape)
     return 0
 
 

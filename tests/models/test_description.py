@@ -1,5 +1,6 @@
 """Sizes of a model against numbers from elsewhere."""
 
+import keras
 import pytest
 
 from solo_dist.config import BackboneConfig, ModelConfig
@@ -31,6 +32,22 @@ def test_heads_have_the_size_of_their_formulas(light_r18):
     assert light_r18["head"].multiply_adds == pytest.approx(convolutions, rel=0.01)
     assert light_r18["head"].multiply_adds > convolutions  # the resizing
     assert light_r18["head"].parameters == light_r18["head"].trainable == 2_845_392
+
+
+def test_a_deformable_convolution_has_the_size_of_an_ordinary_one_and_of_its_offsets():
+    def part_of(**options):
+        config = ModelConfig(num_categories=80, backbone=BackboneConfig("resnet18"), head_channels=64, **options)
+        with keras.StatelessScope(initialize_variables=False):
+            return build_model(config, (64, 64))
+
+    cells = 40**2 + 36**2 + 24**2 + 16**2 + 12**2
+    plain, deformable = (
+        {part.name: part for part in describe(part_of(**options), (64, 64))}
+        for options in ({}, {"head_deformable": "v2", "head_deformable_convs": "last"})
+    )
+    added = deformable["head"].multiply_adds - plain["head"].multiply_adds
+    assert added == 2 * cells * 9 * 64 * 27
+    assert deformable["head"].parameters - plain["head"].parameters == 2 * (9 * 64 + 1) * 27
 
 
 def test_frozen_parameters_are_not_trainable(light_r18):
