@@ -71,7 +71,7 @@ class ResidualBlock(keras.layers.Layer):
             first, second = (strides, 1) if config.stride_in_1x1 else (1, strides)
             cardinality = arrangement.cardinality
             inner = width * arrangement.group_width // 64 * cardinality
-            middle = {"cardinality": cardinality, "deformable": deformable}
+            middle: dict[str, Any] = {"cardinality": cardinality, "deformable": deformable}
             self.convs = [
                 ConvNorm(inner, 1, first, norm=norm, name="conv1"),
                 ConvNorm(inner, 3, second, norm=norm, name="conv2", **middle),
