@@ -42,7 +42,8 @@ def deformable_conv2d(
       [B,h,w,F] in the type of x.
     """
     side, filters = kernel.shape[0], kernel.shape[3]
-    height, width, taps = *offsets.shape[1:3], side * side
+    _, height, width, _ = offsets.shape
+    taps = side * side
     positions = tf.reshape(tf.cast(offsets, tf.float32), [-1, height, width, taps, 2])
     positions += _regular_positions(height, width, side, strides)
     if modulation is None:
@@ -54,8 +55,8 @@ def deformable_conv2d(
 
 def _regular_positions(height: int, width: int, side: int, strides: int) -> np.ndarray:
     """Where the taps of an ordinary convolution read: float32 [h,w,k,2]."""
-    pixels = np.stack(np.mgrid[:height, :width], axis=-1) * strides - side // 2
-    taps = np.stack(np.mgrid[:side, :side], axis=-1).reshape(-1, 2)
+    pixels = np.moveaxis(np.indices((height, width)), 0, -1) * strides - side // 2
+    taps = np.moveaxis(np.indices((side, side)), 0, -1).reshape(-1, 2)
     return (pixels[:, :, None] + taps).astype(np.float32)
 
 

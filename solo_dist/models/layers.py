@@ -193,7 +193,7 @@ class ConvNorm(keras.layers.Layer):
             numbers = {"v1": 2, "v2": 3}[deformable] * kernel_size**2
             self.offset = Conv(numbers, kernel_size, offset_initializer, strides=strides, name="offset")
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: tuple[Any, ...]) -> None:
         """Creates the variables."""
         last = (self.filters, 1) if self.depthwise else (input_shape[-1] // self.cardinality, self.filters)
         shape = (self.kernel_size, self.kernel_size, *last)
