@@ -216,7 +216,9 @@ class ModelConfig:
     head_convs: int = bounded(4, at_least=1, at_most=7)
     """Stacked convolutions in each of the two branches, 1 to 7."""
     kernel_channels: int = bounded(256, at_least=1)
-    """E, channels of the mask features and length of a dynamic 1x1 kernel (solov2 only, as the next two)."""
+    """E, channels of the mask features and length of a dynamic 1x1 kernel."""
+    kernel_groups: int = bounded(2, at_least=2)
+    """A, kernels of a cell and factors of its mask (decoupled_dynamic_solo only)."""
     mask_channels: int = bounded(128, at_least=1)
     """Channels inside the mask-feature branch."""
     mask_features: str = choice("unified", "separate")

@@ -14,6 +14,7 @@ import tensorflow as tf
 from solo_dist.config import GridConfig, ModelConfig
 from solo_dist.errors import ConfigError
 from solo_dist.solo.decoupled import DecoupledSOLO
+from solo_dist.solo.decoupled_dynamic import DecoupledDynamicSOLO
 from solo_dist.solo.mask_map import MaskMap
 from solo_dist.solo.solov2 import SOLOv2
 from solo_dist.solo.targets import TargetSpec
@@ -51,7 +52,7 @@ class Member(Protocol):
         """The targets it learns from: the stride of each of its mask maps is among the strides."""
 
 
-OPTIONS = ("kernel_channels", "mask_channels", "mask_features", "shared_tower")
+OPTIONS = ("kernel_channels", "kernel_groups", "mask_channels", "mask_features", "shared_tower")
 """Options of the model that some members do not have."""
 
 MEMBERS: dict[str, Member] = {
@@ -59,6 +60,7 @@ MEMBERS: dict[str, Member] = {
     "solo": SOLO(),
     "decoupled_solo": DecoupledSOLO(towers=("x", "y")),
     "decoupled_solo_light": DecoupledSOLO(towers=("xy",)),
+    "decoupled_dynamic_solo": DecoupledDynamicSOLO(),
 }
 
 

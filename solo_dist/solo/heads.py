@@ -22,9 +22,10 @@ class GridHead(keras.layers.Layer):
     Args:
       config: the network.
       recompute: keep only the resized feature of each level for the backward pass.
+      kernel_groups: A, the factors of a mask; a cell has a kernel of `kernel_channels` for each, one after the other.
     """
 
-    def __init__(self, config: ModelConfig, recompute: bool = False, **kwargs: Any):
+    def __init__(self, config: ModelConfig, recompute: bool = False, kernel_groups: int = 1, **kwargs: Any):
         super().__init__(**kwargs)
         self.recompute = recompute
         self.grid = config.grid
@@ -33,7 +34,7 @@ class GridHead(keras.layers.Layer):
         self.category_convs = [] if config.shared_tower else tower(config, "category_conv")
         self.kernel_convs = tower(config, "kernel_conv")
         self.category = Conv(config.num_categories, 3, normal(), prior_bias(), name="category")
-        self.kernel = Conv(config.kernel_channels, 3, normal(), name="kernel")
+        self.kernel = Conv(kernel_groups * config.kernel_channels, 3, normal(), name="kernel")
 
     def build(self, input_shapes: Mapping[str, tuple[Any, ...]]) -> None:
         """Creates the variables."""
@@ -45,7 +46,7 @@ class GridHead(keras.layers.Layer):
         self.category.build(kernel_shape if self.shared_tower else build_in_turn(self.category_convs, category_shape))
 
     def call(self, pyramid: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
-        """P2..P6 -> category_logits [B, N, C] and kernels [B, N, E], float32; levels in order, cells row-major."""
+        """P2..P6 -> category_logits [B, N, C] and kernels [B, N, A * E], float32; levels in order, cells row-major."""
         recompute = Recomputation() if training and self.recompute else None
         outputs = [
             self.one_level(feature, size, recompute)
@@ -56,7 +57,7 @@ class GridHead(keras.layers.Layer):
         return {name: tf.cast(tf.concat(levels, axis=1), tf.float32) for name, levels in named.items()}
 
     def one_level(self, feature: tf.Tensor, size: int, recompute: Recomputation | None) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, h, w, channels] -> logits [B, size * size, C] and kernels [B, size * size, E]."""
+        """[B, h, w, channels] -> logits [B, size * size, C] and kernels [B, size * size, A * E]."""
         # Coordinates are appended before the resize, and the category branch does not see them (quirk 8).
         x = resize_bilinear(append_coordinates(feature) if self.coordinates else feature, (size, size))
         if self.shared_tower:

@@ -38,6 +38,7 @@ FAST = (
     "shapes_tiny_solo",
     "shapes_tiny_decoupled_solo",
     "shapes_tiny_decoupled_solo_light",
+    "shapes_tiny_decoupled_dynamic_solo",
     "solov2_light_448_r18_fpn_3x",
 )
 RECIPES = (*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY))

@@ -55,7 +55,13 @@ def test_a_member_keeps_its_promises(head, changes):
     assert next_cell == grid.num_cells
 
 
-OTHER_VALUES = {"kernel_channels": 8, "mask_channels": 32, "mask_features": "separate", "shared_tower": True}
+OTHER_VALUES = {
+    "kernel_channels": 8,
+    "kernel_groups": 3,
+    "mask_channels": 32,
+    "mask_features": "separate",
+    "shared_tower": True,
+}
 
 
 @pytest.mark.parametrize("option", OPTIONS)
