@@ -35,7 +35,7 @@ def deformable_conv2d(
       offsets: [B,h,w,2k] pixels, for the k taps of the kernel, row-major: dy and dx of each (quirk 27).
       modulation: [B,h,w,k], factors of what the taps read (version 2), or None (version 1).
       kernel: [side,side,C/groups,F] in the type of x, side odd.
-      strides: step in both directions; the padding is symmetric.
+      strides: stride in both directions; the padding is symmetric.
       groups: the channels of each group are convolved apart; all groups read at the same positions.
 
     Returns:

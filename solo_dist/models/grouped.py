@@ -33,7 +33,7 @@ def grouped_conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1) -> tf.Tens
     Args:
       x: [B, H, W, C].
       kernel: [k, k, C / groups, F] with odd k, in the type of x.
-      strides: step in both directions.
+      strides: stride in both directions.
 
     Returns:
       [B, ceil(H / strides), ceil(W / strides), F].
