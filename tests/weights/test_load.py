@@ -248,6 +248,14 @@ def test_offsets_of_deformable_convolutions_are_neither_missing_nor_dropped(tmp_
         load_backbone_weights(model)
 
 
+def test_offsets_in_the_backbones_of_adelaidet_are_named_beside_their_convolution():
+    name = "backbone.bottom_up.res3.1.conv2_offset"
+    state = random_state_dict({f"{name}.weight": [27, 128, 3, 3], f"{name}.bias": [27]})
+    ours = {"kernel": tf.TensorSpec([3, 3, 128, 27]), "bias": tf.TensorSpec([27])}
+    variables = {f"backbone/stage2/block1/conv2/offset/{leaf}": spec for leaf, spec in ours.items()}
+    match_weights(state, variables, "file").check(strict=True)
+
+
 # ---- EfficientNet-Lite0
 
 # Clear photos of one thing, and the ImageNet classes that name it.

@@ -79,27 +79,27 @@ def test_every_array_of_a_published_model_has_its_variable(theirs, recipe):
     assert all(name.endswith("num_batches_tracked") for name in match.not_needed)
 
 
-OFFICIAL_DEFORMABLE = [
-    ("SOLOv2_LIGHT_512_DCN_R50_3x", "solov2_light_512_dcn_r50"),
-    ("SOLOv2_R101_DCN_3x", "solov2_r101_dcn_fpn_3x"),
-    ("SOLOv2_X101_DCN_3x", "solov2_x101_dcn_fpn_3x"),
+DEFORMABLE = [
+    ("official SOLO", OFFICIAL["SOLOv2_LIGHT_512_DCN_R50_3x"], "solov2_light_512_dcn_r50"),
+    ("official SOLO", OFFICIAL["SOLOv2_X101_DCN_3x"], "solov2_x101_dcn_fpn_3x"),
+    ("mmdetection", MMDETECTION["solov2_r101-dcn_fpn_ms-3x_coco"], "solov2_r101_dcn_fpn_3x"),
 ]
 
 
-@pytest.mark.parametrize(("official", "recipe"), OFFICIAL_DEFORMABLE)
-def test_every_array_of_a_deformable_model_has_its_variable(official, recipe):
-    """Shapes only. mmdetection's names of R101 are the same ones renamed (see above)."""
+@pytest.mark.parametrize(("origin", "entry", "recipe"), DEFORMABLE)
+def test_every_array_of_a_deformable_model_has_its_variable(origin, entry, recipe):
+    """Shapes only. The official names of R101 are those of mmdetection before they are renamed (see above)."""
     config = recipes.get(recipe).validate().model
     config.num_categories = 80
     with keras.StatelessScope(initialize_variables=False):
         model = build_model(config, (64, 64))
     learned = [variable for variable in model.variables if "moving_" not in variable.path]
-    assert sum(math.prod(variable.shape) for variable in learned) == OFFICIAL[official]["total_params"]
+    assert sum(math.prod(variable.shape) for variable in learned) == entry["total_params"]
     variables = {name: tf.TensorSpec(variable.shape) for name, variable in variables_by_name(model).items()}
-    arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes(OFFICIAL[official]).items()}
+    arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes(entry).items()}
     match = match_weights(arrays, variables, "file")
     match.check(strict=True)
-    assert match.origin == "official SOLO" and all(name.endswith("num_batches_tracked") for name in match.not_needed)
+    assert match.origin == origin and all(name.endswith("num_batches_tracked") for name in match.not_needed)
 
 
 def test_the_table_says_what_the_publisher_says():
