@@ -103,7 +103,8 @@ def test_values_are_those_of_the_slow_version(side, strides, groups, modulated):
     assert relative(deformable_conv2d(*tensors, strides, groups), expected) <= 1e-5
 
 
-@pytest.mark.parametrize(("dtype", "tolerance", "compiled"), [("bfloat16", 0.02, True), ("float16", 0.003, False)])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.02), ("float16", 0.003)])
 def test_lower_precision_agrees_with_float32(dtype, tolerance, compiled):
     """Offsets stay in float32, as the layer computes them; the rest is in the type of the input."""
     wide = {name: tf.constant(value, tf.float32) for name, value in random_arguments(3, 1, 2, True).items()}
