@@ -6,6 +6,7 @@ command is imported. CONTRIBUTING.md says what such a module contains.
 """
 
 import ast
+import contextlib
 import difflib
 import importlib.util
 import runpy
@@ -54,7 +55,8 @@ def main() -> None:
     """Runs the command that the command line names, or prints the help."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("--help", "-h", "--helpshort", "help"):
-        print(_help())
+        with contextlib.suppress(BrokenPipeError):  # nobody reads on, such as head, which has seen enough
+            print(_help(), flush=True)
     elif arguments[0] == "--version":
         from solo_dist import __version__
 

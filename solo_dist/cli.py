@@ -11,7 +11,9 @@ import dataclasses
 import difflib
 import functools
 import os
+import posixpath
 import re
+import select
 import signal
 import sys
 import traceback
@@ -59,6 +61,8 @@ def run(main: Callable[[list[str]], int | None], positional: bool = False) -> No
     except KeyboardInterrupt:
         exit_codes.exit_now(128 + signal.SIGINT)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads_stdout():  # such as head, which has seen enough
+            exit_codes.exit_now(128 + signal.SIGPIPE)
         # Exit inside this block: after it, freeing the exception would free objects of its frames, such as a strategy,
         # which can wait for workers that have ended.
         with contextlib.suppress(OSError):  # if nothing reads stderr any more; launchers only need the exit code
@@ -74,6 +78,14 @@ def exit_code_of(error: Exception) -> int:
     if isinstance(error, StoreUnavailable):
         return exit_codes.EXIT_STORE_LOST
     return exit_codes.EXIT_USER_ERROR if isinstance(error, UserError) else _EXIT_FAULT
+
+
+def _nobody_reads_stdout() -> bool:
+    """Whether stdout is a pipe that was closed at its other end."""
+    poll = select.poll()
+    with contextlib.suppress(OSError, ValueError):  # no file
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _traceback_wanted() -> bool:
@@ -100,6 +112,12 @@ def take_flags(arguments: Sequence[str], *names: str) -> tuple[dict[str, str], l
     return vars(given), rest
 
 
+def with_home(argument: str) -> str:
+    """An argument with the home folder in place of a ~ at the beginning of its value: shells leave --flag=~/x alone."""
+    flag, value = re.fullmatch(r"(--?[\w.]+=)?(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
+    return f"{flag or ''}{posixpath.expanduser(value)}"
+
+
 def check_overrides(arguments: Sequence[str]) -> None:
     """Raises ConfigError for an argument --config.a.b=... that names no field of the config."""
     for argument in arguments:
@@ -119,6 +137,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
 
 def _parse_flags(arguments: Sequence[str], positional: bool = False) -> list[str]:
     """Like absl's parser, but a mistake in flags or in fields of the config is a ConfigError."""
+    arguments = [*arguments[:1], *map(with_home, arguments[1:])]
     check_overrides(arguments[1:])
     try:
         rest = flags.FLAGS([*arguments[:1], *_with_recipe(arguments[1:])])

@@ -21,7 +21,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from solo_dist import cli
-from solo_dist.errors import ConfigError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; by default the run's own.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory, a path or URL.", required=True)
@@ -45,20 +44,17 @@ def main(arguments: list[str]) -> None:
         write_evaluation,
     )
     from solo_dist.inference.detector import load_detector
+    from solo_dist.inference.validation_set import categories_of_classes
     from solo_dist.run.directory import RunDirectory
 
     manifest = load_split(config, "validation")
     detector = load_detector(_WORKDIR.value, _CHECKPOINT.value, config)
-    if detector.categories != manifest.categories:
-        raise ConfigError(
-            f"The categories of {config.data.validation} are not those that {detector.source} was trained for; "
-            "point data.validation to shards of the same categories."
-        )
+    categories = categories_of_classes(manifest, detector.categories, detector.pixel_range, detector.source)
     evaluator = CocoEvaluator(manifest.annotations)
     batches = build_dataset(config, "validation", batch_size=_BATCH.value)
     canvas, threshold = config.data.canvas, config.postprocess.mask_threshold
     with readable_errors():
-        evaluate(detector.detect, batches, evaluator, manifest, threshold, progress=True)
+        evaluate(detector.detect, batches, evaluator, manifest, threshold, progress=True, categories=categories)
     metrics = evaluator.metrics()
     folder = RunDirectory(_WORKDIR.value).evaluation(detector.step)
     ceiling = ceiling_at_quarter_resolution(evaluator.annotations, canvas, threshold)

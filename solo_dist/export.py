@@ -45,6 +45,12 @@ def main(arguments: list[str]) -> None:
         "  found = detect(image=image[None])\n"
         '  print(found["names"][0], found["scores"][0], found["masks"].shape)'
     )
+    if detector.pixel_range:
+        low, high = detector.pixel_range
+        print(
+            f"It was trained on images of more than 8 bits; make 8 bits of their values in the same way:\n\n"
+            f"  image = np.clip(np.round((values - {low:g}) * 255 / ({high:g} - {low:g})), 0, 255).astype(np.uint8)"
+        )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,12 @@ _MODEL = flags.DEFINE_string(
     "model", None, "In place of a run: mmdet:NAME, or with --config other weights of COCO's 80 categories."
 )
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the folder of a checkpoint.")
-_IMAGES = flags.DEFINE_string("images", None, "Images, a pattern in quotes such as 'photos/*.jpg'.", required=True)
+_IMAGES = flags.DEFINE_string(
+    "images", None, "A folder of images, an image, or a pattern in quotes such as 'photos/*.jpg'.", required=True
+)
+_PIXEL_RANGE = flags.DEFINE_string(
+    "pixel_range", "", "LOW:HIGH, black and white in images of more than 8 bits; by default as in training."
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the overlays and the results.", required=True)
 _SCORE_THRESHOLD = flags.DEFINE_string(
     "score_threshold",
@@ -59,10 +64,13 @@ def main(arguments: list[str]) -> int:
     """Predicts image by image; returns the exit code."""
     del arguments
 
+    from solo_dist.data.pixel_range import parse_range
     from solo_dist.inference.predict_files import best_threshold, find_images, predict_images
 
     paths = find_images(_IMAGES.value)
     detector = _detector()
+    if _PIXEL_RANGE.value:
+        detector.pixel_range = parse_range(_PIXEL_RANGE.value)
     output = _OUTPUT.value.rstrip("/")
     threshold = _SCORE_THRESHOLD.value
     least = best_threshold(_WORKDIR.value or "", detector.step) if threshold == BEST else float(threshold)

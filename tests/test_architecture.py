@@ -17,8 +17,8 @@ HEAVY = ("tensorflow", "keras", "tensorflow_io")
 ROOMS: dict[str, set[str]] = {
     "__main__": {"distributed"},
     "train": {"training", "data", "run", "cli", "distributed", "recipes", "config", "errors"},
-    "evaluate": {"reporting", "inference", "data", "run", "cli", "errors"},
-    "predict": {"inference", "weights", "cli", "recipes", "errors"},
+    "evaluate": {"reporting", "inference", "data", "run", "cli"},
+    "predict": {"inference", "weights", "data", "cli", "recipes", "errors"},
     "export": {"inference", "cli"},
     "commands": {
         "benchmarks",

@@ -1,10 +1,12 @@
 """How a program ends: what it prints and its exit code, by the kind of error, in real processes."""
 
+import signal
 import subprocess
 import sys
 
 import pytest
 
+from solo_dist import cli
 from solo_dist.distributed import exit_codes
 
 PROGRAM = """
@@ -82,3 +84,33 @@ def test_mistakes_in_flags(arguments, message):
 def test_an_exit_of_its_own(statement, code, text):
     process = run(f"--code={statement}")
     assert (process.returncode, process.stderr) == (code, text)
+
+
+def test_output_that_nobody_reads_on_is_no_fault():
+    """As in `solo-dist inspect ... | head -1`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "--code=[print('x' * 1000, flush=True) for _ in range(1000)]"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout and process.stderr and process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 128 + signal.SIGPIPE
+    process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("argument", "wanted"),
+    [
+        ("--images=~/a b/*.jpg", "--images=/home/x/a b/*.jpg"),
+        ("--config.data.train=~/shards", "--config.data.train=/home/x/shards"),
+        ("~/shards", "/home/x/shards"),
+        ("-w=~", "-w=/home/x"),
+        ("--rename=a~/b:c", "--rename=a~/b:c"),
+        ("--output=out~", "--output=out~"),
+        ("--text=one\ntwo", "--text=one\ntwo"),
+    ],
+)
+def test_the_home_folder_in_flags(monkeypatch, argument, wanted):
+    monkeypatch.setenv("HOME", "/home/x")
+    assert cli.with_home(argument) == wanted

@@ -17,6 +17,7 @@ from typing import Any
 from absl import flags
 
 from solo_dist import cli
+from solo_dist.distributed.ports import check_free
 from solo_dist.errors import ConfigError
 
 _ROLE = flags.DEFINE_enum("role", None, ["dispatcher", "worker"], "What to start.", required=True)
@@ -24,6 +25,7 @@ _PORT = flags.DEFINE_integer("port", 0, "Port to listen on; 0: 5050 for a dispat
 _DISPATCHER = flags.DEFINE_string("dispatcher", "", "HOST:PORT of the dispatcher; for a worker.")
 _HOST = flags.DEFINE_string("host", "", "Name under which trainers reach this worker; empty: that of this machine.")
 
+_DISPATCHER_PORT = 5050
 WORKER_TIMEOUT_MS = 10_000
 """The dispatcher gives no more work to a worker that was silent for this long."""
 
@@ -33,34 +35,35 @@ def main(arguments: list[str]) -> None:
     del arguments
     if _ROLE.value == "worker" and ":" not in _DISPATCHER.value:
         raise ConfigError(f"--dispatcher={_DISPATCHER.value!r} must be HOST:PORT of the dispatcher.")
+    port = _PORT.value or (_DISPATCHER_PORT if _ROLE.value == "dispatcher" else 0)
+    if port:
+        check_free(port, f"--port={port}")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    server = _dispatcher() if _ROLE.value == "dispatcher" else _worker()
+    server = _dispatcher(port) if _ROLE.value == "dispatcher" else _worker(port)
     stop.wait()
     print("ends", flush=True)
     server._stop()
 
 
-def _dispatcher() -> Any:
+def _dispatcher(port: int) -> Any:
     import tensorflow as tf
 
     service = tf.data.experimental.service
-    server = service.DispatchServer(
-        service.DispatcherConfig(port=_PORT.value or 5050, worker_timeout_ms=WORKER_TIMEOUT_MS)
-    )
+    server = service.DispatchServer(service.DispatcherConfig(port=port, worker_timeout_ms=WORKER_TIMEOUT_MS))
     print(f"dispatcher at {server.target}", flush=True)
     return server
 
 
-def _worker() -> Any:
+def _worker(port: int) -> Any:
     import tensorflow as tf
 
     service = tf.data.experimental.service
     address = _DISPATCHER.value.removeprefix("grpc://")
     host = _HOST.value or socket.gethostname()
     server = service.WorkerServer(
-        service.WorkerConfig(dispatcher_address=address, worker_address=f"{host}:%port%", port=_PORT.value)
+        service.WorkerConfig(dispatcher_address=address, worker_address=f"{host}:%port%", port=port)
     )
     print(f"worker of {address} at {server._address}", flush=True)
     return server

@@ -50,8 +50,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _read(output: str):  # type: ignore[no-untyped-def]  # a Dataset, whose module needs TensorFlow
-    inputs = [posixpath.expanduser(path) for path in _INPUT.value]
-    images = posixpath.expanduser(_IMAGES.value)
+    inputs, images = _INPUT.value, _IMAGES.value
     if _FORMAT.value == "coco":
         from solo_dist.importing.coco_merge import json_files, read_coco
 

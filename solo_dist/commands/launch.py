@@ -88,7 +88,7 @@ def _default_log_dir(workdir: str) -> str:
 
 def main() -> None:
     """Runs the job and leaves with its exit code."""
-    exit_now(Launcher(parse(sys.argv[1:])).run())
+    exit_now(Launcher(parse([cli.with_home(argument) for argument in sys.argv[1:]])).run())
 
 
 if __name__ == "__main__":

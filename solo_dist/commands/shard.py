@@ -37,6 +37,18 @@ _COPIES = flags.DEFINE_integer(
     1,
     "Number of random crops and scales to store of each image, as the recipe draws them; 1: the image as it is.",
 )
+_CROWD = flags.DEFINE_enum("crowd", "crowd", ["crowd", "instance"], "What iscrowd means; instance: an object.")
+_BOXES = flags.DEFINE_enum("boxes", "json", ["json", "from_masks"], "Where boxes and areas of instances come from.")
+_SIZES = flags.DEFINE_enum(
+    "sizes", "auto", ["auto", "json", "files"], "Image sizes. auto: the json's, or the file's if missing or exchanged."
+)
+_ORIENTATION = flags.DEFINE_enum(
+    "orientation", "auto", ["auto", "upright", "stored"], "Pixels that masks are on. auto: as the size in the json is."
+)
+_DROP_EMPTY = flags.DEFINE_bool("drop_empty_categories", False, "Leave out categories that no annotation names.")
+_PIXEL_RANGE = flags.DEFINE_string(
+    "pixel_range", "", "LOW:HIGH, black and white in images of more than 8 bits; by default found in the images."
+)
 _STRICT = flags.DEFINE_bool("strict", False, "Fail at the first rejection that is not a crowd or marked to ignore.")
 flags.mark_flag_as_required("config")
 
@@ -46,10 +58,19 @@ def main(arguments: list[str]) -> None:
     del arguments
     config = _CONFIG.value
     canvas = _parse_canvas(_CANVAS.value) if _CANVAS.value else config.data.canvas
+    from solo_dist.data.pixel_range import parse_range
+    from solo_dist.data.sharding.coco import Reading
     from solo_dist.data.sharding.job import ShardJob, shard_coco
     from solo_dist.data.sharding.records import ShardSettings
     from solo_dist.data.sharding.report import summary
 
+    reading = Reading(
+        crowd=_CROWD.value,
+        boxes=_BOXES.value,
+        sizes=_SIZES.value,
+        orientation=_ORIENTATION.value,
+        drop_empty_categories=_DROP_EMPTY.value,
+    )
     settings = ShardSettings(
         canvas=canvas,
         grid=config.model.grid,
@@ -57,6 +78,8 @@ def main(arguments: list[str]) -> None:
         augmented_copies=_COPIES.value,
         augment=config.data.augment,
         seed=config.seed,
+        reading=reading,
+        pixel_range=parse_range(_PIXEL_RANGE.value) if _PIXEL_RANGE.value else None,
     )
     job = ShardJob(
         annotations=_ANNOTATIONS.value,

@@ -1,12 +1,14 @@
-"""Reading image files of any kind as RGB, and writing JPEG: for the shard tool and for prediction. No graph here.
+"""Reading image files of any kind as RGB of 8 bits, and writing JPEG: for the shard tool and for prediction. No graph.
 
-Convention for orientation: COCO annotations are on the pixels as stored. If the json gives the size of the rotated
-image instead (annotation tools that honour the EXIF tag do), the image is rotated. An orientation that does not
-exchange the sides (mirrored, upside down) cannot be seen from the sizes: the pixels as stored are taken. Prediction
-has no annotations to agree with, so it shows every image upright.
+Orientation: an image is stored in one way, and its EXIF or TIFF tag may say that people are to see it in another.
+`open_image` leaves the choice to its caller. Prediction has no annotations to agree with, and takes all upright.
+
+More than 8 bits: values are mapped by one range for a whole data set, so that the same value is the same brightness in
+every image; see pixel_range.py.
 """
 
 import contextlib
+import dataclasses
 import io
 import threading
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ import PIL.Image
 import PIL.ImageOps
 import tensorflow as tf
 
+from solo_dist.data.pixel_range import FULL_RANGE, PixelRange, to_8_bits
 from solo_dist.errors import StoreError
 from solo_dist.storage import file_io, urls
 
@@ -23,13 +26,38 @@ JPEG_QUALITY = 95
 DCT_METHOD = "INTEGER_ACCURATE"
 """With it TensorFlow decodes a JPEG to the pixels that PIL gives; its default is up to 23 levels off, and no faster."""
 _EXIF_ORIENTATION = 0x0112
-_SIDEWAYS = (5, 6, 7, 8)
+SIDEWAYS = (5, 6, 7, 8)
+"""Orientations in which height and width are exchanged."""
+_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
+_PNG_BITS = 24
+"""Place of the byte with the bits a value."""
+_DEEP_MODES, _COLOURS = ("I", "F"), ("RGB", "RGBA", "LA")
+"""Beginnings of Pillow's modes of more than 8 bits, such as I;16; and the modes it gives to colours of 16 bits."""
+_TURNED_BACK = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_90,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_270,
+}
+"""How an upright image becomes the one that is stored, by orientation."""
 
 _opening = threading.Lock()
 
 
 class Unusable(ValueError):
-    """Why an entry of a data set cannot be used: a short reason from a fixed list, so that reasons can be counted."""
+    """Why an entry of a data set cannot be used.
+
+    Attributes:
+      detail: what was found, for example a value.
+    """
+
+    def __init__(self, reason: str, detail: str = ""):
+        """The reason is a short text from a fixed list, so that reasons can be counted."""
+        super().__init__(reason)
+        self.detail = detail
 
 
 def read_bytes(path: str) -> bytes:
@@ -52,35 +80,110 @@ def read_bytes(path: str) -> bytes:
     return data
 
 
-def decode(data: bytes, size: tuple[int, int]) -> tuple[PIL.Image.Image, bool]:
-    """Decodes an image as RGB in the size (height, width) that the json gives. PIL's limit of pixels does not apply.
+@dataclasses.dataclass(frozen=True)
+class OpenedImage:
+    """An image file of which only the header has been read."""
 
-    Returns:
-      The image, and whether `data` is a JPEG that holds exactly these pixels, so that it need not be encoded again.
+    data: bytes
+    image: PIL.Image.Image
+    orientation: int
+    """EXIF orientation, 1 to 8; 1: stored upright."""
+    stored: tuple[int, int]
+    """Height, width."""
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Height, width after turning."""
+        return self.stored[::-1] if self.orientation in SIDEWAYS else self.stored
+
+    @property
+    def is_plain_jpeg(self) -> bool:
+        """Whether the file, if it is not turned, is a JPEG that the input pipeline can take as it is."""
+        return self.image.format == "JPEG" and self.image.mode in ("RGB", "L")
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether it has more than 8 bits a value."""
+        mode = self.image.mode
+        colours = self.image.format == "PNG" and self.data[_PNG_BITS] == 16 and mode in _COLOURS
+        return colours or mode.startswith(_DEEP_MODES)
+
+    def pixels(self, upright: bool) -> PIL.Image.Image:
+        """The decoded image, in Pillow's mode. Raises Unusable if it does not decode."""
+        with _decoding():
+            self.image.load()
+            # Pillow turns a TIFF while it loads it, and forgets the tag then.
+            turned = self.orientation != 1 and _orientation(self.image) == 1
+            if upright == turned or self.orientation == 1:
+                return self.image
+            if upright:
+                return PIL.ImageOps.exif_transpose(self.image)
+            return self.image.transpose(_TURNED_BACK[self.orientation])
+
+
+def open_image(data: bytes, limited: bool = False) -> OpenedImage:
+    """Reads the header of an image file.
+
+    Args:
+      data: the file.
+      limited: whether Pillow's limit of pixels applies; without it, compare sizes before decoding.
     Raises:
-      Unusable: does not decode, or has another size.
+      Unusable: it is no image, or has too many pixels.
     """
     with _decoding():
-        image = _open_of_any_size(data)
-        as_stored = image.format == "JPEG" and image.mode in ("RGB", "L")
-        turned = image.size != size[::-1]
-        if turned:
-            if image.size != size or image.getexif().get(_EXIF_ORIENTATION, 1) not in _SIDEWAYS:
-                raise Unusable("image size differs from the json")
-            image = PIL.ImageOps.exif_transpose(image)
-        return to_rgb(image), as_stored and not turned
+        image = PIL.Image.open(io.BytesIO(data)) if limited else _open_of_any_size(data)
+        width, height = image.size
+        if image.format == "TIFF":  # some versions of Pillow give the size after turning
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
+        return OpenedImage(data, image, _orientation(image), (height, width))
 
 
-def read_image(path: str) -> np.ndarray:
+def _orientation(image: PIL.Image.Image) -> int:
+    orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def read_image(path: str, pixel_range: PixelRange = FULL_RANGE) -> np.ndarray:
     """uint8 [H0,W0,3] of an image file of any kind, upright as its EXIF tag says.
 
+    Args:
+      path: of the file; a path or URL.
+      pixel_range: what becomes black and white in an image of more than 8 bits.
     Raises:
       Unusable: it cannot be read, does not decode, or has more pixels than PIL's limit against decompression bombs.
       StoreError: as `read_bytes`.
     """
-    data = read_bytes(path)
+    return np.asarray(to_rgb(open_image(read_bytes(path), limited=True), True, pixel_range))
+
+
+def to_rgb(opened: OpenedImage, upright: bool, pixel_range: PixelRange) -> PIL.Image.Image:
+    """8 bits RGB of an image of any kind, upright or as stored; `pixel_range` is for one of more than 8 bits.
+
+    Raises:
+      Unusable: it does not decode.
+    """
+    values = deep_values(opened, upright)
+    image = opened.pixels(upright) if values is None else PIL.Image.fromarray(to_8_bits(values, pixel_range))
     with _decoding():
-        return np.asarray(to_rgb(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data)))))
+        return image.convert("RGB")
+
+
+def deep_values(opened: OpenedImage, upright: bool = False) -> np.ndarray | None:
+    """Values [H, W] or [H, W, 3] of an image of more than 8 bits a value; None: it has 8 bits or fewer.
+
+    Raises:
+      Unusable: it does not decode.
+    """
+    if not opened.is_deep:
+        return None
+    if opened.image.mode.startswith(_DEEP_MODES):
+        return np.asarray(opened.pixels(upright))
+    with (
+        _decoding()
+    ):  # Pillow would cut the values of colours to 8 bits; the turns of PNG, which nobody writes, are left
+        values = tf.io.decode_png(opened.data, dtype=tf.uint16).numpy()
+    return values[..., :3] if values.shape[-1] > 2 else values[..., 0]
 
 
 @contextlib.contextmanager
@@ -118,13 +221,3 @@ def tensorflow_decodes(data: bytes, size: tuple[int, int]) -> bool:
         return tuple(tf.io.decode_jpeg(data, channels=3).shape[:2]) == size
     except tf.errors.OpError:
         return False
-
-
-def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """8 bits RGB of an image of any mode; 16 bits are scaled. Raises Unusable for floating point pixels."""
-    if image.mode == "F":
-        raise Unusable("image has floating point pixels")
-    if image.mode.startswith("I"):  # 16 bits a pixel; PIL's own conversion would clip instead of scale
-        values = np.asarray(image)
-        image = PIL.Image.fromarray((values >> 8 if values.max() > 255 else values).astype(np.uint8))
-    return image.convert("RGB")

@@ -2,7 +2,8 @@
 
 A folder of shards holds TFRecord files, `records.npy` (int64 [num_records, 2]: file number and byte offset of each
 record), `annotations.json.gz` (the COCO json that evaluation uses: original sizes and ids, crowds included),
-`rejected.jsonl` (for people) and `manifest.json`, which is written last: a folder without it is not complete.
+`rejected.jsonl` and `notices.jsonl` (for people) and `manifest.json`, which is written last: a folder without it is
+not complete.
 
 With V augmented copies of each image, record i * V + v is copy v of image i.
 """
@@ -18,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, GridConfig
+from solo_dist.data.pixel_range import PixelRange
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.masks.rle import Runs, decode_runs
 from solo_dist.solo.targets import Positives, Targets, category_grid
@@ -28,7 +30,10 @@ MANIFEST = "manifest.json"
 RECORDS = "records.npy"
 ANNOTATIONS = "annotations.json.gz"
 REJECTED = "rejected.jsonl"
+NOTICES = "notices.jsonl"
 PROGRESS = ".progress"
+NO_IMAGE = -(2**63)
+"""image_id of padding in batches of a validation; ids of data sets are above it."""
 ORIENTATIONS = ("plain", "flipped")
 
 FEATURES = {
@@ -160,6 +165,10 @@ class Manifest:
     """`solo_dist.data.sharding.records.Counts`: positives_per_level, colliding, max_positives, image_bytes, ..."""
     side_files: list[ShardFile]
     """records.npy and annotations.json.gz."""
+    notices: dict[str, int] = dataclasses.field(default_factory=dict)
+    """What seems to be wrong with entries that are in the records, by reason."""
+    pixel_range: PixelRange | None = None
+    """What became black and white in images of more than 8 bits; None: there are none."""
     fingerprint: str = ""
     """Of the data and settings that they were made from."""
     folder: str = ""
@@ -210,7 +219,7 @@ def load_manifest(folder: str) -> Manifest:
     Raises:
       ShardError: no such folder, not complete, not a manifest, another version, or a file missing or of another size.
     """
-    folder = folder.rstrip("/")
+    folder = folder.rstrip("/").removesuffix(f"/{MANIFEST}")
     path = f"{folder}/{MANIFEST}"
     try:
         text = file_io.read(path)
@@ -261,6 +270,7 @@ def _manifest_of(values: dict[str, Any], folder: str) -> Manifest:
     if "views" in values:  # its name in older folders
         values["augmented_copies"] = values.pop("views")
     values["canvas"] = tuple(values["canvas"])
+    values["pixel_range"] = tuple(values.get("pixel_range") or ()) or None
     values["grid"] = GridConfig(**{name: _tuples(value) for name, value in values["grid"].items()})
     for name in ("files", "side_files"):
         values[name] = [ShardFile(**file) for file in values[name]]

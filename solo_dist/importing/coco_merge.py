@@ -21,7 +21,7 @@ import tensorflow as tf
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.coco_values import boolean, identifier, is_box, length, rectangle
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked, union, without_duplicates
-from solo_dist.importing.image_files import ImageFiles, files_under, image_size, is_folder, normal_path, stem
+from solo_dist.importing.image_files import ImageFiles, files_under, image_size, normal_path, stem
 from solo_dist.importing.orientation import ImageSize, read_from_coco
 from solo_dist.importing.report import LeftOut, Report
 from solo_dist.masks.rle import segmentation_to_rle
@@ -62,7 +62,7 @@ def json_files(inputs: Sequence[str], output: str) -> list[str]:
     """
     paths: list[str] = []
     for given in inputs:
-        if is_folder(given):
+        if file_io.is_folder(given):
             found = [path for path in files_under(given, "input") if path.endswith(".json")]
             found = [path for path in found if not path.endswith(".report.json") and path != normal_path(output)]
         else:

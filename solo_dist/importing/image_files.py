@@ -14,7 +14,6 @@ from solo_dist.importing.report import LeftOut
 from solo_dist.storage import file_io, store_errors
 
 _HEADER = 1 << 18
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jfif", ".mpo")
 
 
 def files_under(folder: str, option: str) -> list[str]:
@@ -34,15 +33,9 @@ def files_under(folder: str, option: str) -> list[str]:
     return sorted(found)
 
 
-def is_folder(path: str) -> bool:
-    """Whether there is a folder of that name."""
-    with store_errors.clear_errors(path):
-        return tf.io.gfile.isdir(path)
-
-
 def is_image(path: str) -> bool:
     """Whether a file has the suffix of an image."""
-    return path.lower().endswith(IMAGE_SUFFIXES)
+    return path.lower().endswith(file_io.IMAGE_SUFFIXES)
 
 
 def normal_path(path: str) -> str:

@@ -15,7 +15,7 @@ import yaml
 
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked, without_duplicates
-from solo_dist.importing.image_files import ImageFiles, files_under, image_size, is_folder, is_image, normal_path
+from solo_dist.importing.image_files import ImageFiles, files_under, image_size, is_image, normal_path
 from solo_dist.importing.labelme_shapes import number
 from solo_dist.importing.report import LeftOut, Report
 from solo_dist.importing.rings import ring_rle
@@ -126,7 +126,7 @@ def _entry_images(entry: str, path: str, root: str) -> list[str]:
         inside = inside.partition("/")[2]
     for place in (f"{root}/{path}/{entry}", f"{path}/{entry}", entry, f"{root}/{entry}", f"{root}/{inside}"):
         place = normal_path(place)
-        if is_folder(place):
+        if file_io.is_folder(place):
             images = [image for image in files_under(place, "input") if is_image(image)]
         elif place.endswith(".txt") and file_io.exists(place):
             images = _listed_images(place)

@@ -24,7 +24,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from solo_dist.data import geometry
-from solo_dist.data.schema import Manifest
+from solo_dist.data.schema import NO_IMAGE, Manifest
 from solo_dist.errors import DataError
 from solo_dist.masks import rle as runs
 from solo_dist.masks.bits import unpack_bits
@@ -83,8 +83,8 @@ def results_of_batch(
 
     Args:
       detections: what `postprocess.detect` gives; tensors or arrays.
-      batch: image_id [B] (-1: padding, ignored), image_size [B,2] and original_size [B,2].
-      categories: of the manifest; position is the class, "id" goes into the results.
+      batch: image_id [B] (NO_IMAGE: padding, ignored), image_size [B,2] and original_size [B,2].
+      categories: of the classes; "id" goes into the results, and a class without one is passed over.
       mask_threshold: of the probability.
     """
     image_ids, image_sizes, original_sizes = (
@@ -93,12 +93,14 @@ def results_of_batch(
     counts, scores, classes = (np.asarray(detections[key]) for key in ("count", "scores", "categories"))
     results: list[Result] = []
     for i, count in enumerate(counts):
-        if image_ids[i] < 0:
+        if image_ids[i] == NO_IMAGE:
             continue
         # The probabilities of one image at a time are copied off the device.
         probabilities = np.asarray(detections["mask_probabilities"][i][:count])
         masks = paste_masks(probabilities, tuple(image_sizes[i]), tuple(original_sizes[i]), mask_threshold)
         for j, rle in enumerate(encode_masks(masks)):
+            if categories[classes[i, j]]["id"] is None:
+                continue
             results.append(
                 {
                     "image_id": int(image_ids[i]),
@@ -118,17 +120,19 @@ def evaluate(
     mask_threshold: float,
     images: int = 0,
     progress: bool = False,
+    categories: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
     """Runs detection over validation batches and adds the results to the evaluator.
 
     Args:
       detect: images uint8 [B,H,W,3] to what `postprocess.detect` gives.
-      batches: of the validation split, each image once; image_id -1 is padding.
+      batches: of the validation split, each image once; image_id NO_IMAGE is padding.
       evaluator: collects the results.
       manifest: of the validation shards.
       mask_threshold: of the probability.
       images: stop after the batch with this many images; 0: all.
       progress: show a bar.
+      categories: of the classes, as in `results_of_batch`; by default those of the manifest.
     """
     total = min(images or manifest.num_images, manifest.num_images)
     with tqdm.tqdm(total=total, unit=" images", desc="evaluating", disable=not progress) as bar:
@@ -136,18 +140,18 @@ def evaluate(
             # The next record replaces a broken one, so its image can come twice.
             numbers = _first_visits(np.asarray(batch["image_id"]), evaluator.image_ids)
             batch = {**batch, "image_id": numbers}
-            results = results_of_batch(detect(batch["image"]), batch, manifest.categories, mask_threshold)
+            results = results_of_batch(detect(batch["image"]), batch, categories or manifest.categories, mask_threshold)
             evaluator.add(results, numbers)
-            bar.update(int((numbers >= 0).sum()))
+            bar.update(int((numbers != NO_IMAGE).sum()))
             if images and len(evaluator.image_ids) >= images:
                 break
 
 
 def _first_visits(image_ids: np.ndarray, visited: set[int]) -> np.ndarray:
-    """Image ids [B] with -1 in place of those that were visited before, or earlier in the batch."""
+    """Image ids [B] with NO_IMAGE in place of those that were visited before, or earlier in the batch."""
     first = np.zeros(len(image_ids), bool)
     first[np.unique(image_ids, return_index=True)[1]] = True
-    return np.where(first & ~np.isin(image_ids, list(visited)), image_ids, -1)
+    return np.where(first & ~np.isin(image_ids, list(visited)), image_ids, NO_IMAGE)
 
 
 def write_evaluation(folder: str, metrics: Mapping[str, float], evaluator: "CocoEvaluator") -> None:
@@ -176,8 +180,8 @@ class CocoEvaluator:
         self._finished: COCOeval | None = None
 
     def add(self, results: Iterable[Result], image_ids: Iterable[int]) -> None:
-        """Adds the results of visited images; an image may have none, and ids of -1 are padding."""
-        visited = {int(number) for number in image_ids if number >= 0}
+        """Adds the results of visited images; an image may have none, and ids of NO_IMAGE are padding."""
+        visited = {int(number) for number in image_ids if number != NO_IMAGE}
         unknown = visited - set(self.ground_truth.imgs)
         if unknown:
             raise AnnotationsError(f"Images {sorted(unknown)[:5]} are not in the annotations; shard the data again.")
@@ -210,9 +214,14 @@ class CocoEvaluator:
     def _evaluation(self) -> COCOeval:
         """The finished evaluation, kept until results are added."""
         if self._finished is None:
+            # faster-coco-eval takes no image ids below 0; their ranks have the same order.
+            rank = {number: place for place, number in enumerate(sorted(self.ground_truth.imgs))}
+            images = [image | {"id": rank[image["id"]]} for image in self.annotations["images"]]
+            annotations = _ranked(self.annotations["annotations"], rank)
+            truth = _indexed(self.annotations | {"images": images, "annotations": annotations})
             with contextlib.redirect_stdout(io.StringIO()):
-                evaluation = COCOeval(self.ground_truth, _loaded(self.ground_truth, self.results), "segm")
-                evaluation.params.imgIds = sorted(self.image_ids)
+                evaluation = COCOeval(truth, _loaded(truth, _ranked(self.results, rank)), "segm")
+                evaluation.params.imgIds = sorted(rank[number] for number in self.image_ids)
                 evaluation.evaluate()
                 evaluation.accumulate()
                 evaluation.summarize()
@@ -303,6 +312,11 @@ def _perfect_results(
 
 def _rle_of(entry: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
     return runs.segmentation_to_rle(entry["segmentation"], *size)
+
+
+def _ranked(entries: Iterable[dict[str, Any]], rank: Mapping[int, int]) -> list[dict[str, Any]]:
+    """Annotations or results with other image ids."""
+    return [entry | {"image_id": rank[entry["image_id"]]} for entry in entries if entry["image_id"] in rank]
 
 
 def _indexed(coco: dict[str, Any]) -> COCO:

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from solo_dist.config import Config, PostprocessConfig
 from solo_dist.data.geometry import letterbox
+from solo_dist.data.pixel_range import PixelRange
 from solo_dist.distributed.precision import set_precision
 from solo_dist.distributed.xla import start_xla_quietly
 from solo_dist.errors import ConfigError
@@ -48,6 +49,8 @@ class Detector:
     """Optimizer steps it was trained for."""
     source: str
     """Folder of the checkpoint."""
+    pixel_range: PixelRange | None = None
+    """What became black and white in training images of more than 8 bits; None: all had 8."""
 
     def __post_init__(self) -> None:
         self.detect = detection_function(self.model, self.config)
@@ -122,7 +125,9 @@ def load_detector(workdir: str, checkpoint: str, config: Config) -> Detector:
     def fill(model: Any) -> None:
         assign_arrays({v.path: v for v in model.variables}, inference_weights(arrays), folder)
 
-    return build_detector(config, categories, fill, folder, metadata.step)
+    detector = build_detector(config, categories, fill, folder, metadata.step)
+    detector.pixel_range = metadata.pixel_range
+    return detector
 
 
 def build_detector(

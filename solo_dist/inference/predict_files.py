@@ -12,6 +12,7 @@ import tensorflow as tf
 import tqdm
 
 from solo_dist.data.image_io import Unusable, read_image
+from solo_dist.data.pixel_range import FULL_RANGE
 from solo_dist.errors import ConfigError
 from solo_dist.inference.coco_metrics import BEST_THRESHOLD, encode_masks
 from solo_dist.inference.detector import Detector, Found
@@ -35,8 +36,19 @@ class Summary:
 
 
 def find_images(pattern: str) -> list[str]:
-    """Paths that match a pattern, sorted. Raises ConfigError if none does."""
-    paths = [path for path in file_io.matches(pattern) if not tf.io.gfile.isdir(path)]
+    """Paths of a file, of the images in a folder, or of what matches a pattern, sorted.
+
+    Raises ConfigError if there are none.
+    """
+    folder = pattern.rstrip("/")
+    if file_io.is_folder(folder):
+        paths = [f"{folder}/{name}" for name in file_io.names(folder) if name.lower().endswith(file_io.IMAGE_SUFFIXES)]
+        if not paths:
+            raise ConfigError(
+                f"--images={pattern} is a folder without an image; give a pattern such as '{folder}/*/*'."
+            )
+        return paths
+    paths = [path for path in file_io.matches(pattern) if not file_io.is_folder(path)]
     if not paths:
         raise ConfigError(f"No file matches --images={pattern}; put the pattern in quotes, for example 'photos/*.jpg'.")
     return paths
@@ -59,7 +71,7 @@ def predict_images(detector: Detector, paths: Sequence[str], output: str, score_
     bar = tqdm.tqdm(paths, desc="predicting", unit=" images")
     for number, (path, name) in enumerate(zip(bar, names, strict=True), start=1):
         try:
-            image = read_image(path)
+            image = read_image(path, detector.pixel_range or FULL_RANGE)
         except Unusable as error:
             summary.unreadable.append((path, str(error)))
             continue

@@ -57,7 +57,7 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int) -> dict:
     if isinstance(counts, list):
         if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != height * width:
             raise ValueError("RLE counts do not cover the image")
-        return coco_mask.frPyObjects(segmentation, height, width)
+        return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     _check_compressed_counts(counts, height * width)
     return {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
 

@@ -216,7 +216,8 @@ def training_counts(
     """Counts by category of the training annotations, crowds left out; None without these."""
     if training is None:
         return None
-    class_of = {category["id"]: i for i, category in enumerate(categories)}
+    by_name = {category["name"]: i for i, category in enumerate(categories)}
+    class_of = {c["id"]: by_name[c["name"]] for c in training["categories"] if c["name"] in by_name}
     entries = [a for a in training["annotations"] if not a.get("iscrowd", 0) and a["category_id"] in class_of]
     pairs = {(a["image_id"], class_of[a["category_id"]]) for a in entries}
     instances = np.bincount([class_of[a["category_id"]] for a in entries], minlength=len(categories))

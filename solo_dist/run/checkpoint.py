@@ -44,6 +44,8 @@ class CheckpointMetadata:
     seed: int = 0
     categories: list[dict[str, Any]] | None = None
     """{"id", "name"} of each class, in the order of the classes."""
+    pixel_range: tuple[float, float] | None = None
+    """Values that became black and white in images of more than 8 bits; None: there were none."""
     recipe: str = ""
     """Name of the config."""
     resumed_from: str = ""
@@ -61,6 +63,7 @@ class CheckpointMetadata:
     def from_json(cls, values: Mapping[str, Any]) -> "CheckpointMetadata":
         """The fields of a checkpoint.json. Others are left out: checkpoints outlive versions of this program."""
         known = {field.name for field in dataclasses.fields(cls)}
+        values = {**values, "pixel_range": tuple(values.get("pixel_range") or ()) or None}
         return cls(**{name: value for name, value in values.items() if name in known})
 
 

@@ -10,6 +10,7 @@ newest checkpoints are written there first.
 
 import json
 import re
+import shlex
 
 from solo_dist.config import Config
 from solo_dist.errors import ConfigError
@@ -121,15 +122,16 @@ class RunDirectory:
         """What a finished run left in which place, and what to type next."""
         best = self.best().newest_metadata()
         found = f"\n  best mask AP  {best.ap:.3f}, {self.best().folder}" if best else ""
+        run = shlex.quote(self.path)
         return (
             f"Finished at step {step}.\n"
             f"  checkpoints   {self.checkpoints().folder}{found}\n"
-            f"  curves        tensorboard --logdir={self.tensorboard}\n"
+            f"  curves        tensorboard --logdir={shlex.quote(self.tensorboard)}\n"
             f"  metrics       {self.step_metrics_file}\n"
             "Next:\n"
-            f"  solo-dist evaluate --workdir={self.path}\n"
-            f"  solo-dist predict --workdir={self.path} --images='IMAGES/*.jpg' --output=OVERLAYS\n"
-            f"  solo-dist export --workdir={self.path}"
+            f"  solo-dist evaluate --workdir={run}\n"
+            f"  solo-dist predict --workdir={run} --images='IMAGES/*.jpg' --output=OVERLAYS\n"
+            f"  solo-dist export --workdir={run}"
         )
 
     def is_local_copy(self, folder: str) -> bool:

@@ -28,6 +28,8 @@ from solo_dist.storage.retries import with_retries
 from solo_dist.storage.store_errors import clear_errors, explained
 from solo_dist.storage.urls import is_remote
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jfif", ".mpo")
+"""Of the files in a folder that are taken for images."""
 _FIRST_READ = 1 << 19
 
 
@@ -120,10 +122,22 @@ def names(folder: str) -> list[str]:
     return sorted({name.rstrip("/") for name in children} - {""})
 
 
+def is_folder(path: str) -> bool:
+    """Whether there is a folder of that name. Raises StoreError."""
+    with clear_errors(path):
+        return tf.io.gfile.isdir(path)
+
+
 def matches(pattern: str) -> list[str]:
-    """Paths that match a pattern with "*" and "?", sorted. Raises StoreError."""
+    """Paths that match a pattern with "*", "?" and "[...]", sorted. Raises StoreError.
+
+    Files have brackets in their names too: a pattern that is a file means the file, and one that matches nothing has
+    its brackets taken as they are.
+    """
+    if exists(pattern):
+        return [pattern]
     with clear_errors(pattern):
-        paths = sorted(tf.io.gfile.glob(pattern))
+        paths = sorted(tf.io.gfile.glob(pattern) or tf.io.gfile.glob(pattern.replace("[", "[[]")))
     if not paths and is_remote(pattern):
         names(posixpath.dirname(re.split(r"[*?\[]", pattern)[0]))  # raises if the store does not answer
     return paths

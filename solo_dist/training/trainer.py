@@ -211,6 +211,7 @@ class Trainer:
             images=self.images_seen,
             seed=self.config.seed,
             categories=self.parts.manifest.categories,
+            pixel_range=self.parts.manifest.pixel_range,
             recipe=self.config.name,
             resumed_from=self.start.resumed_from,
             job=job_id(os.environ),

@@ -12,10 +12,11 @@ import tensorflow as tf
 
 from solo_dist.config import Config
 from solo_dist.data.input.pipeline import build_dataset, load_split
+from solo_dist.data.schema import Manifest
 from solo_dist.distributed.cluster.cluster import Cluster
 from solo_dist.distributed.collectives import any_worker
-from solo_dist.errors import ConfigError
 from solo_dist.inference.coco_metrics import CocoEvaluator, Result, evaluate, write_evaluation
+from solo_dist.inference.validation_set import categories_of_classes
 from solo_dist.run.directory import RunDirectory
 from solo_dist.storage import file_io
 from solo_dist.training.build import RunParts
@@ -32,13 +33,7 @@ def build_validation(
     if not config.data.validation:
         return None
     worker, num_workers = (cluster.index, cluster.num_workers) if cluster else (0, 1)
-    validation = Validation(config, parts.detect, parts.plan.micro_batch, directory, worker, num_workers)
-    if validation.manifest.categories != parts.manifest.categories:
-        raise ConfigError(
-            f"The categories of data.validation={config.data.validation} are not those of "
-            f"data.train={config.data.train}; shard both from jsons with the same categories."
-        )
-    return validation
+    return Validation(config, parts.detect, parts.plan.micro_batch, directory, parts.manifest, worker, num_workers)
 
 
 class Validation:
@@ -49,6 +44,7 @@ class Validation:
       detect: uint8 images [B,H,W,3] to what `postprocess.detect` gives.
       batch_size: images at a time.
       directory: the run directory; results go to eval/step_N.
+      training: manifest of the training shards.
       worker: index of this worker.
       num_workers: number of workers.
     """
@@ -59,12 +55,16 @@ class Validation:
         detect: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
         batch_size: int,
         directory: RunDirectory,
+        training: Manifest,
         worker: int,
         num_workers: int,
     ):
         self._config, self._detect, self._batch_size = config, detect, batch_size
         self._directory, self._worker, self._num_workers = directory, worker, num_workers
         self.manifest = load_split(config, "validation")
+        self._categories = categories_of_classes(
+            self.manifest, training.categories, training.pixel_range, config.data.train
+        )
 
     def run(
         self,
@@ -105,7 +105,15 @@ class Validation:
 
         images_of_worker = -(-images // self._num_workers)
         threshold = self._config.postprocess.mask_threshold
-        evaluate(self._detect, until_stopped(batches), evaluator, self.manifest, threshold, images_of_worker)
+        evaluate(
+            self._detect,
+            until_stopped(batches),
+            evaluator,
+            self.manifest,
+            threshold,
+            images_of_worker,
+            categories=self._categories,
+        )
         folder = self._directory.evaluation(step)
         if self._worker:
             self._write_part(folder, evaluator)

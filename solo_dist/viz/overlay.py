@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
-import PIL.ImageFont
+
+from solo_dist.viz.fonts import font_for
 
 OPACITY = 0.45
 _SMALLEST_LONG_SIDE = 512
@@ -64,11 +65,11 @@ def _write_labels(image: PIL.Image.Image, masks: np.ndarray, labels: Sequence[st
     """Writes each label near the top of its mask; in a crowd, one that would hide another is left out."""
     draw = PIL.ImageDraw.Draw(image)
     height = min(22, max(11, round(max(image.size) / 45)))
-    font = PIL.ImageFont.load_default(size=height)
     taken: list[Box] = []
     for i, (mask, label) in enumerate(zip(masks, labels, strict=True)):
         if not label or not mask.any():
             continue
+        font, label = font_for(label, height)
         left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
         size = (right - left + 8, bottom - top + 6)
         box = _place(mask, size, image.size, taken)

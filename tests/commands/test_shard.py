@@ -302,7 +302,6 @@ EXPECTED = {
     "polygon of fewer than 3 points": 1,
     "mask covers no pixel of the image": 1,
     "bbox is not four finite numbers": 1,
-    "duplicate annotation id": 1,
     "no such image": 1,
     "RLE size differs from the image": 1,
     "annotation is not an object": 1,
@@ -321,13 +320,13 @@ def test_everything_is_either_kept_or_rejected_with_a_reason(data_set):
     by_kind = Counter(rejection["kind"] for rejection in rejections)
     assert by_kind["annotation"] + manifest.num_instances == len(data_set.values["annotations"])
     assert by_kind["image"] + manifest.num_images == len(data_set.values["images"])
-    # Two boxes of good.png and the one that reaches out of it; an image without instances is kept.
-    assert (manifest.num_images, manifest.num_instances) == (2, 3)
+    # Two boxes of good.png, the one that reaches out of it, and one with the id of another; empty.png is kept.
+    assert (manifest.num_images, manifest.num_instances) == (2, 4)
     text = report.summary(manifest, DataConfig(max_instances=2))
-    assert "3 kept, 1 crowd" in text and "random subset" in text and "1 unknown category" in text
+    assert "4 kept, 1 crowd" in text and "random subset" in text and "1 unknown category" in text
 
 
-def test_evaluation_gets_crowds_and_the_original_ids(data_set):
+def test_evaluation_gets_crowds_and_the_ids_of_images_and_categories(data_set):
     manifest = shard(broken_data_set(data_set).job())
     with gzip.open(manifest.annotations, "rt") as file:
         values = json.load(file)
@@ -335,10 +334,11 @@ def test_evaluation_gets_crowds_and_the_original_ids(data_set):
     truth.dataset = values
     truth.createIndex()
     assert truth.getCatIds() == [2, 9] and truth.getImgIds() == [1, 2]
-    assert sorted(truth.getAnnIds()) == [1, 2, 3, 4, 9, 100, 101]
-    assert [annotation["id"] for annotation in truth.loadAnns(truth.getAnnIds(iscrowd=True))] == [1]
-    assert truth.annToMask(truth.anns[9])[5:17, 70:].all() and truth.annToMask(truth.anns[9]).sum() == 120
-    assert truth.anns[100]["bbox"] == [5, 5, 20, 12]
+    # Annotations have their places in the file as ids: seven of good images or of broken ones come first.
+    assert sorted(truth.getAnnIds()) == [1, 2, 8, 9, 10, 11, 16, 18]
+    assert [annotation["id"] for annotation in truth.loadAnns(truth.getAnnIds(iscrowd=True))] == [8]
+    assert truth.annToMask(truth.anns[16])[5:17, 70:].all() and truth.annToMask(truth.anns[16]).sum() == 120
+    assert truth.anns[1]["bbox"] == [5, 5, 20, 12]
 
 
 @pytest.mark.parametrize("fault", ["missing image", "bad annotation", "no image entry"])

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from solo_dist.data.schema import NO_IMAGE
 from solo_dist.inference import coco_metrics
 
 CATEGORIES = [{"id": 7, "name": "disc"}, {"id": 9, "name": "box"}]
@@ -92,7 +93,7 @@ def test_metrics_are_those_of_pycocotools():
             entry = {"image_id": image, "category_id": category, "segmentation": rle}
             results.append(entry | {"score": float(rng.uniform())})
     evaluator = coco_metrics.CocoEvaluator(data)
-    evaluator.add(results, [3, 5, 8, -1])
+    evaluator.add(results, [3, 5, 8, NO_IMAGE])
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         truth = COCO()
         truth.dataset = data
@@ -138,7 +139,7 @@ def test_results_of_a_batch_are_at_the_original_size_with_original_category_ids(
         "mask_probabilities": np.stack([masks, masks, masks]),
     }
     batch = {
-        "image_id": np.array([3, 5, -1]),
+        "image_id": np.array([3, 5, NO_IMAGE]),
         "image_size": np.array([[128, 256], [100, 200], [128, 256]]),
         "original_size": np.array([[256, 512], [50, 100], [128, 256]]),
     }
@@ -184,7 +185,8 @@ def test_annotations_are_read_packed_or_plain_and_errors_name_the_file(tmp_path)
 
 
 def test_an_image_that_comes_twice_counts_once():
-    assert coco_metrics._first_visits(np.array([7, 3, 3, -1, 9]), {9}).tolist() == [7, 3, -1, -1, -1]
+    visits = coco_metrics._first_visits(np.array([7, 3, 3, NO_IMAGE, 9, -1]), {9})
+    assert visits.tolist() == [7, 3, NO_IMAGE, NO_IMAGE, NO_IMAGE, -1]
 
 
 # --- faster-coco-eval beside pycocotools

@@ -237,6 +237,19 @@ def test_pictures_are_not_replaced_by_their_overlays(detector, tmp_path):
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
+def test_images_of_a_folder_a_file_or_a_pattern(tmp_path):
+    folder = tmp_path / "my [best] photos"
+    folder.mkdir()
+    for name in ("b.JPG", "a.tif", "notes.txt", "c.png.bak"):
+        (folder / name).write_bytes(b"x")
+    both = [f"{folder}/a.tif", f"{folder}/b.JPG"]
+    assert predict_files.find_images(str(folder)) == predict_files.find_images(f"{folder}/") == both
+    assert predict_files.find_images(both[0]) == both[:1]
+    assert predict_files.find_images(f"{folder}/*.JPG") == both[1:]
+    with pytest.raises(UserError, match="is a folder without an image"):
+        predict_files.find_images(str(tmp_path))
+
+
 def test_pattern_without_a_match_is_named(tmp_path):
     with pytest.raises(UserError, match="nothing_here"):
         predict_files.find_images(f"{tmp_path}/nothing_here*.jpg")

@@ -241,3 +241,17 @@ def test_tensorflow_io_is_imported_for_its_paths_only(monkeypatch):
     monkeypatch.setattr(urls, "_TENSORFLOW_IO", "0.99")
     with pytest.raises(StoreError, match="tensorflow-io"):
         urls.prepare(["az://bucket/run"])
+
+
+def test_brackets_are_letters_of_names_and_sets_of_patterns(tmp_path):
+    for name in ("a[1]/x.jpg", "a[1]/y.jpg", "a1/x.jpg", "b/1.jpg", "b/2.jpg", "b/[1].jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+
+    def found(pattern):
+        return [path.removeprefix(f"{tmp_path}/") for path in file_io.matches(f"{tmp_path}/{pattern}")]
+
+    assert found("a[1]/x.jpg") == ["a[1]/x.jpg"]
+    assert found("b/[12].jpg") == ["b/1.jpg", "b/2.jpg"]
+    assert found("b/[1].jpg") == ["b/[1].jpg"]
+    assert found("a[1]/y*.jpg") == ["a[1]/y.jpg"] and found("c[1]/*") == []

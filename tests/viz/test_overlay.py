@@ -1,8 +1,9 @@
 """Overlays and panels: which pixels are drawn, and how."""
 
 import numpy as np
+import pytest
 
-from solo_dist.viz import overlay
+from solo_dist.viz import fonts, overlay
 
 
 def two_masks():
@@ -54,3 +55,24 @@ def test_colours_differ_between_neighbours():
     colours = np.array([overlay.colour_of(i) for i in range(20)], int)
     for i in range(18):
         assert np.abs(colours[i] - colours[i + 1]).sum() > 100 and np.abs(colours[i] - colours[i + 2]).sum() > 60
+
+
+@pytest.mark.parametrize("text", ["яблоко 0.93", "μήλο", "խնձոր", "تفاحة", "ვაშლი", "jabłko", "mäçã"])
+def test_labels_in_other_scripts_are_written_in_their_letters(text):
+    font, written = fonts.font_for(text, 20)
+    assert written == text
+    shapes = {letter: bytes(font.getmask(letter)) for letter in text if letter.isalpha()}
+    missing = bytes(font.getmask("\uffff"))
+    assert missing not in shapes.values() and all(any(shape) for shape in shapes.values())
+    drawn = [
+        np.asarray(overlay.overlay(np.zeros([600, 800, 3], np.uint8), two_masks(), [label, ""])) for label in (text, "")
+    ]
+    assert (drawn[0] != drawn[1]).any()
+
+
+def test_letters_without_a_font_are_codes_and_a_warning(monkeypatch, caplog):
+    monkeypatch.setattr(fonts, "_fonts", lambda: [("none.ttf", frozenset({0x40}))])
+    fonts._file_with.cache_clear()
+    assert fonts.font_for("苹果 0.9", 20)[1] == r"\u82f9\u679c 0.9" and "install one" in caplog.text
+    overlay.overlay(np.zeros([600, 800, 3], np.uint8), two_masks(), ["苹果 0.9", "\U0001f34e"])
+    fonts._file_with.cache_clear()

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, Config
 from solo_dist.data import geometry
+from solo_dist.data.schema import NO_IMAGE
 from solo_dist.solo import targets
 from solo_dist.solo.family import find_member
 from solo_dist.solo.targets import mask_key
@@ -74,12 +75,12 @@ def _subset_of_positives(
 
 
 def padding_element(config: Config) -> Element:
-    """An element without an image, image_id -1, which fills up the last batch of a validation."""
+    """An element without an image, image_id NO_IMAGE, which fills up the last batch of a validation."""
     height, width = config.data.canvas
     return {
         "image": tf.tile(tf.constant(geometry.PADDING, tf.uint8)[None, None], [height, width, 1]),
         "image_size": tf.constant([height, width]),
-        "image_id": tf.constant(-1, tf.int64),
+        "image_id": tf.constant(NO_IMAGE, tf.int64),
         "original_size": tf.constant([height, width]),
         "category_grid": tf.fill([config.model.grid.num_cells], -1),
         "positive_cell": tf.fill([config.data.max_positives], -1),

@@ -43,7 +43,7 @@ def build_dataset(
 
     "train" never ends. Global batch s holds positions start_position + s * G ... + G - 1 with G = batch_size *
     num_workers, and worker w the w-th part of it. "validation" visits each image once, in order, without augmentation;
-    the last batches are padded with image_id -1, so that all workers have equally many.
+    the last batches are padded with image_id NO_IMAGE, so that all workers have equally many.
 
     Args:
       config: the recipe; its data folder of the split must be sharded for its canvas and grids.
@@ -114,6 +114,10 @@ def load_split(config: Config, split: str) -> Manifest:
     if split == "validation" and manifest.augmented_copies > 1:
         raise ConfigError(
             f"{folder} holds augmented copies, which cannot be evaluated; shard it again without --augmented_copies."
+        )
+    if not manifest.num_instances:
+        raise ConfigError(
+            f"data.{split}: {folder} has no instance, so nothing can be learnt from it; shard the data again."
         )
     check_manifest(manifest, config, option=f"data.{split}")
     return manifest

@@ -1,25 +1,47 @@
 """Reading COCO instance files, checked entry by entry: every entry that cannot be used has a reason.
 
 A file that is not COCO raises CocoError. An entry that is unusable becomes a Rejection, and the others are still read.
+An entry that is used, but seems to say something else than it means, has notices. reasons.py has the flag that helps
+with each reason.
 """
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterator
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from solo_dist.data.image_io import Unusable
+from solo_dist.data.sharding.boxes import misfit
 from solo_dist.data.sharding.coco_json import CocoError, stream_arrays
-from solo_dist.masks.rle import MAX_SIDE, segmentation_to_rle
+from solo_dist.data.sharding.segmentations import Mask, read_mask
+from solo_dist.data.sharding.values import boolean, identifier, is_absent, number, numbers, shown
+from solo_dist.masks.rle import MAX_SIDE
+
+NUMBER = "number"
+"""Key of a raw annotation: its place in the file, from 1. It is its id from here on: ids in files serve nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What to make of entries that can be taken in more than one way; each field is a flag of the shard tool."""
+
+    crowd: str = "crowd"
+    """What iscrowd means. instance: nothing, such masks are objects like others."""
+    boxes: str = "json"
+    """from_masks: boxes and areas of the json are not looked at."""
+    sizes: str = "auto"
+    """Height and width of images. auto: the json's, or the file's if they are missing or exchanged; json; files."""
+    orientation: str = "auto"
+    """Which pixels masks are on. auto: upright if the json has the size of the turned image; upright; stored."""
+    drop_empty_categories: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Rejection:
-    """An annotation or image that is not in the records."""
+    """An annotation or image that is not in the records, or is in them but has a notice."""
 
     kind: str
     """annotation or image."""
@@ -37,6 +59,7 @@ class CocoImage:
     id: int
     file_name: str
     height: int
+    """0, and so the width: the json does not say."""
     width: int
 
 
@@ -45,6 +68,7 @@ class Annotation:
     """An entry of `annotations` whose mask belongs to its image."""
 
     id: int
+    """Its place in the file, from 1."""
     category: int
     """Class 0..C-1."""
     bbox: tuple[float, float, float, float]
@@ -54,6 +78,8 @@ class Annotation:
     """Compressed RLE of the whole instance."""
     untrainable: str
     """Reason not to train on it (crowd, ...); empty: train. Evaluation takes all."""
+    notices: tuple[str, ...] = ()
+    """What seems to be wrong with it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,57 +92,71 @@ class Catalogue:
     rejected: list[Rejection]
 
 
-def read_catalogue(path: str) -> Catalogue:
+def read_catalogue(path: str, drop_empty_categories: bool = False) -> Catalogue:
     """Reads images and categories; entries of images that cannot be used are in `rejected`.
 
+    Args:
+      path: of the json.
+      drop_empty_categories: leave out the categories that no annotation names.
     Raises:
       CocoError: the file does not exist, is not json, or is not COCO instances.
     """
     images: dict[int, CocoImage] = {}
     rejected: list[Rejection] = []
     categories: list[Any] = []
+    named: set[int] = set()
     for name, entry in stream_arrays(path):
-        if name == "categories":
-            categories.append(entry)
-        elif name == "images":
-            try:
+        known = entry if isinstance(entry, dict) else {}
+        try:
+            if name == "categories":
+                categories.append(entry)
+            elif name == "images":
                 image = _image_of(entry)
                 if image.id in images:
                     raise Unusable("duplicate image id")
                 images[image.id] = image
-            except Unusable as error:
-                known = entry if isinstance(entry, dict) else {}
-                rejected.append(Rejection("image", known.get("id"), str(known.get("file_name", "")), str(error)))
+            elif drop_empty_categories:
+                named.add(identifier(known.get("category_id"), "category_id"))
+        except Unusable as error:
+            if name == "images":
+                file = str(known.get("file_name", ""))
+                rejected.append(Rejection("image", known.get("id"), file, str(error), error.detail))
     if not images:
         raise CocoError(
             f"{path} has no usable image; {rejected[0].reason if rejected else 'its images list is empty'}."
         )
-    return Catalogue(list(images.values()), _categories_of(categories, path), rejected)
+    kept = _categories_of(categories, path)
+    if drop_empty_categories:
+        kept = [category for category in kept if category["id"] in named]
+        if not kept:
+            raise CocoError(f"{path}: no annotation is of one of its categories.")
+    return Catalogue(list(images.values()), kept, rejected)
 
 
 def read_annotations(path: str, images: dict[int, CocoImage]) -> Iterator[dict[str, Any] | Rejection]:
-    """Annotations in the order of the file, raw but with usable ids, and a Rejection for each that has none."""
-    seen: set[int] = set()
+    """Annotations in the order of the file, raw but with NUMBER and a usable image_id, or a Rejection for each."""
+    count = 0
     for name, entry in stream_arrays(path):
         if name != "annotations":
             continue
+        count += 1
         if not isinstance(entry, dict):
             yield Rejection("annotation", None, "", "annotation is not an object")
             continue
-        number, image = entry.get("id"), entry.get("image_id")
-        file = images[image].file_name if _is_id(image) and image in images else ""
-        if not _is_id(number):
-            yield Rejection("annotation", number, file, "annotation id is not an integer")
-        elif number in seen:
-            yield Rejection("annotation", number, file, "duplicate annotation id")
-        elif not file:
-            yield Rejection("annotation", number, "", "no such image", f"image_id {image}")
+        try:
+            image = identifier(entry.get("image_id"), "image_id")
+        except Unusable as error:
+            yield Rejection("annotation", entry.get("id"), "", str(error), error.detail)
+            continue
+        if image not in images:
+            yield Rejection("annotation", entry.get("id"), "", "no such image", f"image_id {image}")
         else:
-            seen.add(number)
-            yield entry
+            yield {**entry, "image_id": image, NUMBER: count}
 
 
-def clean_annotation(raw: dict[str, Any], image: CocoImage, class_of: dict[int, int]) -> Annotation:
+def clean_annotation(
+    raw: dict[str, Any], image: CocoImage, class_of: dict[int, int], reading: Reading = Reading()
+) -> Annotation:
     """Checks a raw annotation of an image and turns its mask into RLE.
 
     Official behaviour (quirk 7): crowd, ignore, area <= 0, width or height below 1 are not trained on. An area or bbox
@@ -125,78 +165,104 @@ def clean_annotation(raw: dict[str, Any], image: CocoImage, class_of: dict[int, 
     Raises:
       Unusable: with the reason; such an annotation cannot be evaluated either.
     """
-    category = raw.get("category_id")
-    if not _is_id(category) or category not in class_of:
-        raise Unusable("unknown category")
-    try:
-        rle = segmentation_to_rle(raw.get("segmentation"), image.height, image.width)
-    except ValueError as error:
-        raise Unusable(str(error)) from error
-    if not int(coco_mask.area(rle)):
-        raise Unusable("mask covers no pixel of the image")
-    area = raw.get("area", float(coco_mask.area(rle)))
-    bbox = raw.get("bbox", coco_mask.toBbox(rle).tolist())
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
-        raise Unusable("bbox is not four finite numbers")
-    if not _is_number(area):
-        raise Unusable("area is not a finite number")
+    category = _category_of(raw, class_of)
+    mask = read_mask(raw.get("segmentation"), image.height, image.width)
+    from_mask = coco_mask.toBbox(mask.rle).tolist()
+    bbox, area = from_mask, float(coco_mask.area(mask.rle))
+    if reading.boxes == "json":
+        bbox, area = _box_and_area(raw, bbox, area)
+    crowd = boolean(raw.get("iscrowd"), "iscrowd") and reading.crowd == "crowd"
     return Annotation(
-        id=raw["id"],
-        category=class_of[category],
+        id=raw.get(NUMBER, 0),
+        category=category,
         bbox=tuple(map(float, bbox)),  # type: ignore[arg-type]
         area=float(area),
-        rle=rle,
-        untrainable=_reason_not_to_train(raw, bbox, area),
+        rle=mask.rle,
+        untrainable=_reason_not_to_train(crowd, boolean(raw.get("ignore"), "ignore"), bbox, area),
+        notices=tuple(_notices(mask, bbox, from_mask, image)),
     )
+
+
+def _category_of(raw: dict[str, Any], class_of: dict[int, int]) -> int:
+    try:
+        category = identifier(raw.get("category_id"), "category_id")
+    except Unusable as error:
+        raise Unusable(f"unknown category: {error}", error.detail) from error
+    if category not in class_of:
+        raise Unusable("unknown category", f"category_id {category}")
+    return class_of[category]
+
+
+def _box_and_area(raw: dict[str, Any], bbox: list[float], area: float) -> tuple[list[float], float]:
+    """Those of the json, or the given ones of the mask if it has none."""
+    if not is_absent(raw.get("bbox")):
+        read = numbers(raw["bbox"], 4)
+        if read is None:
+            raise Unusable("bbox is not four finite numbers", shown(raw["bbox"]))
+        bbox = read
+    if not is_absent(raw.get("area")):
+        given = number(raw["area"])
+        if given is None:
+            raise Unusable("area is not a finite number", shown(raw["area"]))
+        area = given
+    return bbox, area
+
+
+def _notices(mask: Mask, bbox: list[float], from_mask: list[float], image: CocoImage) -> Iterator[str]:
+    x, y, width, height = from_mask
+    if wrong := misfit(bbox, [mask.extent, (x, y, x + width, y + height)]):
+        yield wrong
+    if mask.reaches_out(image.height, image.width):
+        yield "mask reaches out of the image and is cut off"
+    for reason in dict.fromkeys(mask.left_out):
+        yield f"a part of the mask is left out: {reason}"
 
 
 def _image_of(entry: Any) -> CocoImage:
     if not isinstance(entry, dict):
         raise Unusable("image is not an object")
-    if not _is_id(entry.get("id")):
-        raise Unusable("image id is not an integer")
+    number_of_image = identifier(entry.get("id"), "image id")
     if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
         raise Unusable("image has no file_name")
-    sides = []
-    for name in ("height", "width"):
-        side = entry.get(name)
-        if not _is_number(side) or side != int(side) or not 0 < side <= MAX_SIDE:
-            raise Unusable(f"image height or width is not an integer from 1 to {MAX_SIDE}")
-        sides.append(int(side))
-    return CocoImage(entry["id"], entry["file_name"], *sides)
+    sides = [_side(entry.get(name)) for name in ("height", "width")]
+    return CocoImage(number_of_image, entry["file_name"], *(sides if all(sides) else (0, 0)))
+
+
+def _side(value: Any) -> int:
+    """Pixels; 0: the json does not say."""
+    side = 0 if is_absent(value) else number(value)
+    if side is None or side != int(side) or not 0 <= side <= MAX_SIDE:
+        raise Unusable(f"image height or width is not an integer from 1 to {MAX_SIDE}", shown(value))
+    return int(side)
 
 
 def _categories_of(entries: list[Any], path: str) -> list[dict[str, Any]]:
     categories: dict[int, str] = {}
     for entry in entries:
-        if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not isinstance(entry.get("name"), str):
+        try:
+            category, name = identifier(entry["id"], "id"), entry["name"]
+        except (Unusable, TypeError, KeyError):
+            category, name = 0, None
+        if not isinstance(name, str):
             raise CocoError(f"{path}: the category {json.dumps(entry)[:100]} needs an integer id and a name.")
-        if entry["id"] in categories:
-            raise CocoError(f"{path}: two categories have the id {entry['id']}.")
-        categories[entry["id"]] = entry["name"]
+        if category in categories:
+            raise CocoError(f"{path}: two categories have the id {category}.")
+        categories[category] = name
     if not categories:
         raise CocoError(f"{path} has no categories; add at least one with an id and a name.")
     return [{"id": number, "name": name} for number, name in sorted(categories.items())]
 
 
-def _reason_not_to_train(raw: dict[str, Any], bbox: list[float], area: float) -> str:
-    if raw.get("iscrowd"):
+def _reason_not_to_train(crowd: bool, ignore: bool, bbox: list[float], area: float) -> str:
+    if crowd:
         return "crowd"
-    if raw.get("ignore"):
+    if ignore:
         return "ignore"
     if area <= 0:
         return "area not above 0"
     if bbox[2] < 1 or bbox[3] < 1:
         return "box narrower or lower than 1 pixel"
     return ""
-
-
-def _is_id(value: Any) -> TypeGuard[int]:
-    return type(value) is int and -(2**63) <= value < 2**63
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return type(value) in (int, float) and abs(value) < 1e15 and math.isfinite(value)
 
 
 def official_boxes(annotations: list[Annotation]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from solo_dist.storage import file_io, urls
 
 ARRAYS = ("images", "annotations", "categories")
 _CHUNK = 1 << 22
+_ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+"""By the first bytes of a file; PowerShell's redirection writes UTF-16. All other files are UTF-8."""
 
 
 class CocoError(DataError):
@@ -24,8 +27,10 @@ def stream_arrays(path: str) -> Iterator[tuple[str, Any]]:
     Raises:
       CocoError: the file does not exist, cannot be read, is not json, or lacks one of the arrays.
     """
-    if (not urls.is_remote(path) and tf.io.gfile.isdir(path)) or not file_io.exists(path):
-        raise CocoError(f"There is no file {path}; give the COCO instances json.")
+    is_folder = not urls.is_remote(path) and tf.io.gfile.isdir(path)
+    if is_folder or not file_io.exists(path):
+        found = " (it is a folder)" if is_folder else ""
+        raise CocoError(f"There is no file {path}{found}; give the COCO instances json.")
     seen = set()
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
@@ -34,7 +39,7 @@ def stream_arrays(path: str) -> Iterator[tuple[str, Any]]:
                     seen.add(name)
                 if element is not _START:
                     yield name, element
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _NotJson as error:
         raise CocoError(f"{path} is not valid json: {error}.") from error
     except tf.errors.OpError as error:
         raise CocoError(f"{path} cannot be read: {error.message}.") from error
@@ -49,6 +54,10 @@ class _NotCoco(ValueError):
     pass
 
 
+class _NotJson(ValueError):
+    pass
+
+
 _START = object()
 """Announces an array, which may be empty."""
 
@@ -58,14 +67,25 @@ class _JsonReader:
 
     def __init__(self, file: Any):
         self._file = file
-        self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+        self._decoder: codecs.IncrementalDecoder | None = None
         self._parse = json.JSONDecoder().raw_decode
         self._text = ""
+        """What is held of the file; parsing goes on at `_at`."""
         self._at = 0
         self._ended = False
+        self._line, self._column = 1, 1
+        """Of the first character of `_text` in the file."""
 
     def arrays(self) -> Iterator[tuple[str, Any]]:
-        """(name, _START) for each of the arrays, then (name, element) for each of its elements."""
+        """(name, _START) for each of the arrays, then (name, element) for each of its elements. Raises _NotJson."""
+        try:
+            yield from self._top_level()
+        except json.JSONDecodeError as error:
+            raise _NotJson(self._explain(error)) from error
+        except RecursionError as error:
+            raise _NotJson("it is nested too deeply") from error
+
+    def _top_level(self) -> Iterator[tuple[str, Any]]:
         if self._peek() != "{":
             raise _NotCoco("its top level is not an object")
         self._at += 1
@@ -95,7 +115,7 @@ class _JsonReader:
         if self._peek() != closing:
             self._take(",")
             if self._peek() == closing:
-                raise json.JSONDecodeError("Expecting a value", self._text, self._at)
+                raise json.JSONDecodeError("Expecting a value after the comma", self._text, self._at)
 
     def _take(self, wanted: str) -> None:
         if self._peek() != wanted:
@@ -131,6 +151,31 @@ class _JsonReader:
     def _read_more(self, size: int) -> bool:
         data = self._file.read(size)
         self._ended = not data
-        self._text = self._text[self._at :] + self._decode(data, self._ended)
+        self._line, self._column = self._position(self._at)
+        self._text = self._text[self._at :]
         self._at = 0
+        if self._decoder is None:
+            self._decoder = codecs.getincrementaldecoder(_ENCODINGS.get(data[:2], "utf-8-sig"))()
+        try:
+            self._text += self._decoder.decode(data, self._ended)
+        except UnicodeDecodeError as error:
+            line = self._position(len(self._text))[0] + bytes(error.object[: error.start]).count(b"\n")
+            raise _NotJson(f"line {line} is not UTF-8 text; save the file as UTF-8") from error
         return bool(data)
+
+    def _position(self, at: int) -> tuple[int, int]:
+        """Line and column in the file of a character of `_text`, both from 1."""
+        lines = self._text.count("\n", 0, at)
+        if lines:
+            return self._line + lines, at - self._text.rindex("\n", 0, at)
+        return self._line, self._column + at
+
+    def _explain(self, error: json.JSONDecodeError) -> str:
+        """What is wrong, and in which line of the file, of an error in `_text`."""
+        line, column = self._position(error.pos)
+        # At the end of a file that was cut off there is at most a part of a word, a number or a string.
+        cut_off = self._ended and re.fullmatch(r'[^\s,:{}\[\]"]*\s*', self._text[error.pos :])
+        if cut_off or error.msg.startswith("Unterminated string"):
+            last = self._position(len(self._text))[0]
+            return f"it is truncated, it ends too early in line {last}; copy or export it again"
+        return f"{error.msg} in line {line}, column {column}"

@@ -45,9 +45,10 @@ def copy_shards(source: str, target: str, progress: bool = True) -> Manifest:
     manifest = schema.load_manifest(source)
     text = file_io.read(f"{source}/{schema.MANIFEST}")
     files = [*manifest.files, *manifest.side_files]
-    if file_io.exists(f"{source}/{schema.REJECTED}"):
-        data = file_io.read(f"{source}/{schema.REJECTED}")
-        files.append(ShardFile(schema.REJECTED, 0, len(data), schema.crc32c(data)))
+    for name in (schema.REJECTED, schema.NOTICES):
+        if file_io.exists(f"{source}/{name}"):
+            data = file_io.read(f"{source}/{name}")
+            files.append(ShardFile(name, 0, len(data), schema.crc32c(data)))
     _refuse_strangers(target, text, files)
     found = stored(target, files)
     missing = [file for file in files if found.get(file.name) != (file.bytes, file.crc32c)]

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError, ShardFile
-from solo_dist.data.sharding.coco import Catalogue, Rejection
+from solo_dist.data.sharding.coco import Catalogue, CocoImage, Rejection
+from solo_dist.data.sharding.reasons import remedies
 from solo_dist.data.sharding.records import Counts, ShardSettings
 from solo_dist.data.sharding.worker import ShardNote, ShardTask
 from solo_dist.storage.atomic import write_atomically
@@ -43,16 +44,19 @@ def finish(
       ShardError: no image could be used.
     """
     rejected = rejected + [rejection for note in notes for rejection in note.rejected]
-    kept = {number for note in notes for number in note.image_ids}
+    kept = {image.id: image for note in notes for image in note.images}
     if not kept:
         first = next(rejection for rejection in rejected if rejection.kind == "image")
         raise ShardError(
             f"None of the {len(catalogue.images)} images in {images} can be used; the first, "
             f"{first.file}: {first.reason}. Check --images."
+            + "".join(f" Or: {text}." for text in remedies([first.reason]))
         )
-    write_atomically(
-        f"{output}/{schema.REJECTED}", ((json.dumps(dataclasses.asdict(r)) + "\n").encode() for r in rejected)
-    )
+    noticed = [notice for note in notes for notice in note.notices]
+    for name, entries in ((schema.REJECTED, rejected), (schema.NOTICES, noticed)):
+        lines = ((json.dumps(dataclasses.asdict(entry)) + "\n").encode() for entry in entries)
+        if entries or name == schema.REJECTED:
+            write_atomically(f"{output}/{name}", lines)
     counts = Counts()
     for note in notes:
         counts.add(note.counts)
@@ -62,7 +66,9 @@ def finish(
         schema_version=schema.SCHEMA_VERSION,
         num_images=len(kept),
         num_instances=counts.instances,
-        rejected=dict(Counter(rejection.reason for rejection in rejected).most_common()),
+        rejected=_by_reason(rejected),
+        notices=_by_reason(noticed),
+        pixel_range=settings.pixel_range,
         canvas=settings.canvas,
         grid=settings.grid,
         categories=catalogue.categories,
@@ -84,7 +90,11 @@ def finish(
     return manifest
 
 
-def _annotations(tasks: list[ShardTask], catalogue: Catalogue, kept: set[int]) -> Iterator[bytes]:
+def _by_reason(entries: list[Rejection]) -> dict[str, int]:
+    return dict(Counter(entry.reason for entry in entries).most_common())
+
+
+def _annotations(tasks: list[ShardTask], catalogue: Catalogue, kept: dict[int, CocoImage]) -> Iterator[bytes]:
     """The COCO json for evaluation: gzip members, one from each shard, which may be concatenated."""
 
     def member(text: str) -> bytes:
@@ -98,7 +108,7 @@ def _annotations(tasks: list[ShardTask], catalogue: Catalogue, kept: set[int]) -
         if gzip.decompress(part):
             yield separator + part
             separator = member(",")
-    images = [dataclasses.asdict(image) for image in catalogue.images if image.id in kept]
+    images = [dataclasses.asdict(kept[image.id]) for image in catalogue.images if image.id in kept]
     yield member(f'], "images": {json.dumps(images)}, "categories": {json.dumps(catalogue.categories)}}}')
 
 

@@ -16,7 +16,7 @@ TensorFlow is not initialised in the calling process, which may want to configur
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 import tqdm
@@ -25,11 +25,13 @@ from solo_dist.config import CANVAS_MULTIPLE
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError
 from solo_dist.data.sharding import coco
-from solo_dist.data.sharding.coco import Catalogue, Rejection
+from solo_dist.data.sharding.coco import Catalogue, Reading, Rejection
 from solo_dist.data.sharding.copy import copy_shards
 from solo_dist.data.sharding.finish import finish
+from solo_dist.data.sharding.images import find_range
+from solo_dist.data.sharding.reasons import counted
 from solo_dist.data.sharding.records import ShardSettings
-from solo_dist.data.sharding.resume import discard_manifest, finished_manifest, prepare_folder
+from solo_dist.data.sharding.resume import discard_manifest, fingerprint_file, finished_manifest, prepare_folder
 from solo_dist.data.sharding.worker import ShardNote, ShardTask, make_shards, valid_note
 from solo_dist.errors import ConfigError
 from solo_dist.storage import file_io, urls
@@ -41,6 +43,7 @@ BY_DESIGN = ("crowd", "ignore")
 _IMAGES_A_SHARD = 64
 _MOST_SHARDS = 256
 _SPOOLED_AT_A_TIME = 20_000
+_SHOWN_REASONS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +74,7 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
         rejection in strict mode, a folder with other shards in it, or a file that cannot be written.
     """
     _check(job)
-    catalogue = coco.read_catalogue(job.annotations)
+    catalogue = coco.read_catalogue(job.annotations, job.settings.reading.drop_empty_categories)
     num_shards = job.num_shards or min(-(-len(catalogue.images) // _IMAGES_A_SHARD), _MOST_SHARDS)
     if num_shards > len(catalogue.images):
         raise ConfigError(
@@ -79,12 +82,17 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
         )
     if job.strict:
         _fail_on(catalogue.rejected)
+    if job.settings.pixel_range is None:
+        found = find_range(job.images, catalogue.images)
+        job = dataclasses.replace(job, settings=dataclasses.replace(job.settings, pixel_range=found))
     fingerprint = _fingerprint(job, num_shards)
-    manifest = finished_manifest(job.output, fingerprint, job.images, catalogue, job.strict)
+    manifest = finished_manifest(job.output, fingerprint, job.images, catalogue, job.settings.reading, job.strict)
     if manifest is None or file_io.names(f"{job.output}/{schema.PROGRESS}"):
         prepare_folder(job.output, fingerprint)
         with exclusive_writer(job.output) as local:
-            manifest = finished_manifest(job.output, fingerprint, job.images, catalogue, job.strict)
+            manifest = finished_manifest(
+                job.output, fingerprint, job.images, catalogue, job.settings.reading, job.strict
+            )
             if manifest is None:
                 discard_manifest(job.output)
                 make = _shard if local == job.output else _shard_and_copy
@@ -116,7 +124,7 @@ def _shard_and_copy(
 ) -> Manifest:
     """Makes the shards in a local folder for these data and settings, then copies them to an object store."""
     scratch = f"{urls.scratch_folder(job.output)}/{schema.crc32c(fingerprint.encode())}"
-    manifest = finished_manifest(scratch, fingerprint, job.images, catalogue, job.strict)
+    manifest = finished_manifest(scratch, fingerprint, job.images, catalogue, job.settings.reading, job.strict)
     if manifest is None:
         discard_manifest(scratch)
         prepare_folder(scratch, fingerprint)
@@ -138,11 +146,32 @@ def _shard(
             _fail_on(rejected)
         notes = _make_shards(plan, processes, progress)
         tasks = [plan.task(shard) for shard in range(num_shards)]
-        return finish(job.output, job.images, job.settings, catalogue, tasks, notes, rejected, fingerprint)
+        manifest = finish(job.output, job.images, job.settings, catalogue, tasks, notes, rejected, fingerprint)
     except tf.errors.OpError as error:
         raise ShardError(
             f"Cannot write to {job.output}: {error.message}. Free some space, then run the same command."
         ) from error
+    if not manifest.num_instances:
+        _leave_nothing(job.output, tasks)
+        raise ShardError(_nothing_left(job.annotations, manifest.rejected))
+    return manifest
+
+
+def _leave_nothing(output: str, tasks: list[ShardTask]) -> None:
+    """Makes room for another try with other flags; what was rejected stays, for people."""
+    for name in (schema.MANIFEST, schema.RECORDS, schema.ANNOTATIONS):
+        file_io.remove(f"{output}/{name}")
+    for task in tasks:
+        file_io.remove(task.shard)
+    file_io.remove(fingerprint_file(output))
+
+
+def _nothing_left(annotations: str, rejected: Mapping[str, int]) -> str:
+    """What the rejected have in common."""
+    if not rejected:
+        return f"{annotations} has no annotations, so there is nothing to train on."
+    lines = counted(rejected, _SHOWN_REASONS)
+    return f"No instance of {annotations} is left to train on: {'; '.join(lines)}."
 
 
 # ---- Planning
@@ -187,6 +216,8 @@ def _check(job: ShardJob) -> None:
         raise ConfigError(
             "augmented_copies above 1 need a recipe with data.augment.scale, crop or short_sides to draw them by."
         )
+    if file_io.exists(job.images):
+        raise ConfigError(f"--images={job.images} is a file; give the folder that file_name starts from.")
     # isdir says False, too, if a store refuses or does not answer; file_io.names then raises the reason.
     if not tf.io.gfile.isdir(job.images) and not file_io.names(job.images):
         raise ConfigError(f"The folder of images {job.images!r} does not exist.")
@@ -197,6 +228,10 @@ def _fingerprint(job: ShardJob, num_shards: int) -> str:
     settings = dataclasses.asdict(job.settings)
     if job.settings.augmented_copies == 1:
         del settings["augment"], settings["seed"]
+    if job.settings.reading == Reading():
+        del settings["reading"]
+    if job.settings.pixel_range is None:
+        del settings["pixel_range"]
     values = {"schema": schema.SCHEMA_VERSION, "annotations": checksum(job.annotations), "num_shards": num_shards}
     return json.dumps(values | settings, sort_keys=True)
 
@@ -231,7 +266,7 @@ def _spool_annotations(plan: _Plan) -> list[Rejection]:
 
 def _make_shards(plan: _Plan, processes: int, progress: bool) -> list[ShardNote]:
     tasks = [plan.task(shard) for shard in range(plan.num_shards)]
-    notes = {shard: note for shard, task in enumerate(tasks) if (note := valid_note(task))}
+    notes = {shard: note for shard, task in enumerate(tasks) if (note := valid_note(task, plan.job.settings.reading))}
     if plan.job.strict:
         for note in notes.values():
             _fail_on(note.rejected)

@@ -13,8 +13,10 @@ import tensorflow as tf
 from solo_dist.config import AugmentConfig, GridConfig
 from solo_dist.data import augmentation, geometry, image_io
 from solo_dist.data.image_io import Unusable
+from solo_dist.data.pixel_range import PixelRange
 from solo_dist.data.schema import ORIENTATIONS, serialize_record
-from solo_dist.data.sharding.coco import Annotation, CocoImage, Rejection, clean_annotation, official_boxes
+from solo_dist.data.sharding.coco import Annotation, CocoImage, Reading, Rejection, clean_annotation, official_boxes
+from solo_dist.data.sharding.images import EntryImage, read_entry
 from solo_dist.masks import rle
 from solo_dist.solo.targets import Targets, count_collisions, make_targets
 
@@ -32,6 +34,9 @@ class ShardSettings:
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     seed: int = 0
     """Of the augmented copies."""
+    reading: Reading = dataclasses.field(default_factory=Reading)
+    pixel_range: PixelRange | None = None
+    """What becomes black and white in images of more than 8 bits; None: there are none."""
 
 
 @dataclasses.dataclass
@@ -39,6 +44,7 @@ class Counts:
     """Statistics of records. A whole has the sums of its parts, or their largest if the name starts with max."""
 
     instances: int = 0
+    instances_of_category: list[int] = dataclasses.field(default_factory=list)
     positives_per_level: list[int] = dataclasses.field(default_factory=list)
     colliding: int = 0
     """Instances that lose a cell of theirs to a later instance."""
@@ -74,6 +80,10 @@ class ImageResult:
     """All that evaluation can use, crowds included; empty if the image was rejected."""
     rejected: list[Rejection]
     counts: Counts
+    notices: list[Rejection] = dataclasses.field(default_factory=list)
+    """What seems to be wrong with what is in the records."""
+    entry: CocoImage | None = None
+    """The image with the size that was found; None: it was rejected."""
 
 
 class RecordMaker:
@@ -91,43 +101,44 @@ class RecordMaker:
         """Records of image number `index` of the data set, whose image is at `path`. Never raises for bad input."""
         try:
             data = image_io.read_bytes(path)
-            decoded, jpeg_as_is = image_io.decode(data, (image.height, image.width))
+            read = read_entry(image, data, self._settings.reading, self._settings.pixel_range, raw_annotations)
         except Unusable as error:
             rejected = [Rejection("image", image.id, image.file_name, str(error), _cause(error))]
             rejected += [_reject(raw, image, "its image was rejected") for raw in raw_annotations]
             return ImageResult([], [], rejected, Counts())
-        annotations, rejected = self._clean(image, raw_annotations)
-        trained = [annotation for annotation in annotations if not annotation.untrainable]
+        made = self._clean(read, raw_annotations)
+        trained = [annotation for annotation in made.annotations if not annotation.untrainable]
         instances = _Instances(
             np.array([annotation.category for annotation in trained], np.int64),
             official_boxes(trained),
             [rle.rle_to_runs(annotation.rle) for annotation in trained],
         )
-        counts, records = Counts(instances=len(trained)), []
+        made.counts.instances = len(trained)
+        made.counts.instances_of_category = np.bincount(instances.categories, minlength=len(self._class_of)).tolist()
         for copy in range(self._settings.augmented_copies):
-            placement = self._draw(
-                tf.constant([image.height, image.width]), index * self._settings.augmented_copies + copy
-            )
-            encoded = data if jpeg_as_is else b""
-            record, more = self._record(image, decoded, encoded, instances, placement)
-            records.append(record)
-            counts.add(more)
-        return ImageResult(records, annotations, rejected, counts)
+            size = tf.constant([read.entry.height, read.entry.width])
+            placement = self._draw(size, index * self._settings.augmented_copies + copy)
+            record, more = self._record(read, instances, placement)
+            made.records.append(record)
+            made.counts.add(more)
+        return made
 
-    def _clean(
-        self, image: CocoImage, raw_annotations: list[dict[str, Any]]
-    ) -> tuple[list[Annotation], list[Rejection]]:
-        annotations, rejected = [], []
+    def _clean(self, read: EntryImage, raw_annotations: list[dict[str, Any]]) -> ImageResult:
+        """The annotations of an image, before there are records."""
+        image = read.entry
+        made = ImageResult([], [], [], Counts(), entry=image)
+        made.notices += [Rejection("image", image.id, image.file_name, notice) for notice in read.notices]
         for raw in raw_annotations:
             try:
-                annotation = clean_annotation(raw, image, self._class_of)
+                annotation = clean_annotation(raw, image, self._class_of, self._settings.reading)
             except Unusable as error:
-                rejected.append(_reject(raw, image, str(error)))
+                made.rejected.append(_reject(raw, image, str(error), error.detail))
                 continue
-            annotations.append(annotation)
+            made.annotations.append(annotation)
+            made.notices += [_reject(raw, image, notice) for notice in annotation.notices]
             if annotation.untrainable:
-                rejected.append(_reject(raw, image, annotation.untrainable))
-        return annotations, rejected
+                made.rejected.append(_reject(raw, image, annotation.untrainable))
+        return made
 
     def _draw_placement(self, size: tf.Tensor, number: tf.Tensor) -> geometry.Placement:
         settings = self._settings
@@ -136,15 +147,8 @@ class RecordMaker:
         augment = dataclasses.replace(settings.augment, flip=False)  # both orientations are stored
         return augmentation.draw_placement(augmentation.draw(settings.seed, number), size, settings.canvas, augment)
 
-    def _record(
-        self,
-        image: CocoImage,
-        decoded: PIL.Image.Image,
-        encoded: bytes,
-        instances: "_Instances",
-        placement: geometry.Placement,
-    ) -> tuple[bytes, Counts]:
-        """A record; `encoded` is a JPEG of exactly these pixels, or empty."""
+    def _record(self, read: EntryImage, instances: "_Instances", placement: geometry.Placement) -> tuple[bytes, Counts]:
+        image, decoded, encoded = read.entry, read.rgb, read.jpeg
         size = (image.height, image.width)
         canvas_size = tuple(placement.size.numpy().tolist())
         if not self._settings.keep_original:
@@ -255,11 +259,16 @@ def _count_positives(
     counts.colliding, counts.lost, counts.without_positives = collisions
 
 
-def _reject(raw: dict[str, Any], image: CocoImage, reason: str) -> Rejection:
-    return Rejection("annotation", raw.get("id"), image.file_name, reason)
+def _reject(raw: dict[str, Any], image: CocoImage, reason: str, detail: str = "") -> Rejection:
+    return Rejection("annotation", raw.get("id"), image.file_name, reason, detail)
 
 
 def _cause(error: Unusable) -> str:
-    """First line of the decoder's message, without addresses of objects, so that every run writes the same file."""
+    """What was found, or the first line of the decoder's message, without addresses of objects.
+
+    So every run writes the same file.
+    """
+    if error.detail:
+        return error.detail
     lines = str(error.__cause__ or "").splitlines()
     return re.sub(r"\s*<[^>]*>", "", lines[0])[:200] if lines else ""

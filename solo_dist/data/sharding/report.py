@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, DataConfig
 from solo_dist.data import geometry, image_io
-from solo_dist.data.schema import REJECTED, Manifest, Record, ShardError, parse_record, precomputed_targets
+from solo_dist.data.schema import NOTICES, REJECTED, Manifest, Record, ShardError, parse_record, precomputed_targets
+from solo_dist.data.sharding.reasons import counted, remedy
 from solo_dist.data.sharding.records import Counts
 from solo_dist.masks.bits import unpack_bits
 from solo_dist.solo.targets import Targets, count_collisions
@@ -21,6 +22,8 @@ _MOST_CATEGORIES = 20
 _BAR = 40
 _COLUMNS = 3
 _GAP = 4
+_MANY_CROWDS = 0.2
+_SHOWN_NAMES = 5
 
 
 def read_records(manifest: Manifest) -> Iterator[Record]:
@@ -142,9 +145,37 @@ def summary(manifest: Manifest, data: DataConfig) -> str:
     ]
     if counts.max_instances > data.max_instances or counts.max_positives > data.max_positives:
         lines.append("Images beyond these limits will train on a random subset; raise the limits to take all.")
+    lines += _told(manifest, counts, crowds)
     if rejected:
         lines.append(f"Every rejection with its reason: {manifest.folder}/{REJECTED}")
+    if manifest.notices:
+        lines.append(f"Every notice with its image: {manifest.folder}/{NOTICES}")
     return "\n".join(lines)
+
+
+def _told(manifest: Manifest, counts: Counts, crowds: int) -> list[str]:
+    """What may be wrong with the data, and the flags that change what was made of them."""
+    lines = [f"{reason}: {remedy(reason)}" for reason in manifest.rejected if reason != "crowd" and remedy(reason)]
+    lines += [f"notice: {line}" for line in counted(manifest.notices)]
+    if crowds > _MANY_CROWDS * (crowds + manifest.num_instances):
+        lines.append(
+            f"notice: {crowds} of {crowds + manifest.num_instances} masks are crowds, which are not trained on "
+            f"({remedy('crowd')})"
+        )
+    empty = [c["name"] for c, n in zip(manifest.categories, counts.instances_of_category, strict=False) if not n]
+    if empty:
+        names = ", ".join(empty[:_SHOWN_NAMES]) + (", ..." if len(empty) > _SHOWN_NAMES else "")
+        lines.append(
+            f"notice: {len(empty)} of {len(manifest.categories)} categories have no instance: {names} "
+            "(--drop_empty_categories leaves those out that no annotation names)"
+        )
+    if manifest.pixel_range:
+        low, high = manifest.pixel_range
+        lines.append(
+            f"images of more than 8 bits: {low:g} is black and {high:g} is white (--pixel_range={low:g}:{high:g} for "
+            "other parts of the data)"
+        )
+    return lines
 
 
 class _Counts:

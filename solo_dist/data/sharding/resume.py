@@ -7,15 +7,15 @@ import tensorflow as tf
 
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError
-from solo_dist.data.sharding.coco import Catalogue, Rejection
+from solo_dist.data.sharding.coco import Catalogue, Reading, Rejection
 from solo_dist.data.sharding.copy import stored
-from solo_dist.data.sharding.worker import repaired
+from solo_dist.data.sharding.images import repaired
 from solo_dist.storage import file_io
 from solo_dist.storage.atomic import PARTIAL
 
 
 def finished_manifest(
-    output: str, fingerprint: str, images: str, catalogue: Catalogue, strict: bool
+    output: str, fingerprint: str, images: str, catalogue: Catalogue, reading: Reading, strict: bool
 ) -> Manifest | None:
     """The manifest if the folder is complete, undamaged, and no image that it lacks has been repaired; else None.
 
@@ -24,6 +24,7 @@ def finished_manifest(
       fingerprint: of data and settings.
       images: folder of the images.
       catalogue: what was read from the instances json.
+      reading: what was made of it.
       strict: make the folder again only if all images that it lacks have been repaired, as strict mode fails otherwise.
     Raises:
       ShardError: the folder holds shards of other data or settings, or other files.
@@ -33,7 +34,8 @@ def finished_manifest(
     _check_manifest_is_ours(output, fingerprint)
     manifest = _undamaged(output)
     if manifest and manifest.fingerprint == fingerprint:
-        usable = repaired(images, catalogue.images, _rejected_later(output, catalogue))
+        lacking = {rejection.id for rejection in _rejected_later(output, catalogue) if rejection.kind == "image"}
+        usable = list(repaired(images, catalogue.images, lacking, reading))
         if not any(usable) or (strict and not all(usable)):
             return manifest
     return None
@@ -46,7 +48,7 @@ def discard_manifest(output: str) -> None:
 
 def prepare_folder(output: str, fingerprint: str) -> None:
     """Notes in the folder which data and settings it is for. Raises ShardError if it is for others already."""
-    path = f"{output}/{schema.PROGRESS}/fingerprint.json"
+    path = fingerprint_file(output)
     try:
         if file_io.read(path).decode() != fingerprint:
             _refuse(output)
@@ -57,6 +59,11 @@ def prepare_folder(output: str, fingerprint: str) -> None:
         if name.endswith(PARTIAL):  # of a process that was killed while it wrote
             file_io.remove(f"{output}/{name}")
     file_io.write(path, fingerprint.encode())
+
+
+def fingerprint_file(output: str) -> str:
+    """The file that says which data and settings an unfinished folder is for."""
+    return f"{output}/{schema.PROGRESS}/fingerprint.json"
 
 
 def _check_manifest_is_ours(output: str, fingerprint: str) -> None:
@@ -98,7 +105,8 @@ def _rejected_later(output: str, catalogue: Catalogue) -> list[Rejection]:
 def _strange_files(output: str) -> list[str]:
     """Names in a folder of files that this tool does not write."""
     known = re.compile(
-        r"shard-\d+-of-\d+\.tfrecord.*|records\.npy.*|annotations\.json\.gz.*|rejected\.jsonl.*|manifest\.json.*"
+        r"shard-\d+-of-\d+\.tfrecord.*|records\.npy.*|annotations\.json\.gz.*"
+        r"|(rejected|notices)\.jsonl.*|manifest\.json.*"
     )
     return [name for name in file_io.names(output) if not known.fullmatch(name) and name != schema.PROGRESS]
 

@@ -17,16 +17,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from solo_dist.data import image_io
-from solo_dist.data.image_io import Unusable
 from solo_dist.data.schema import ShardError, ShardFile
-from solo_dist.data.sharding.coco import Annotation, CocoImage, Rejection
+from solo_dist.data.sharding.coco import Annotation, CocoImage, Reading, Rejection
+from solo_dist.data.sharding.images import repaired
 from solo_dist.data.sharding.records import Counts, ImageResult, RecordMaker, ShardSettings
 from solo_dist.distributed import exit_codes
 from solo_dist.storage import urls
 from solo_dist.storage.atomic import checksum, frame_record, read_json, write_atomically
-
-_IMAGES_AT_A_TIME = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,24 +32,28 @@ class ShardNote:
 
     file: ShardFile
     offsets: list[int]
-    image_ids: list[int]
+    images: list[CocoImage]
+    """Those that are in the records, with the sizes that were found."""
     annotations_crc32c: str
     rejected: list[Rejection]
+    notices: list[Rejection]
     counts: Counts
 
-    def add(self, image: CocoImage, made: ImageResult) -> None:
-        """Adds the records, rejections and counts of an image."""
+    def add(self, made: ImageResult) -> None:
+        """Adds the records, rejections, notices and counts of an image."""
         self.rejected.extend(made.rejected)
+        self.notices.extend(made.notices)
         self.counts.add(made.counts)
-        if made.records:
-            self.image_ids.append(image.id)
+        if made.entry:
+            self.images.append(made.entry)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ShardNote":
         """From what `dataclasses.asdict` makes."""
         file, counts = ShardFile(**values.pop("file")), Counts(**values.pop("counts"))
-        rejected = [Rejection(**rejection) for rejection in values.pop("rejected")]
-        return cls(file=file, counts=counts, rejected=rejected, **values)
+        images = [CocoImage(**image) for image in values.pop("images")]
+        rejected, notices = ([Rejection(**one) for one in values.pop(name)] for name in ("rejected", "notices"))
+        return cls(file=file, counts=counts, images=images, rejected=rejected, notices=notices, **values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,14 +174,14 @@ class _Maker:
     def make_shard(self, task: ShardTask, count: Callable[[], Any]) -> ShardNote:
         """Writes a shard, its annotations for evaluation and, last, its note."""
         raw_of = _read_spool(task.spool)
-        note = ShardNote(ShardFile("", 0, 0, ""), [], [], "", [], Counts())
+        note = ShardNote(ShardFile("", 0, 0, ""), [], [], "", [], [], Counts())
         annotations: list[str] = []
 
         def framed_records() -> Iterator[bytes]:
             offset = 0
             for index, image in enumerate(task.entries, task.first):
                 made = self._records.make(image, index, f"{task.images}/{image.file_name}", raw_of.get(image.id, []))
-                note.add(image, made)
+                note.add(made)
                 annotations.extend(self._for_evaluation(annotation, image) for annotation in made.annotations)
                 for record in made.records:
                     framed = frame_record(record)
@@ -221,7 +222,7 @@ def _read_spool(path: str) -> dict[int, list[dict[str, Any]]]:
     return raw_of
 
 
-def valid_note(task: ShardTask) -> ShardNote | None:
+def valid_note(task: ShardTask, reading: Reading) -> ShardNote | None:
     """The note of a shard that an earlier run finished, if its files are unchanged and no image has been repaired."""
     try:
         note = ShardNote.from_json(read_json(task.note))
@@ -229,23 +230,5 @@ def valid_note(task: ShardTask) -> ShardNote | None:
         valid = (shard_crc, checksum(task.annotations)) == (note.file.crc32c, note.annotations_crc32c)
     except (tf.errors.NotFoundError, ValueError, KeyError, TypeError):
         return None
-    return note if valid and not any(repaired(task.images, task.entries, note.rejected)) else None
-
-
-def repaired(folder: str, images: list[CocoImage], rejected: list[Rejection]) -> list[bool]:
-    """For each image that could not be used, whether it can be used now.
-
-    Raises:
-      StoreError: as image_io.read_bytes.
-    """
-    lacking = {rejection.id for rejection in rejected if rejection.kind == "image"}
-
-    def usable(image: CocoImage) -> bool:
-        try:
-            image_io.decode(image_io.read_bytes(f"{folder}/{image.file_name}"), (image.height, image.width))
-        except Unusable:
-            return False
-        return True
-
-    with concurrent.futures.ThreadPoolExecutor(_IMAGES_AT_A_TIME) as pool:
-        return list(pool.map(usable, [image for image in images if image.id in lacking]))
+    lacking = {rejection.id for rejection in note.rejected if rejection.kind == "image"}
+    return note if valid and not any(repaired(task.images, task.entries, lacking, reading)) else None

@@ -1,14 +1,15 @@
 """Waiting until all workers of a cluster are running."""
 
-import contextlib
 import logging
 import math
 import socket
 import time
 
+from solo_dist.distributed import ports
 from solo_dist.distributed.cluster.cluster import Cluster
 
 _CONNECT_SECONDS, _WAIT_SECONDS, _TELL_SECONDS = 5.0, 0.2, 30.0
+_PORT_SECONDS = 20.0
 
 log = logging.getLogger(__name__)
 
@@ -18,10 +19,11 @@ def wait_for_workers(cluster: Cluster) -> None:
 
     TensorFlow would wait for the workers too, but holds the interpreter's lock while it does: no signal would be
     handled, and no other thread, such as the watchdog's, would run.
+
+    Raises:
+      ConfigError: the port of this worker stays in use by another process.
     """
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # if it is in use, TensorFlow will say so
-            stack.enter_context(_listen(int(cluster.workers[cluster.index].rpartition(":")[2])))
+    with _own_port(cluster):
         for address in cluster.workers[: cluster.index] + cluster.workers[cluster.index + 1 :]:
             tell = time.monotonic() + _TELL_SECONDS
             while not _is_there(address):
@@ -31,10 +33,18 @@ def wait_for_workers(cluster: Cluster) -> None:
                 time.sleep(_WAIT_SECONDS)
 
 
-def _listen(port: int) -> socket.socket:
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", port))
+def _own_port(cluster: Cluster) -> socket.socket:
+    """Listens on this worker's port; a worker that was killed may hold it for some seconds."""
+    address = cluster.workers[cluster.index]
+    port = int(address.rpartition(":")[2])
+    give_up = time.monotonic() + _PORT_SECONDS
+    while True:
+        try:
+            return ports.listen(port)
+        except OSError as error:
+            if time.monotonic() > give_up:
+                raise ports.unusable(port, f"worker {cluster.index} at {address}", error) from error
+        time.sleep(_WAIT_SECONDS)
 
 
 def _is_there(address: str) -> bool:

@@ -112,7 +112,7 @@ def test_a_truncated_file_is_an_error(tmp_path, end):
         [],
         [{"id": 1}],
         [{"name": "x"}],
-        [{"id": "1", "name": "x"}],
+        [{"id": "one", "name": "x"}],
         [3],
         [{"id": 1, "name": "x"}, {"id": 1, "name": "y"}],
     ],
@@ -132,12 +132,11 @@ def test_bad_categories_are_an_error(tmp_path, categories):
         (IMAGE, "duplicate image id"),
         ({**IMAGE, "id": 2, "file_name": ""}, "no file_name"),
         ({**IMAGE, "id": 2, "file_name": None}, "no file_name"),
-        ({**IMAGE, "id": 2, "height": 0}, "height or width"),
-        ({**IMAGE, "id": 2, "width": "16"}, "height or width"),
+        ({**IMAGE, "id": 2, "height": -1}, "height or width"),
+        ({**IMAGE, "id": 2, "width": "16 px"}, "height or width"),
         ({**IMAGE, "id": 2, "width": 2.5}, "height or width"),
-        ({**IMAGE, "id": 2, "width": math.nan}, "height or width"),
+        ({**IMAGE, "id": 2, "width": math.inf}, "height or width"),
         ({**IMAGE, "id": 2, "height": 40000}, "height or width"),
-        ({"id": 2, "file_name": "b.jpg"}, "height or width"),
     ],
 )
 def test_unusable_images_are_rejected_with_a_reason(tmp_path, entry, reason):
@@ -147,7 +146,7 @@ def test_unusable_images_are_rejected_with_a_reason(tmp_path, entry, reason):
     assert reason in catalogue.rejected[0].reason
 
 
-def test_annotations_without_a_usable_id_or_image_are_rejected(tmp_path):
+def test_annotations_without_a_usable_image_are_rejected_and_the_others_numbered(tmp_path):
     entries = [
         ANNOTATION,
         "x",
@@ -155,18 +154,23 @@ def test_annotations_without_a_usable_id_or_image_are_rejected(tmp_path):
         ANNOTATION,
         {**ANNOTATION, "id": 6, "image_id": 99},
         {**ANNOTATION, "id": 7, "image_id": [1]},
-        {**ANNOTATION, "id": 8},
+        {**ANNOTATION, "id": 8, "image_id": "p1.jpg"},
+        {**ANNOTATION, "id": 8, "image_id": "1"},
     ]
     path = write(tmp_path, file_of(annotations=entries))
     images = {image.id: image for image in coco.read_catalogue(path).images}
     read = list(coco.read_annotations(path, images))
-    assert [entry["id"] for entry in read if isinstance(entry, dict)] == [5, 8]
+    assert [(e["id"], e[coco.NUMBER], e["image_id"]) for e in read if isinstance(e, dict)] == [
+        (5, 1, 1),
+        (None, 3, 1),
+        (5, 4, 1),
+        (8, 8, 1),
+    ]
     assert [entry.reason for entry in read if isinstance(entry, coco.Rejection)] == [
         "annotation is not an object",
-        "annotation id is not an integer",
-        "duplicate annotation id",
         "no such image",
-        "no such image",
+        "image_id is not an integer",
+        "image_id is not an integer but text",
     ]
 
 
@@ -179,16 +183,18 @@ def clean(**changes):
     ("changes", "reason"),
     [
         ({"category_id": 4}, "unknown category"),
-        ({"category_id": None}, "unknown category"),
-        ({"category_id": [3]}, "unknown category"),
-        ({"segmentation": ...}, "neither polygons nor RLE"),
+        ({"category_id": None}, "unknown category: category_id is missing"),
+        ({"category_id": [3]}, "unknown category: category_id is not an integer"),
+        ({"category_id": "apple"}, "unknown category: category_id is not an integer but text"),
+        ({"segmentation": ...}, "empty segmentation"),
+        ({"segmentation": 5}, "neither polygons nor RLE"),
         ({"segmentation": []}, "empty segmentation"),
         ({"segmentation": [[1, 2, 3, 4]]}, "fewer than 3 points"),
         ({"segmentation": {"size": [5, 5], "counts": [25]}}, "RLE size differs"),
         ({"segmentation": [[100, 100, 110, 100, 110, 110]]}, "no pixel"),
         ({"bbox": [1, 2, 3]}, "bbox"),
         ({"bbox": [1, 2, 3, math.nan]}, "bbox"),
-        ({"bbox": None}, "bbox"),
+        ({"bbox": "2 2 8 6"}, "bbox"),
         ({"area": "large"}, "area"),
         ({"area": math.inf}, "area"),
     ],
@@ -215,8 +221,9 @@ def test_what_is_not_trained_on_stays_for_evaluation(changes, reason):
 
 
 def test_an_absent_area_or_box_is_taken_from_the_mask():
-    annotation = clean(area=..., bbox=...)
-    assert annotation.area == 48 and annotation.bbox == (2.0, 2.0, 8.0, 6.0) and annotation.category == 0
+    for absent in (..., None, "", [], math.nan):
+        annotation = clean(area=absent, bbox=absent)
+        assert annotation.area == 48 and annotation.bbox == (2.0, 2.0, 8.0, 6.0) and annotation.category == 0
 
 
 def test_official_boxes_include_their_last_pixel():
