@@ -166,6 +166,8 @@ def clean_annotation(
       Unusable: with the reason; such an annotation cannot be evaluated either.
     """
     category = _category_of(raw, class_of)
+    if not image.height:
+        raise Unusable("image size is not known")
     mask = read_mask(raw.get("segmentation"), image.height, image.width)
     from_mask = coco_mask.toBbox(mask.rle).tolist()
     bbox, area = from_mask, float(coco_mask.area(mask.rle))

@@ -10,7 +10,7 @@ from typing import Any
 from pycocotools import mask as coco_mask
 
 from solo_dist.data.image_io import Unusable
-from solo_dist.data.sharding.values import identifier, is_absent, number, structure
+from solo_dist.data.sharding.values import identifier, is_absent, number, numbers, structure
 from solo_dist.masks.rle import segmentation_to_rle
 
 _OUTSIDE = 2
@@ -69,8 +69,8 @@ def outermost(segmentation: Any) -> tuple[float, float] | tuple[()]:
     polygons = [part for part in parts if isinstance(part, list) and len(part) > 1]
     if polygons:
         return max(max(part[0::2]) for part in polygons), max(max(part[1::2]) for part in polygons)
-    sizes = [_plain_rle(part).get("size") for part in parts if isinstance(part, dict)]
-    return (sizes[0][1], sizes[0][0]) if sizes and isinstance(sizes[0], list) and len(sizes[0]) == 2 else ()
+    sizes = [size for part in parts if isinstance(part, dict) and (size := numbers(part.get("size"), 2))]
+    return (sizes[0][1], sizes[0][0]) if sizes else ()
 
 
 def _parts(segmentation: Any) -> tuple[list[list[float] | dict[str, Any]], list[str]]:

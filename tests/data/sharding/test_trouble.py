@@ -610,6 +610,14 @@ def test_exchanged_sizes_are_seen_by_rle(tmp_path, right):
     assert_all_right(Read(write(tmp_path, values)), right)
 
 
+@pytest.mark.parametrize("size", [["a", None], [3], None, "x", [float("nan"), 1]])
+def test_exchanged_sizes_and_rle_of_no_size(tmp_path, size):
+    values = changed(lambda annotation: annotation.update(segmentation={"size": size, "counts": [19200]}))
+    for image in values["images"]:
+        image.update(height=160, width=120)
+    assert Read(write(tmp_path, values)).rejected == {"image size differs from the json": 2}
+
+
 def test_sizes_of_other_images_are_an_error_of_the_image(tmp_path):
     values = copy.deepcopy(RIGHT)
     for image in values["images"]:
