@@ -176,9 +176,9 @@ def _flag_error(error: Exception) -> ConfigError:
             return ConfigError(
                 f"--{error.flagname} changes a field of the config, so --config=RECIPE has to be given too."
             )
-        return ConfigError(f"{error} (--helpshort lists the flags)")
+        return ConfigError(f"{error} (--help lists the flags)")
     if missing := re.findall(r"Flag (--\w+) must have a value other than None", text):
-        return ConfigError(f"{' and '.join(missing)} must be given; see --helpshort.")
+        return ConfigError(f"{' and '.join(missing)} must be given; see --help.")
     # If a recipe did not load, its own error is the last line.
     return ConfigError(text.splitlines()[-1].strip())
 

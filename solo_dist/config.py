@@ -268,9 +268,9 @@ class OptimizerConfig:
     name: str = choice("sgd", "adamw")
     """sgd (the learning rate multiplies the sum of gradients, as in PyTorch, not each gradient) or adamw."""
     learning_rate: float = bounded(0.01, at_least=0)
-    """Peak learning rate, at train.global_batch."""
+    """Peak learning rate; if reference_batch is above 0, the one for a batch of that many images."""
     reference_batch: int = bounded(0, at_least=0)
-    """If above 0, the learning rate is multiplied by train.global_batch / reference_batch."""
+    """Batch that learning_rate is meant for: it is multiplied by train.global_batch / reference_batch. 0: it is not."""
     momentum: float = bounded(0.9, at_least=0, below=1)
     """Momentum of sgd."""
     weight_decay: float = bounded(1e-4, at_least=0)

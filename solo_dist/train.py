@@ -120,7 +120,7 @@ def _how_to_go_on() -> str:
         return "The launcher's command continues from there."
     arguments = cli.take_flags(sys.argv[1:], "resume")[1]  # the run has a checkpoint of its own now
     command = [Path(sys.executable).name, "-m", "solo_dist.train", *arguments]
-    return f"The same command continues from there:\n  {shlex.join(command)}"
+    return f"This command continues from there:\n  {shlex.join(command)}"
 
 
 def _log_to_stderr(config: Config, cluster: Cluster | None) -> None:

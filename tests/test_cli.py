@@ -63,10 +63,10 @@ def test_a_fault_keeps_its_traceback(statement):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--code must be given; see --helpshort."),
+        ([], "--code must be given; see --help."),
         (
             ["--code=0", "--cod=1"],
-            "Unknown command line flag 'cod'. Did you mean: code ? (--helpshort lists the flags)",
+            "Unknown command line flag 'cod'. Did you mean: code ? (--help lists the flags)",
         ),
         (["--code=0", "more"], "unexpected arguments more: a value goes with its flag"),
         (["--code=0", "--config.train.steps=1"], "--config=RECIPE has to be given too."),

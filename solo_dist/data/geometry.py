@@ -1,7 +1,7 @@
 """How an image of any size becomes a canvas: a window of whole pixels is cut out, resized, mirrored, turned, padded.
 
-Training, evaluation, prediction, export and the shard tool all use these functions, so that a model is asked about
-images as it has learnt them. Masks as row runs follow the image exactly, by integer maps. Legend of shapes:
+Training, evaluation, prediction, export and the shard tool all use these functions, so that images are
+prepared alike in training and inference. Masks as row runs follow the image exactly, by integer maps. Legend of shapes:
 `solo_dist.config`; m instances of an image, r runs.
 """
 

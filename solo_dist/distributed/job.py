@@ -29,7 +29,7 @@ def report_progress(step: int) -> None:
     path = os.environ.get(PROGRESS_VARIABLE)
     if not path:
         return
-    # storage.atomic would do this, but it imports TensorFlow and this room does not.
+    # storage.atomic would do this, but it imports TensorFlow and this module does not.
     temporary = f"{path}.{os.getpid()}.{threading.get_ident()}"
     try:
         with open(temporary, "w", encoding="utf-8") as file:

@@ -21,7 +21,7 @@ from types import FrameType
 
 _REASONS = {
     signal.SIGTERM: "SIGTERM",
-    signal.SIGINT: "SIGINT (Ctrl-C); once more to leave at once, without saving",
+    signal.SIGINT: "SIGINT (Ctrl-C)",
     signal.SIGUSR1: "SIGUSR1, the scheduler's early warning",
     signal.SIGHUP: "SIGHUP, the terminal was closed",
 }
@@ -75,6 +75,8 @@ class StopSignals:
         if self._requested is None:
             self._requested = reason
             logging.warning("Stop requested: %s. Saving after the step that all workers agree on.", reason)
+            if reason == _REASONS[signal.SIGINT]:
+                logging.warning("Press Ctrl-C again to leave at once, without saving.")
 
     def _read_signals(self) -> None:
         interrupts = 0

@@ -242,7 +242,7 @@ class _File:
         if not boolean(entry.get("iscrowd")):
             return False
         if self._crowd == "instance" or (self._crowd == "auto" and self._is_cvats):
-            self._report.change(self._path, "iscrowd is not a crowd but an object: a mask of a brush (--crowd=crowd)")
+            self._report.change(self._path, "iscrowd=1 was read as an object; --crowd=crowd reads it as a crowd")
             return False
         return True
 

@@ -56,7 +56,7 @@ def _retried(call: Callable[[], T]) -> T:
         initial=_FIRST_PAUSE_SECONDS,
         maximum=_LONGEST_PAUSE_SECONDS,
         timeout=patience,
-        on_error=lambda error: log.warning("Tried again for up to %g s: %s", patience, reason(error)),
+        on_error=lambda error: log.warning("%s. Trying again for up to %g s.", reason(error).rstrip("."), patience),
     )
     try:
         return policy(call)()

@@ -1,7 +1,7 @@
 """How many images fit into a device at a time, for train.micro_batch=auto.
 
 An estimate from the network itself: the backward pass needs part of what the forward pass of one image computes. This
-part was measured with `solo-dist benchmark --what=memory`. If it is wrong, it is too few images.
+part was measured with `solo-dist benchmark --what=memory`. The estimate errs towards too few images.
 """
 
 import os

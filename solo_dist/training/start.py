@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
-    """Where a run continues; by default it is a new one."""
+    """Where a run starts; the defaults describe a new run."""
 
     step: int = 0
     """Finished steps."""

@@ -252,6 +252,6 @@ class TrainStep:
         return seconds
 
     def suspect_images(self) -> list[int]:
-        """Ids of the images of this worker's last micro-batches whose loss was not finite."""
+        """Ids of the images in each replica's last micro-batch whose loss was not finite; of this worker's replicas."""
         replicas = self._strategy.experimental_local_results(self._suspects)
         return sorted({int(image) for replica in replicas for image in replica.numpy() if image >= 0})

@@ -100,8 +100,9 @@ class Trainer:
                 self.profiler.update(self.step_number, self.parts.train_step.wait)
                 previous, outcome = outcome, self._run_steps(batches)
                 self.watchdog.beat()
-                # One call late: to read this call's outcome is to wait for the device, which would then be idle until
-                # the next call arrives. The same call's is read on every worker.
+                # Read the outcome of the previous call: reading that of the current one would wait for the device and
+                # leave it idle until the next call. Every worker reads the outcome of the same call, so all of them
+                # stop or save after the same step.
                 stopping, saving = self._read(previous)
                 evaluating = self.validation is not None and self.schedule.evaluates(self.step_number)
                 if self.schedule.logs(self.step_number):
@@ -164,9 +165,9 @@ class Trainer:
             self._log_metrics()
             images = self.parts.train_step.suspect_images()
             found = (
-                f"Images with a non-finite loss: {images}; check them and their annotations. "
+                f"The loss of a micro-batch of the images {images} was not finite; check these and their annotations. "
                 if images
-                else "The loss of each image of this worker was finite, so the gradient of the batch was not. "
+                else "The loss was finite here: another worker's was not (see its log), or a gradient overflowed. "
             )
             raise RunFailed(
                 f"Loss or gradients were not finite in {run} steps in a row, up to step {self.step_number}. "

@@ -65,7 +65,7 @@ def fetch(url: str) -> str:
         except OSError as error:  # errors of the network have become WeightsErrors
             raise WeightsError(
                 f"{url} cannot be kept in {path.parent}: {error.strerror or error}; "
-                f"set {CACHE_VARIABLE} to a folder with more space."
+                f"set {CACHE_VARIABLE} to a folder that can be written to and has space."
             ) from None
     found = _sha256(path)
     if not found.startswith(_digits(path)):

@@ -709,7 +709,7 @@ def test_a_full_disk_is_one_error_and_the_run_can_be_continued(many, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, limits[1]))
     try:
-        with pytest.raises(schema.ShardError, match="Cannot write to .*half: .*Free some space"):
+        with pytest.raises(schema.ShardError, match="Making shards in .*half failed: .*Correct the cause"):
             shard(job)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

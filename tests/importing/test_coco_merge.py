@@ -83,7 +83,7 @@ def test_cvat_brush_masks_are_objects(tmp_path):
     assert square[:2] == ("cat", False) and is_square(square[2])
     assert painted[:2] == ("dog", False)
     np.testing.assert_array_equal(painted[2], brush)
-    assert changes(dataset) == {"iscrowd is not a crowd but an object: a mask of a brush (--crowd=crowd)": 1}
+    assert changes(dataset) == {"iscrowd=1 was read as an object; --crowd=crowd reads it as a crowd": 1}
     assert reasons(dataset) == {"annotation has a box and no mask; --boxes=rectangles takes it as a rectangle": 1}
     assert [one[1] for one in masks_of(read(path, crowd="crowd"))["a.jpg"]] == [False, True]
     assert is_square(masks_of(read(path, boxes="rectangles"))["a.jpg"][2][2])

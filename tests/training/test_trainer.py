@@ -315,6 +315,6 @@ def test_an_image_that_breaks_the_loss_is_named(shards, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "build_batches", lambda *_: iter(broken))
     with pytest.raises(RunFailed, match="not finite in [34] steps in a row") as failure:
         run.fit()
-    assert f"Images with a non-finite loss: [{planted}]" in str(failure.value)
+    assert f"a micro-batch of the images [{planted}] was not finite" in str(failure.value)
     assert run.step_number in (3, 4)
     assert not list(tmp_path.glob("checkpoints/step_*"))

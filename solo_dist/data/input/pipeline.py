@@ -41,9 +41,10 @@ def build_dataset(
 ) -> tf.data.Dataset:
     """Batches of one worker.
 
-    "train" never ends. Global batch s holds positions start_position + s * G ... + G - 1 with G = batch_size *
-    num_workers, and worker w the w-th part of it. "validation" visits each image once, in order, without augmentation;
-    the last batches are padded with image_id NO_IMAGE, so that all workers have equally many.
+    "train" never ends. Let G = batch_size * num_workers. Global batch s holds the G positions from
+    start_position + s * G on, and worker w gets the w-th batch_size of them. "validation" visits each image once, in
+    order, without augmentation; the last batches are padded with image_id NO_IMAGE, so that all workers have equally
+    many.
 
     Args:
       config: the recipe; its data folder of the split must be sharded for its canvas and grids.

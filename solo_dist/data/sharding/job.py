@@ -149,7 +149,8 @@ def _shard(
         manifest = finish(job.output, job.images, job.settings, catalogue, tasks, notes, rejected, fingerprint)
     except tf.errors.OpError as error:
         raise ShardError(
-            f"Cannot write to {job.output}: {error.message}. Free some space, then run the same command."
+            f"Making shards in {job.output} failed: {error.message}. Correct the cause (space, permissions), then run "
+            "the same command; finished shards are kept."
         ) from error
     if not manifest.num_instances:
         _leave_nothing(job.output, tasks)

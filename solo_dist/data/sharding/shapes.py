@@ -98,7 +98,7 @@ def ensure_shapes(folder: str, config: Config, num_train: int = 2000, num_valida
     calling process.
 
     Args:
-      folder: gets {train,validation}/ with images and shards/{train,validation}/.
+      folder: gets {train,validation}/ with images/ and shards/.
       config: the recipe: canvas and grids of the shards.
       num_train: images to train on.
       num_validation: images to evaluate on.
