@@ -40,5 +40,9 @@ class RunFailed(UserError):
     """A training run that cannot continue; the message says what to try."""
 
 
+class ExportFailed(UserError):
+    """A model that cannot be exported in this form, or an export that finds less than the model does."""
+
+
 class Preempted(Exception):
     """The run was asked to stop, has saved its state, and can be continued."""

@@ -19,7 +19,7 @@ ROOMS: dict[str, set[str]] = {
     "train": {"training", "data", "run", "cli", "distributed", "recipes", "config", "errors"},
     "evaluate": {"reporting", "inference", "data", "run", "cli"},
     "predict": {"inference", "weights", "data", "cli", "recipes", "errors"},
-    "export": {"inference", "cli"},
+    "export": {"exporting", "inference", "cli", "errors"},
     "commands": {
         "benchmarks",
         "importing",
@@ -38,6 +38,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "benchmarks": {"training", "data", "solo", "storage", "models", "distributed", "recipes", "masks", "config"},
     "importing": {"storage", "masks", "errors"},
+    "exporting": {"inference", "data", "solo", "storage", "masks", "config", "errors"},
     "reporting": {"inference", "data", "run", "solo", "storage", "viz", "masks", "config", "errors"},
     "training": {"inference", "weights", "data", "run", "solo", "storage", "distributed", "viz", "config", "errors"},
     "inference": {"data", "run", "solo", "storage", "distributed", "viz", "masks", "config", "errors"},
@@ -233,6 +234,7 @@ LOCAL_FILES = {
     "solo_dist.benchmarks.input": "a temporary folder of its own",
     "solo_dist.benchmarks.scaling": "trainings in a temporary folder of its own",
     "solo_dist.benchmarks.sharding": "shards in a temporary folder of its own",
+    "solo_dist.exporting.shipped.detect": "runs beside a model on a machine without solo_dist",
     "solo_dist.benchmarks.timing": "reads the peak of its memory in /proc",
 }
 LOCAL_MODULES = {"os.path", "shutil", "glob", "tempfile"}

@@ -138,7 +138,7 @@ def evaluate(
     with tqdm.tqdm(total=total, unit=" images", desc="evaluating", disable=not progress) as bar:
         for batch in batches:
             # The next record replaces a broken one, so its image can come twice.
-            numbers = _first_visits(np.asarray(batch["image_id"]), evaluator.image_ids)
+            numbers = first_visits(np.asarray(batch["image_id"]), evaluator.image_ids)
             batch = {**batch, "image_id": numbers}
             results = results_of_batch(detect(batch["image"]), batch, categories or manifest.categories, mask_threshold)
             evaluator.add(results, numbers)
@@ -147,7 +147,7 @@ def evaluate(
                 break
 
 
-def _first_visits(image_ids: np.ndarray, visited: set[int]) -> np.ndarray:
+def first_visits(image_ids: np.ndarray, visited: set[int]) -> np.ndarray:
     """Image ids [B] with NO_IMAGE in place of those that were visited before, or earlier in the batch."""
     first = np.zeros(len(image_ids), bool)
     first[np.unique(image_ids, return_index=True)[1]] = True

@@ -64,20 +64,6 @@ def count_pairs(outputs: Mapping[str, tf.Tensor], model: ModelConfig, config: Po
     return tf.reduce_sum(tf.cast(pairs, tf.int32), axis=[1, 2])
 
 
-def raw_maps(outputs: Mapping[str, tf.Tensor], model: ModelConfig) -> dict[str, tf.Tensor]:
-    """All that detections are made of, by names that are the same for every member of the family.
-
-    Returns:
-      category_logits float32 [B,N,C]; for map i and factor a (see `mask_map`) features_i_a [B,h,w,E] and, unless
-      they are the same for every image and known beforehand, kernels_i_a [B,n,E].
-    """
-    named = {"category_logits": outputs["category_logits"]}
-    for i, mask_map in enumerate(find_member(model).mask_maps(outputs, model.grid)):
-        for a, (features, kernels) in enumerate(zip(mask_map.features, mask_map.kernels, strict=True)):
-            named[f"features_{i}_{a}"], named[f"kernels_{i}_{a}"] = features, kernels
-    return {name: tf.cast(value, tf.float32) for name, value in named.items()}
-
-
 def _best_pairs(scores: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The T best pairs of scores [B,N,C] -> float32 [B,T], their cells and categories, int32 [B,T]."""
     cells, categories = scores.shape[1:]

@@ -185,7 +185,7 @@ def test_annotations_are_read_packed_or_plain_and_errors_name_the_file(tmp_path)
 
 
 def test_an_image_that_comes_twice_counts_once():
-    visits = coco_metrics._first_visits(np.array([7, 3, 3, NO_IMAGE, 9, -1]), {9})
+    visits = coco_metrics.first_visits(np.array([7, 3, 3, NO_IMAGE, 9, -1]), {9})
     assert visits.tolist() == [7, 3, NO_IMAGE, NO_IMAGE, NO_IMAGE, -1]
 
 

@@ -17,8 +17,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from solo_dist.config import BackboneConfig, Config, DataConfig, GridConfig, ModelConfig, PostprocessConfig
 from solo_dist.errors import UserError
+from solo_dist.exporting import saved_model
 from solo_dist.inference import detector as inference
-from solo_dist.inference import predict_files, saved_model
+from solo_dist.inference import predict_files
 from solo_dist.run import checkpoint
 from solo_dist.solo.network import build_model
 
@@ -116,7 +117,7 @@ def test_missing_checkpoint_is_named(workdir, which):
 
 
 def test_exported_model_finds_what_prediction_finds(detector, tmp_path):
-    saved_model.export_detector(detector, str(tmp_path / "saved"))
+    saved_model.write_saved_model(detector, str(tmp_path / "saved"))
     served = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
     for height, width in ((101, 77), (64, 96), (200, 310)):
         picture = noise(height, width, seed=height)
@@ -136,7 +137,7 @@ def test_exported_model_holds_nothing_for_xla_unless_the_recipe_says_so(workdir,
     """TensorFlow Serving, for one, cannot run what XLA must compile."""
     config = tiny_config()
     config.runtime.compile = choice
-    saved_model.export_detector(inference.load_detector(workdir, "latest", config), str(tmp_path / "saved"))
+    saved_model.write_saved_model(inference.load_detector(workdir, "latest", config), str(tmp_path / "saved"))
     model = saved_model_pb2.SavedModel.FromString((tmp_path / "saved" / "saved_model.pb").read_bytes())
     functions = model.meta_graphs[0].graph_def.library.function
     must = [f.signature.name for f in functions if f.attr["_XlaMustCompile"].b]

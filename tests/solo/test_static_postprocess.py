@@ -7,7 +7,7 @@ import tensorflow as tf
 from solo_dist.config import GridConfig, ModelConfig, PostprocessConfig
 from solo_dist.errors import ConfigError
 from solo_dist.solo.postprocess import detect
-from solo_dist.solo.static_postprocess import count_pairs, detect_static, raw_maps
+from solo_dist.solo.static_postprocess import count_pairs, detect_static
 from tests.solo.test_postprocess import (
     SMALL,
     SMALL_MODEL,
@@ -95,7 +95,6 @@ def test_every_member_of_the_family_has_static_detections(head):
     expected = detect(outputs, model, config)
     assert min(expected["count"].numpy()) > 10
     assert_same(detect_static(outputs, model, config, pairs=600), expected)
-    assert {name.split("_")[0] for name in raw_maps(outputs, model)} == {"category", "features", "kernels"}
 
 
 def test_the_graph_has_neither_loops_nor_bits_nor_functions():

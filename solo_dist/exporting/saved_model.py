@@ -1,11 +1,16 @@
-"""The exported form of a detector: one TensorFlow function from an image of any size to instances at that size."""
+"""A detector as a SavedModel: from an image of any size, encoded or not, to instances at that size, and on canvases.
+
+Programs that batch requests, such as TensorFlow Serving, can do so with the signature `canvas`, whose shapes are fixed.
+"""
+
+from typing import Any
 
 import tensorflow as tf
 
 from solo_dist.data.geometry import letterbox
+from solo_dist.data.image_io import DCT_METHOD
 from solo_dist.inference.detector import Detector, detections
 from solo_dist.masks.paste import paste_masks_in_graph
-from solo_dist.storage import file_io
 
 
 class ServedDetector(tf.Module):
@@ -40,9 +45,25 @@ class ServedDetector(tf.Module):
             "masks": masks[None, :count],
         }
 
+    @tf.function(input_signature=[tf.TensorSpec([1], tf.string, name="image_bytes")])
+    @tf.autograph.experimental.do_not_convert
+    def jpeg(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The bytes of a JPEG file -> what `__call__` returns. Its EXIF orientation is not looked at."""
+        return self(tf.io.decode_jpeg(image_bytes[0], channels=3, dct_method=DCT_METHOD)[None])
 
-def export_detector(detector: Detector, folder: str) -> None:
-    """Writes a SavedModel with the signature serving_default."""
+    def canvas(self) -> Any:
+        """A tf.function of canvases, uint8 [B,H,W,3] -> detections as `solo.postprocess.detect` returns them."""
+        config = self._detector.config
+        specification = tf.TensorSpec([None, *config.data.canvas, 3], tf.uint8, name="image")
+
+        def run(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return detections(self._detector.model, image, config.postprocess, self._compiled)
+
+        return tf.function(run, input_signature=[specification], autograph=False)
+
+
+def write_saved_model(detector: Detector, folder: str) -> None:
+    """Writes a SavedModel with the signatures serving_default, jpeg and canvas to a folder on this machine."""
     module = ServedDetector(detector)
-    with file_io.staged(folder) as local:
-        tf.saved_model.save(module, local, signatures={"serving_default": module.__call__})
+    signatures = {"serving_default": module.__call__, "jpeg": module.jpeg, "canvas": module.canvas()}
+    tf.saved_model.save(module, folder, signatures=signatures)
