@@ -235,6 +235,7 @@ def turn_instances(
         lambda: (rle.flip(runs, size[1]), flip_boxes(boxes, size[1])),
         lambda: (runs, boxes),
     )
+    # A box read backwards has y for x, so that flip_boxes mirrors it above and below.
     runs, boxes = tf.cond(
         (turns == 1) | (turns == 2),
         lambda: (rle.flip_rows(runs, size[0]), flip_boxes(boxes[:, ::-1], size[0])[:, ::-1]),
