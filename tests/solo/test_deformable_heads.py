@@ -67,8 +67,7 @@ def test_loss_and_gradients_are_the_official_ones(case, loss_and_gradients):
 def test_detections_are_the_official_ones(case, loss_and_gradients):
     outputs, *_ = loss_and_gradients
     vector = {key.removeprefix("seg_"): value for key, value in case.vector.items() if key.startswith("seg_")}
-    detect = tf.function(lambda outputs: postprocess.detect(outputs, case.model, config_of(vector)))
-    found = {key: value.numpy() for key, value in detect(outputs).items()}
+    found = {key: value.numpy() for key, value in postprocess.detect(outputs, case.model, config_of(vector)).items()}
     check_detections(found, vector, 0, tuple(vector["img_shape"][0]), tuple(vector["ori_shape"][0]))
 
 
