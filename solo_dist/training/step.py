@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from solo_dist.config import Config
+from solo_dist.data.schema import NO_IMAGE
 from solo_dist.solo.losses import count_positives, solo_loss
 from solo_dist.training.optim import Optimizer
 
@@ -84,7 +85,9 @@ class TrainStep:
                 self._good_steps = make(0, tf.int64, "good_steps")
             local = {"synchronization": tf.VariableSynchronization.ON_READ, "trainable": False}
             self._suspects = tf.Variable(
-                -tf.ones([self._micro_batch], tf.int64), aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA, **local
+                tf.fill([self._micro_batch], tf.constant(NO_IMAGE, tf.int64)),
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+                **local,
             )
             if self._accumulation > 1:
                 local["aggregation"] = tf.VariableAggregation.SUM
@@ -254,4 +257,4 @@ class TrainStep:
     def suspect_images(self) -> list[int]:
         """Ids of the images in each replica's last micro-batch whose loss was not finite; of this worker's replicas."""
         replicas = self._strategy.experimental_local_results(self._suspects)
-        return sorted({int(image) for replica in replicas for image in replica.numpy() if image >= 0})
+        return sorted({int(image) for replica in replicas for image in replica.numpy() if image != NO_IMAGE})

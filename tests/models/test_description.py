@@ -1,10 +1,9 @@
 """Sizes of a model against numbers from elsewhere."""
 
-import dataclasses
-
+import keras
 import pytest
 
-from solo_dist.config import BackboneConfig, GridConfig, ModelConfig
+from solo_dist.config import BackboneConfig, ModelConfig
 from solo_dist.models.description import describe
 from solo_dist.solo.network import build_model
 
@@ -36,22 +35,19 @@ def test_heads_have_the_size_of_their_formulas(light_r18):
 
 
 def test_a_deformable_convolution_has_the_size_of_an_ordinary_one_and_of_its_offsets():
-    small = ModelConfig(
-        num_categories=3,
-        backbone=BackboneConfig("resnet_tiny", width=8),
-        grid=GridConfig(levels=("p3",), sizes=(6,), scale_ranges=((1, 2048),)),
-        fpn_channels=16,
-        head_channels=16,
-        head_convs=1,
-        mask_channels=16,
-    )
+    def part_of(**options):
+        config = ModelConfig(num_categories=80, backbone=BackboneConfig("resnet18"), head_channels=64, **options)
+        with keras.StatelessScope(initialize_variables=False):
+            return build_model(config, (64, 64))
+
+    cells = 40**2 + 36**2 + 24**2 + 16**2 + 12**2
     plain, deformable = (
-        {part.name: part for part in describe(build_model(config, (32, 32)), (32, 32))}["head"]
-        for config in (small, dataclasses.replace(small, head_deformable="v2", head_deformable_convs="last"))
+        {part.name: part for part in describe(part_of(**options), (64, 64))}
+        for options in ({}, {"head_deformable": "v2", "head_deformable_convs": "last"})
     )
-    # The offsets of one convolution in each branch; that of the kernels sees two coordinates more.
-    assert deformable.multiply_adds - plain.multiply_adds == 36 * 9 * (16 + 18) * 27
-    assert deformable.parameters - plain.parameters == (9 * (16 + 18) + 2) * 27
+    added = deformable["head"].multiply_adds - plain["head"].multiply_adds
+    assert added == 2 * cells * 9 * 64 * 27
+    assert deformable["head"].parameters - plain["head"].parameters == 2 * (9 * 64 + 1) * 27
 
 
 def test_frozen_parameters_are_not_trainable(light_r18):

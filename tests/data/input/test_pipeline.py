@@ -421,7 +421,7 @@ def test_validation_visits_each_image_once_in_order(workers, shards, plain):
     ]
     assert {len(part) for part in parts} == {-(-NUM_IMAGES // (size * workers))}
     order = [number for batches in zip(*parts, strict=True) for number in ids(list(batches))]
-    assert order == [*range(100, 100 + NUM_IMAGES)] + [-1] * (len(order) - NUM_IMAGES)
+    assert order == [*range(100, 100 + NUM_IMAGES)] + [schema.NO_IMAGE] * (len(order) - NUM_IMAGES)
     first = np.concatenate([part[0]["image"] for part in parts])
     np.testing.assert_array_equal(first, plain["image"][: size * workers])
 
