@@ -22,6 +22,7 @@ def config():
     return config
 
 
+@pytest.mark.slow
 def test_a_larger_batch_takes_more(config):
     # 64 images of 64x64 take tens of megabytes, far more than what varies from run to run.
     small, large = memory.measure(config, 1), memory.measure(config, 64)

@@ -201,6 +201,7 @@ def test_a_store_that_fails_now_and_then_changes_nothing(fault, bucket, flags, s
     check(bucket, undisturbed, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_in_s3_is_that_on_a_disk(s3, start, undisturbed, shards, tmp_path):
     interrupt_and_continue(start, s3, flags_in(s3, shards))
     check(s3, undisturbed, tmp_path)
