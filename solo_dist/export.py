@@ -35,7 +35,7 @@ from ml_collections import config_flags
 
 from solo_dist import cli
 from solo_dist.errors import ConfigError
-from solo_dist.exporting.settings import MAX_AP_DROP, ExportSettings
+from solo_dist.exporting.settings import MAX_AP_DROP, OUTPUTS, PRECISIONS, ExportSettings
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; by default the run's own.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory, a path or URL.", required=True)
@@ -43,14 +43,14 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the 
 _OUTPUT = flags.DEFINE_string(
     "output", "", "Folder of the export; by default WORKDIR/export, or a folder in it named after format and precision."
 )
-_FORMAT = flags.DEFINE_enum("format", "savedmodel", ["savedmodel", "tflite", "onnx"], "Kind of file.")
+_FORMAT = flags.DEFINE_enum("format", "savedmodel", list(PRECISIONS), "Kind of file.")
 _PRECISION = flags.DEFINE_enum(
     "precision",
     "float32",
-    ["float32", "float16", "dynamic", "int8"],
+    list(MAX_AP_DROP),
     "float16: weights in 16 bits. dynamic: weights in 8 bits (tflite). int8: everything in 8 bits (tflite, raw).",
 )
-_OUTPUTS = flags.DEFINE_enum("outputs", "detections", ["detections", "raw"], "Instances, or what the network says.")
+_OUTPUTS = flags.DEFINE_enum("outputs", "detections", OUTPUTS, "Instances, or what the network says.")
 _CANVAS = flags.DEFINE_string("canvas", "", "HEIGHTxWIDTH that images are fitted into; by default the recipe's.")
 _BATCH = flags.DEFINE_integer("batch", 1, "Images at a time, of tflite and onnx.", lower_bound=1)
 _CANDIDATES = flags.DEFINE_integer(

@@ -179,9 +179,9 @@ def deep_values(opened: OpenedImage, upright: bool = False) -> np.ndarray | None
         return None
     if opened.image.mode.startswith(_DEEP_MODES):
         return np.asarray(opened.pixels(upright))
-    with (
-        _decoding()
-    ):  # Pillow would cut the values of colours to 8 bits; the turns of PNG, which nobody writes, are left
+    # Pillow would cut the values of colours to 8 bits. A PNG with an orientation tag, which no known tool writes, is
+    # not turned.
+    with _decoding():
         values = tf.io.decode_png(opened.data, dtype=tf.uint16).numpy()
     return values[..., :3] if values.shape[-1] > 2 else values[..., 0]
 

@@ -51,13 +51,13 @@ def describe(detector: Detector, settings: ExportSettings) -> dict[str, Any]:
 def mask_maps(detector: Detector) -> list[dict[str, Any]]:
     """Which cells the mask features among the raw outputs of SOLOv2 serve, in the order of the cells."""
     model = detector.config.model
+    grid = model.grid
     if model.mask_features == "unified":
-        return [{"features": "mask_features", "first_cell": 0, "cells": model.grid.num_cells}]
-    maps, first = [], 0
-    for level, size in zip(model.grid.levels, model.grid.sizes, strict=True):
-        maps.append({"features": f"mask_features_{level}", "first_cell": first, "cells": size * size})
-        first += size * size
-    return maps
+        return [{"features": "mask_features", "first_cell": 0, "cells": grid.num_cells}]
+    return [
+        {"features": f"mask_features_{level}", "first_cell": first, "cells": size * size}
+        for level, first, size in zip(grid.levels, grid.first_cells, grid.sizes, strict=True)
+    ]
 
 
 def weights_sha256(model: Any) -> str:

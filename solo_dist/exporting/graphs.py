@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from solo_dist.errors import ConfigError
+from solo_dist.errors import ConfigError, ExportFailed
 from solo_dist.exporting.settings import ExportSettings
 from solo_dist.inference.detector import Detector, raw_outputs
 from solo_dist.solo.static_postprocess import detect_static
@@ -26,6 +26,12 @@ def export_function(detector: Detector, settings: ExportSettings) -> Any:
 
     specification = tf.TensorSpec([settings.batch, *detector.config.data.canvas, 3], tf.uint8, name="image")
     return tf.function(run, input_signature=[specification], autograph=False)
+
+
+def not_converted(kind: str, error: Exception) -> ExportFailed:
+    """What a converter raised, which can be an exception of any kind, as an error for users."""
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return ExportFailed(f"The model cannot be converted to {kind}: {reason}")
 
 
 def check_raw(detector: Detector) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from solo_dist.errors import ConfigError, ExportFailed
+from solo_dist.errors import ConfigError
+from solo_dist.exporting.graphs import not_converted
 from solo_dist.exporting.settings import ExportSettings
 
 OPSET = 17
@@ -32,8 +33,8 @@ def convert(function: Any, settings: ExportSettings, description: dict[str, str]
 
     try:
         model, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=OPSET)
-    except Exception as error:  # tf2onnx raises whatever its handlers do
-        raise ExportFailed(f"The model cannot be converted to ONNX: {str(error).partition(chr(10))[0]}") from error
+    except Exception as error:
+        raise not_converted("ONNX", error) from error
     if settings.precision == "float16":
         _halve_weights(model)
     for key, text in description.items():

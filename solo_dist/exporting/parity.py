@@ -30,6 +30,7 @@ _SAME_SCORE = 0.05
 """Two detections of a category are the same if their scores differ by less and their masks have an IoU above 0.5."""
 
 Arrays = Mapping[str, np.ndarray]
+Run = Callable[[np.ndarray], Any]
 
 
 @dataclasses.dataclass
@@ -114,7 +115,7 @@ def check(detector: Detector, settings: ExportSettings, folder: str, images: int
         "largest_differences": dataclasses.asdict(differences),
         "pairs": settings.pairs,
         "most_pairs_of_an_image": most_pairs,
-        "milliseconds_an_image": time_export(settings, folder, batch["image"].numpy()),
+        "milliseconds_an_image": _time_export(run, settings, folder, batch["image"].numpy()),
     }
 
 
@@ -126,13 +127,6 @@ def refuse_loss(report: Mapping[str, Any], max_ap_drop: float) -> None:
             f"{report['ap_model']:.4f}: a loss of {report['ap_drop']:.4f}, above --max_ap_drop={max_ap_drop}. See "
             "report.json, and take another --precision."
         )
-
-
-def time_export(settings: ExportSettings, folder: str, canvases: np.ndarray) -> dict[str, float]:
-    """Median milliseconds an image by number of threads; a SavedModel runs with all of them only."""
-    cores = os.cpu_count() or 1
-    threads = {"all": 0} if settings.format == "savedmodel" else {"1": 1, f"all ({cores})": cores}
-    return {name: _milliseconds(load_model(folder, count)[1], canvases) for name, count in threads.items()}
 
 
 def format_report(report: Mapping[str, Any]) -> str:
@@ -165,12 +159,21 @@ def _reference(detector: Detector) -> Callable[[tf.Tensor], dict[str, tf.Tensor]
     return tf.function(run, autograph=False)
 
 
+def _time_export(run: Run, settings: ExportSettings, folder: str, canvases: np.ndarray) -> dict[str, float]:
+    """Median milliseconds an image by number of threads; a SavedModel, loaded as `run`, always uses all of them."""
+    if settings.format == "savedmodel":
+        return {"all": _milliseconds(run, canvases)}
+    cores = os.cpu_count() or 1
+    threads = {"1": 1, f"all ({cores})": cores}
+    return {name: _milliseconds(load_model(folder, count)[1], canvases) for name, count in threads.items()}
+
+
 def _iou(one: np.ndarray, other: np.ndarray, threshold: float) -> float:
     one, other = one > threshold, other > threshold
     return float((one & other).sum() / max(1, (one | other).sum()))
 
 
-def _milliseconds(run: Callable[[np.ndarray], Any], canvases: np.ndarray) -> float:
+def _milliseconds(run: Run, canvases: np.ndarray) -> float:
     times = []
     for _ in itertools.repeat(None, _TIMED_CALLS + 1):
         start = time.perf_counter()

@@ -52,5 +52,6 @@ class ExportSettings:
     @property
     def name(self) -> str:
         """Name of the export, for example tflite_int8_raw; that of a SavedModel is empty, as it is the default."""
-        parts = [self.format, self.precision] + (["raw"] if self.outputs == "raw" else [])
-        return "" if self.format == "savedmodel" else "_".join(parts)
+        if self.format == "savedmodel":
+            return ""
+        return f"{self.format}_{self.precision}" + ("_raw" if self.outputs == "raw" else "")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from solo_dist.errors import ExportFailed
+from solo_dist.exporting.graphs import not_converted
 from solo_dist.exporting.settings import ExportSettings
 
 
@@ -36,8 +36,8 @@ def convert(function: Any, model: Any, settings: ExportSettings, canvases: Calla
         converter.representative_dataset = representative
     try:
         return converter.convert()
-    except Exception as error:  # the converter raises RuntimeError, ValueError and its own kinds
-        raise ExportFailed(f"The model cannot be converted to TFLite: {_first_line(error)}") from error
+    except Exception as error:
+        raise not_converted("TFLite", error) from error
 
 
 def with_files(content: bytes, files: dict[str, str]) -> bytes:
@@ -47,7 +47,3 @@ def with_files(content: bytes, files: dict[str, str]) -> bytes:
         for name, text in files.items():
             archive.writestr(name, text)
     return buffer.getvalue()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

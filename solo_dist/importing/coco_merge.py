@@ -186,9 +186,8 @@ class _File:
         if given not in (size.upright, size.stored):
             found = f"{given[0]} x {given[1]}, file {size.upright[0]} x {size.upright[1]}"
             raise LeftOut("height and width differ from the image file", f"{name}: {found}")
-        if (
-            given == size.stored != size.upright
-        ):  # masks of this json follow the pixels as stored, not the upright photo
+        if given == size.stored != size.upright:
+            # The masks of this json follow the pixels as stored, not the upright image.
             size = ImageSize(size.stored)
         return number, path, size, given
 

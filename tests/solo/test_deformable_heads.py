@@ -13,8 +13,7 @@ from solo_dist.solo import postprocess
 from solo_dist.solo.branches import tower
 from solo_dist.solo.heads import MaskHead
 from solo_dist.solo.losses import count_positives, solo_loss
-from solo_dist.weights.names import translate
-from tests.solo.test_level_masks import Case, assert_close, level_starts, nhwc, relative
+from tests.solo.test_level_masks import Case, assert_close, check_gradients, level_starts, nhwc, relative
 from tests.solo.test_postprocess import check_detections, config_of
 
 
@@ -51,17 +50,7 @@ def test_loss_and_gradients_are_the_official_ones(case, loss_and_gradients):
     vector = case.vector
     assert relative(losses["mask"], vector["loss_ins"]) <= 1e-5
     assert relative(losses["category"], vector["loss_cate"]) <= 1e-5
-    norms = json.loads(str(vector["grad_norms"]))
-    whole = translate({key[2:]: value for key, value in vector.items() if key.startswith("g:")}).arrays
-    assert len(parameters) == len(norms) and len(whole) == 14
-    for name, gradient in parameters.items():
-        assert np.linalg.norm(gradient) == pytest.approx(norms[case.official_names[name]], rel=1e-4), name
-        if name in whole:
-            assert relative(gradient, whole[name]) <= 1e-4, name
-    for level, feature in enumerate(features.values()):
-        assert np.linalg.norm(feature) == pytest.approx(vector["grad_feat_norms"][level], rel=1e-4)
-        if f"grad_feat_{level}" in vector:
-            assert relative(feature, nhwc(vector[f"grad_feat_{level}"])) <= 1e-4
+    assert check_gradients(case, features, parameters) == 14
 
 
 def test_detections_are_the_official_ones(case, loss_and_gradients):

@@ -168,6 +168,23 @@ def relative(value, expected):
     return np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected)
 
 
+def check_gradients(case, features, parameters):
+    """Norms of all gradients, and the whole of those that the vector has; returns the number of whole ones."""
+    vector = case.vector
+    norms = json.loads(str(vector["grad_norms"]))
+    whole = translate({key[2:]: value for key, value in vector.items() if key.startswith("g:")}).arrays
+    assert len(parameters) == len(norms)
+    for name, gradient in parameters.items():
+        assert np.linalg.norm(gradient) == pytest.approx(norms[case.official_names[name]], rel=1e-4), name
+        if name in whole:
+            assert relative(gradient, whole[name]) <= 1e-4, name
+    for level, feature in enumerate(features.values()):
+        assert np.linalg.norm(feature) == pytest.approx(vector["grad_feat_norms"][level], rel=1e-4)
+        if f"grad_feat_{level}" in vector:
+            assert relative(feature, nhwc(vector[f"grad_feat_{level}"])) <= 1e-4
+    return len(whole)
+
+
 @pytest.mark.parametrize("jit", [False, True])
 def test_loss_and_gradients_are_the_official_ones(case, jit):
     vector, batch = case.vector, case.batch()
@@ -186,18 +203,7 @@ def test_loss_and_gradients_are_the_official_ones(case, jit):
     of_outputs, features, parameters = tape.gradient(losses["total"], [outputs, case.pyramid, variables])
     assert relative(losses["mask"], vector["loss_ins"]) <= 1e-5
     assert relative(losses["category"], vector["loss_cate"]) <= 1e-5
-
-    norms = json.loads(str(vector["grad_norms"]))
-    whole = translate({key[2:]: value for key, value in vector.items() if key.startswith("g:")}).arrays
-    assert len(parameters) == len(norms)
-    for name, gradient in parameters.items():
-        assert np.linalg.norm(gradient) == pytest.approx(norms[case.official_names[name]], rel=1e-4), name
-        if name in whole:
-            assert relative(gradient, whole[name]) <= 1e-4, name
-    for level, feature in enumerate(features.values()):
-        assert np.linalg.norm(feature) == pytest.approx(vector["grad_feat_norms"][level], rel=1e-4)
-        if f"grad_feat_{level}" in vector:
-            assert relative(feature, nhwc(vector[f"grad_feat_{level}"])) <= 1e-4
+    check_gradients(case, features, parameters)
     for level, (name, start) in enumerate(zip(case.grid.levels, level_starts(case.grid), strict=True)):
         expected = nhwc(vector[f"grad_cate_pred_{level}"])
         cells = of_outputs["category_logits"][:, start : start + np.prod(expected.shape[1:3])]

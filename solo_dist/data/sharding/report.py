@@ -145,7 +145,7 @@ def summary(manifest: Manifest, data: DataConfig) -> str:
     ]
     if counts.max_instances > data.max_instances or counts.max_positives > data.max_positives:
         lines.append("Images beyond these limits will train on a random subset; raise the limits to take all.")
-    lines += _told(manifest, counts, crowds)
+    lines += _notices(manifest, counts, crowds)
     if rejected:
         lines.append(f"Every rejection with its reason: {manifest.folder}/{REJECTED}")
     if manifest.notices:
@@ -153,7 +153,7 @@ def summary(manifest: Manifest, data: DataConfig) -> str:
     return "\n".join(lines)
 
 
-def _told(manifest: Manifest, counts: Counts, crowds: int) -> list[str]:
+def _notices(manifest: Manifest, counts: Counts, crowds: int) -> list[str]:
     """What may be wrong with the data, and the flags that change what was made of them."""
     lines = [f"{reason}: {remedy(reason)}" for reason in manifest.rejected if reason != "crowd" and remedy(reason)]
     lines += [f"notice: {line}" for line in counted(manifest.notices)]
