@@ -297,8 +297,13 @@ class OptimizerConfig:
 class TrainConfig:
     """How long, how large, how often."""
 
-    steps: int = bounded(90_000, at_least=1)
-    """Optimizer steps."""
+    steps: int = bounded(90_000, at_least=0)
+    """Optimizer steps; 0: as many as train.minutes have room for."""
+    minutes: float = bounded(0.0, at_least=0)
+    """Minutes that the steps may take; 0: train.steps says how many there are.
+
+    The speed is measured when the run begins. The number of steps that follows from it is kept in each checkpoint, so
+    that the schedule stays the same after an interruption. Start, evaluations and checkpoints take more time."""
     global_batch: int = bounded(16, at_least=1)
     """Images an optimizer step, over all replicas and accumulated micro-batches."""
     micro_batch: str = checked("auto", _check_micro_batch)
@@ -326,6 +331,16 @@ class TrainConfig:
     """Consecutive steps with a loss or gradient that is not finite after which the run stops."""
     recompute: str = choice("none", "heads", "all")
     """none, heads or all: activations computed again in the backward pass to save memory."""
+
+    def validate(self) -> None:
+        """Raises ConfigError unless either steps or minutes says how long the run is."""
+        if self.steps and self.minutes:
+            raise ConfigError(
+                f"train.steps={self.steps} and train.minutes={self.minutes:g} both say how long the run is; set "
+                "train.steps=0 to train by time, or train.minutes=0 to train by steps."
+            )
+        if not self.steps and not self.minutes:
+            raise ConfigError("train.steps=0 needs a time: set train.minutes, for example train.minutes=15.")
 
 
 @dataclasses.dataclass
@@ -395,6 +410,11 @@ class Config:
           ConfigError: names the option and a value that would work.
         """
         options.check(self)
+        if self.train.minutes and self.optimizer.schedule == "step":
+            raise ConfigError(
+                "train.minutes leaves the number of steps open, so optimizer.milestones cannot fit it; set "
+                "optimizer.schedule=cosine or constant."
+            )
         return self
 
     def to_json(self) -> str:

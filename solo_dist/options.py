@@ -2,10 +2,10 @@
 
     @dataclasses.dataclass
     class TrainConfig:
-        steps: int = bounded(90_000, at_least=1)
+        steps: int = bounded(90_000, at_least=0)
         recompute: str = choice("none", "heads", "all")
 
-    check(TrainConfig(steps=0), "train.")       # ConfigError: train.steps=0 must be at least 1.
+    check(TrainConfig(steps=-1), "train.")      # ConfigError: train.steps=-1 must be at least 0.
 
 This module imports no TensorFlow.
 """

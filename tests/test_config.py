@@ -30,6 +30,9 @@ def test_the_defaults_are_valid():
         (Config(model=ModelConfig(head_convs=8)), "model.head_convs=8 must be at least 1 and at most 7"),
         (Config(model=ModelConfig(grid=GridConfig(sizes=(3,)))), "model.grid has 5 levels, 1 sizes"),
         (Config(train=TrainConfig(micro_batch="0")), "train.micro_batch='0' must be auto or a positive number"),
+        (Config(train=TrainConfig(steps=9, minutes=5)), "train.steps=9 and train.minutes=5 both say how long"),
+        (Config(train=TrainConfig(steps=0)), "train.steps=0 needs a time: set train.minutes"),
+        (Config(train=TrainConfig(steps=0, minutes=5)), "train.minutes leaves .* set optimizer.schedule=cosine"),
         (Config(train=TrainConfig(recompute="some")), "train.recompute='some' is not one of none, heads, all"),
     ],
 )

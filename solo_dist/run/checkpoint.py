@@ -58,6 +58,8 @@ class CheckpointMetadata:
     """Number of images that `ap` was measured on."""
     imported_from: str = ""
     """The weight file that `solo-dist import-weights` made it from."""
+    total_steps: int = 0
+    """Steps of the whole run if they follow from train.minutes; 0: train.steps says how many there are."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "CheckpointMetadata":

@@ -18,13 +18,13 @@ class Progress:
     Time spent outside training (evaluations, panels) is left out with `paused`.
     """
 
-    def __init__(self, total_steps: int, images_a_step: int):
-        self._total, self._images = total_steps, images_a_step
-        self.start(0)
+    def __init__(self, images_a_step: int):
+        self._images = images_a_step
+        self.start(0, 0)
 
-    def start(self, step: int) -> None:
-        """Starts the clock of a run that continues after `step` finished steps."""
-        self._last_step = step
+    def start(self, step: int, total_steps: int) -> None:
+        """Starts the clock of a run that continues after `step` of its `total_steps` steps."""
+        self._last_step, self._total = step, total_steps
         self._training_seconds = 0.0
         self._checkpoint_seconds = 0.0
         self._mark = time.perf_counter()

@@ -26,11 +26,16 @@ def peak_learning_rate(config: OptimizerConfig, global_batch: int) -> float:
     return config.learning_rate
 
 
-def learning_rate_at(step: tf.Tensor, config: OptimizerConfig, peak: float, total_steps: int) -> tf.Tensor:
+def learning_rate_at(
+    step: tf.Tensor, config: OptimizerConfig, peak: float, total_steps: tf.Tensor | tf.Variable | int
+) -> tf.Tensor:
     """Learning rate of the update that follows `step` finished ones: linear warm-up, then step, cosine or constant.
 
     Args:
       step: int64 scalar.
+      config: the optimizer section of the config.
+      peak: learning rate after the warm-up.
+      total_steps: length of the schedule, an integer scalar.
     Returns:
       float32 scalar.
     """
@@ -39,8 +44,8 @@ def learning_rate_at(step: tf.Tensor, config: OptimizerConfig, peak: float, tota
         passed = tf.reduce_sum(tf.cast(now >= tf.constant(config.milestones or (math.inf,), tf.float32), tf.float32))
         rate = peak * config.decay_factor**passed
     elif config.schedule == "cosine":
-        span = max(1, total_steps - config.warmup_steps)
-        done = tf.clip_by_value((now - config.warmup_steps) / span, 0.0, 1.0)
+        span = tf.maximum(total_steps - config.warmup_steps, 1)
+        done = tf.clip_by_value((now - config.warmup_steps) / tf.cast(span, tf.float32), 0.0, 1.0)
         rate = peak * 0.5 * (1.0 + tf.cos(math.pi * done))
     else:
         rate = tf.constant(peak, tf.float32)
@@ -58,7 +63,7 @@ class Optimizer:
       variables: trainable variables by name.
       config: the optimizer section of the config.
       peak: learning rate after warm-up.
-      total_steps: length of the schedule.
+      total_steps: length of the schedule; 0 if `set_total_steps` gives it later.
       rate_scales: factor on the learning rate by variable name; 1 for variables that are not in it.
     """
 
@@ -71,12 +76,13 @@ class Optimizer:
         total_steps: int,
         rate_scales: Mapping[str, float] | None = None,
     ):
-        self._strategy, self.config, self.peak, self.total_steps = strategy, config, peak, total_steps
+        self._strategy, self.config, self.peak = strategy, config, peak
         self._variables = dict(variables)
         self._rate_scales = dict(rate_scales or {})
         kinds = ("momentum",) if config.name == "sgd" else ("first_moment", "second_moment")
         with strategy.scope():
             self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+            self._total_steps = tf.Variable(total_steps, dtype=tf.int64, trainable=False, name="total_steps")
             self._slots = {kind: self._zeros_like_variables(kind) for kind in kinds}
             self.averages = self._copies_of_variables() if config.ema_decay else {}
 
@@ -91,6 +97,10 @@ class Optimizer:
             name: tf.Variable(variable.read_value(), trainable=False, name="average")
             for name, variable in self._variables.items()
         }
+
+    def set_total_steps(self, total_steps: int) -> None:
+        """Sets the length of the schedule. It is no part of the state, as a run can go on with another one."""
+        self._total_steps.assign(total_steps)
 
     def restart_averages(self) -> None:
         """Sets the moving averages to the current weights."""
@@ -118,7 +128,7 @@ class Optimizer:
 
     def learning_rate(self, step: tf.Tensor) -> tf.Tensor:
         """Learning rate of the update that follows `step` finished ones, float32 scalar."""
-        return learning_rate_at(step, self.config, self.peak, self.total_steps)
+        return learning_rate_at(step, self.config, self.peak, self._total_steps)
 
     def skip(self) -> None:
         """Counts a step without an update, so that the schedule advances."""

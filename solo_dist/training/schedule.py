@@ -8,10 +8,12 @@ class Schedule:
 
     def __init__(self, train: TrainConfig):
         self._train = train
+        self.total_steps = train.steps
+        """Steps of the whole run; 0 as long as they are not known, with train.minutes."""
 
     def is_last(self, step: int) -> bool:
         """Whether no step is left."""
-        return step >= self._train.steps
+        return step >= self.total_steps
 
     def logs(self, step: int) -> bool:
         """Whether a progress line is due."""
@@ -42,7 +44,7 @@ class Schedule:
         train = self._train
         intervals = (train.log_every, train.save_every, train.eval_every, train.panel_every)
         events = [every - step % every for every in intervals if every]
-        return min(train.steps_per_call, train.steps - step, *events, *others)
+        return min(train.steps_per_call, self.total_steps - step, *events, *others)
 
     def _due(self, every: int, step: int) -> bool:
         return bool(every) and step % every == 0 or self.is_last(step)

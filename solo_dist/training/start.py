@@ -35,6 +35,8 @@ class Start(NamedTuple):
     """Finished steps."""
     images: int = 0
     """Images seen."""
+    total_steps: int = 0
+    """See `CheckpointMetadata`."""
     resumed_from: str = ""
     """The PATH of --resume=PATH with which this run was first started; empty without one."""
     unpublished: bool = False
@@ -82,7 +84,7 @@ def _restore(checkpoint: Checkpoint, point: "ResumePoint", config: Config, parts
     log.info("weights: checkpoint of step %d in %s", step, point.folder.rpartition("/")[0])
     epoch, image = divmod(images, parts.manifest.num_images)
     log.info("input: continues at image %d of epoch %d; no image is repeated or left out", image + 1, epoch + 1)
-    return Start(step, images, point.resumed_from, point.unpublished)
+    return Start(step, images, checkpoint.metadata.total_steps, point.resumed_from, point.unpublished)
 
 
 class ResumePoint(NamedTuple):

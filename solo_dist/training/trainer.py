@@ -1,7 +1,7 @@
 """The training run.
 
 Read `Trainer.fit` first. What it is built of is in build.py, what a step does in step.py, where a run starts in
-start.py, what happens when in schedule.py, and what a checkpoint is in run/checkpoint.py.
+start.py, how long it is in length.py, what happens when in schedule.py, and what a checkpoint is in run/checkpoint.py.
 """
 
 import dataclasses
@@ -30,6 +30,7 @@ from solo_dist.run.environment import write_environment
 from solo_dist.run.metric_writers import MetricWriter, has_line
 from solo_dist.run.progress import Progress
 from solo_dist.training.build import build_batches, build_run
+from solo_dist.training.length import find_length
 from solo_dist.training.panels import TrainingPanel
 from solo_dist.training.profiler import StepProfiler
 from solo_dist.training.schedule import Schedule
@@ -67,7 +68,7 @@ class Trainer:
         self.is_chief = cluster is None or cluster.is_chief
         self.watchdog, self.stop = watchdog or Watchdog(0), StopSignals()
         self.schedule = Schedule(config.train)
-        self.progress = Progress(config.train.steps, config.train.global_batch)
+        self.progress = Progress(config.train.global_batch)
         self.directory = RunDirectory(workdir)
         self.checkpoints = self.directory.checkpoints(config.train.keep_checkpoints)
         self.best = BestCheckpoint(self.directory.best())
@@ -83,7 +84,7 @@ class Trainer:
         self._last_save, self._just_saved = 0.0, False
 
     def fit(self) -> None:
-        """Trains to the last step of the config, from wherever the run stands.
+        """Trains to the last step, from wherever the run stands.
 
         Raises:
           Preempted: after a signal, when everything is saved.
@@ -93,8 +94,9 @@ class Trainer:
         self._open_writer()
         outcome: StepOutcome | None = None
         with self.stop, self.checkpoints, self.profiler, readable_errors():
+            self._set_length()
             batches = build_batches(self.config, self.strategy, self.parts.plan.replica_batch, self.images_seen)
-            self.progress.start(self.step_number)
+            self.progress.start(self.step_number, self.schedule.total_steps)
             self._make_up_evaluation()
             while not self.schedule.is_last(self.step_number):
                 self.profiler.update(self.step_number, self.parts.train_step.wait)
@@ -140,6 +142,12 @@ class Trainer:
             self.directory.save_config(self.config)
             write_environment(self.directory.environment_file, self.strategy)
             self.writer = MetricWriter(self.directory, self.step_number, self.start.unpublished)
+
+    def _set_length(self) -> None:
+        """Finds the number of steps (length.py) and gives it to the parts that need it."""
+        steps = find_length(self.config, self.parts, self.strategy, self.start, self.watchdog.beat)
+        self.schedule.total_steps = steps
+        self.parts.optimizer.set_total_steps(steps)
 
     def _run_steps(self, batches: Iterator[Any]) -> StepOutcome:
         """Starts the steps up to the next event on the device; does not wait for them."""
@@ -210,6 +218,7 @@ class Trainer:
         return CheckpointMetadata(
             step=self.step_number,
             images=self.images_seen,
+            total_steps=self.schedule.total_steps if self.config.train.minutes else 0,
             seed=self.config.seed,
             categories=self.parts.manifest.categories,
             pixel_range=self.parts.manifest.pixel_range,

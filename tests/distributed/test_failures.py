@@ -1,5 +1,6 @@
 """What happens to a training when a worker never comes, a disk is full, or the number of workers changes."""
 
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import pytest
 from solo_dist.distributed.exit_codes import EXIT_PREEMPTED, EXIT_USER_ERROR, EXIT_WATCHDOG
 from solo_dist.distributed.launcher import free_ports
 from solo_dist.run.checkpoint_store import CheckpointStore
+from tests.distributed import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = 600
@@ -128,3 +130,23 @@ def test_full_and_read_only_disks(small_disk, flags, environ, tmp_path):
     output = log.read_text()
     assert refused == EXIT_USER_ERROR, output[-5000:]
     assert "Traceback" not in output and str(workdir) in output.splitlines()[-1], output[-5000:]
+
+
+@pytest.mark.slow
+def test_a_run_of_minutes_has_one_length_on_all_workers_and_after_a_stop(flags, environ, tmp_path):
+    workdir, log = tmp_path / "run", tmp_path / "log"
+    command = ["launch.local", "--workers=2", "--", *flags(workdir, steps=0, minutes=0.2, save_every=1000)]
+    stop_at(6, start(environ, log, *command), log)
+    stopped = CheckpointStore(str(workdir / "checkpoints")).newest_metadata()
+    assert f"{stopped.total_steps} steps of" in log.read_text() and stopped.step < stopped.total_steps
+    assert start(environ, log, *command).wait(LIMIT_SECONDS) == 0, log.read_text()[-5000:]
+    assert f"train.minutes: {stopped.total_steps} steps, by the speed measured" in log.read_text()
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, stopped.total_steps + 1))
+    config = tiny.get_config().optimizer
+    for finished, line in enumerate(lines):
+        risen = min(1.0, finished / config.warmup_steps)
+        done = max(0.0, (finished - config.warmup_steps) / (stopped.total_steps - config.warmup_steps))
+        expected = config.warmup_factor + (1 - config.warmup_factor) * risen
+        expected *= config.learning_rate * 0.5 * (1 + np.cos(np.pi * done))
+        assert line["lr"] == pytest.approx(expected, rel=1e-4, abs=1e-8), line["step"]

@@ -14,7 +14,9 @@ from solo_dist.run.directory import RunDirectory
 from solo_dist.run.metric_writers import read_events
 from solo_dist.training import trainer
 from solo_dist.training.build import build_batches
+from solo_dist.training.length import find_length
 from solo_dist.training.profiler import StepProfiler
+from solo_dist.training.start import Start
 from solo_dist.training.trainer import Trainer
 from tests.distributed import tiny
 
@@ -102,6 +104,25 @@ def test_a_finished_run_has_nothing_left_to_do(finished, shards):
     config.optimizer.ema_decay = 0.5
     Trainer(config, workdir, tf.distribute.OneDeviceStrategy("CPU:0")).fit()
     assert open(f"{workdir}/metrics.jsonl").read() == before
+
+
+def test_measuring_the_length_leaves_no_trace(finished, shards):
+    _, run = finished
+    before = run.parts.state.copy_to_host("before")
+    config = recipe(shards, steps=0, minutes=0.001)
+    assert find_length(config, run.parts, run.strategy, Start(step=1000, images=4000), lambda: None) > 1000
+    after = run.parts.state.copy_to_host("after")
+    assert after.keys() == before.keys()
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value, err_msg=name)
+
+
+def test_a_length_is_measured_once_and_replaced_by_given_steps(finished, shards):
+    _, run = finished
+    timed, counted = recipe(shards, steps=0, minutes=0.001), recipe(shards, steps=9)
+    start = Start(step=3, images=12, total_steps=77)
+    assert find_length(timed, run.parts, run.strategy, start, lambda: None) == 77
+    assert find_length(counted, run.parts, run.strategy, start, lambda: None) == 9
 
 
 @pytest.mark.parametrize(
