@@ -32,6 +32,9 @@ HEAVY = (
     "solov2_light_512_dcn_r50",
     "solov2_r101_dcn_fpn_3x",
     "solov2_x101_dcn_fpn_3x",
+    "finetune_lite0_384",
+    "finetune_r18",
+    "finetune_r50",
 )
 FAST = (
     "shapes_tiny",
@@ -40,6 +43,7 @@ FAST = (
     "shapes_tiny_decoupled_solo_light",
     "shapes_tiny_decoupled_dynamic_solo",
     "solov2_light_448_r18_fpn_3x",
+    "finetune_lite0_256",
 )
 RECIPES = (*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY))
 CANVAS = (64, 96)
