@@ -9,6 +9,7 @@ This module imports no TensorFlow.
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,16 @@ MASK_STRIDE = 4
 PYRAMID_LEVELS = ("p2", "p3", "p4", "p5", "p6")
 
 
-def _check_canvas(option: str, canvas: Any) -> None:
+def parse_canvas(text: str) -> tuple[int, int]:
+    """Height and width of the flag --canvas=HEIGHTxWIDTH. Raises ConfigError."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text, re.ASCII)
+    if not match or any(not int(side) or int(side) % CANVAS_MULTIPLE for side in match.groups()):
+        raise ConfigError(f"--canvas={text} must be HEIGHTxWIDTH in multiples of 32, for example 512x768.")
+    return int(match[1]), int(match[2])
+
+
+def check_canvas(option: str, canvas: Any) -> None:
+    """Raises ConfigError unless the canvas is two multiples of 32. The option is named in its message."""
     if len(canvas) != 2 or not all(isinstance(side, int) for side in canvas):
         raise ConfigError(f"{option}={canvas} must be height, width, for example 448,768.")
     if any(side <= 0 or side % CANVAS_MULTIPLE for side in canvas):
@@ -136,7 +146,7 @@ class DataConfig:
     """Folder of validation shards; empty: no evaluation during training."""
     shapes_folder: str = ""
     """Folder of the demo's data set, which is drawn there if it is missing; empty: none."""
-    canvas: tuple[int, int] = checked((800, 1344), _check_canvas)
+    canvas: tuple[int, int] = checked((800, 1344), check_canvas)
     """H, W of the fixed training canvas, multiples of 32; images are fitted into it, top left."""
     max_instances: int = bounded(100, at_least=1)
     """M, instances an image in a batch."""

@@ -7,6 +7,7 @@
         StoreUnavailable      the store does not answer; starting again later can help
       RunFailed               a training run that cannot continue
     Preempted                 not an error: the run was asked to stop, and has saved its state
+    Unusable                  one entry of a data set, which is counted and left out
 
 The message of a UserError is one or two lines that name the file or the option and a remedy. `cli.run` prints it
 without a traceback and chooses the exit code; distributed/exit_codes.py says how launchers react to each code.
@@ -46,3 +47,16 @@ class ExportFailed(UserError):
 
 class Preempted(Exception):
     """The run was asked to stop, has saved its state, and can be continued."""
+
+
+class Unusable(Exception):
+    """Why one entry of a data set (an image, an annotation, a part of one) cannot be used; the others still can.
+
+    Attributes:
+      reason: a short text from a fixed list, so that reasons can be counted.
+      detail: what was found, for example a value.
+    """
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail

@@ -28,13 +28,11 @@ instances, best first: scores float32 [1, n], categories int64 [1, n] (ids of th
 and masks bool [1, n, height, width]. Fitting into the canvas and all post-processing are part of the model.
 """
 
-import re
-
 from absl import flags
 from ml_collections import config_flags
 
 from solo_dist import cli
-from solo_dist.errors import ConfigError
+from solo_dist.config import parse_canvas
 from solo_dist.exporting.settings import MAX_AP_DROP, OUTPUTS, PRECISIONS, ExportSettings
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; by default the run's own.", lock_config=True)
@@ -81,7 +79,7 @@ def main(arguments: list[str]) -> None:
     if settings.format != "savedmodel":
         config.runtime.precision = "float32"  # converters know nothing else
     if _CANVAS.value:
-        config.data.canvas = _canvas(_CANVAS.value)
+        config.data.canvas = parse_canvas(_CANVAS.value)
         config.validate()
 
     from solo_dist.exporting.job import export
@@ -101,14 +99,6 @@ def main(arguments: list[str]) -> None:
             f"It was trained on images of more than 8 bits; make 8 bits of their values in the same way:\n\n"
             f"  image = np.clip(np.round((values - {low:g}) * 255 / ({high:g} - {low:g})), 0, 255).astype(np.uint8)"
         )
-
-
-def _canvas(text: str) -> tuple[int, int]:
-    """The height and width of --canvas. Raises ConfigError."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match or any(int(side) % 32 or not int(side) for side in match.groups()):
-        raise ConfigError(f"--canvas={text} is not HEIGHTxWIDTH in multiples of 32, such as 512x768.")
-    return int(match[1]), int(match[2])
 
 
 def _how_to_use(kind: str, output: str) -> str:

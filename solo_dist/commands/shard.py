@@ -12,7 +12,6 @@ image and annotation that is left out is in OUTPUT/rejected.jsonl with its reaso
 
 import os
 import posixpath
-import re
 import shlex
 import sys
 
@@ -20,7 +19,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from solo_dist import cli
-from solo_dist.errors import ConfigError
+from solo_dist.config import parse_canvas
 
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO instances json; a path or URL.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the images; a path or URL.", required=True)
@@ -28,7 +27,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder of the shards to write; a 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, which gives canvas, grids and limits.", lock_config=True
 )
-_CANVAS = flags.DEFINE_string("canvas", "", "HxW instead of the recipe's canvas, for example 512x512.")
+_CANVAS = flags.DEFINE_string("canvas", "", "HEIGHTxWIDTH instead of the recipe's canvas, for example 512x512.")
 _NUM_SHARDS = flags.DEFINE_integer("num_shards", 0, "Number of files; 0: one for every 64 images, at most 256.")
 _PROCESSES = flags.DEFINE_integer("processes", os.cpu_count() or 1, "Number of processes; the shards are the same.", 1)
 _KEEP_ORIGINAL = flags.DEFINE_bool("keep_original", False, "Store images at full size, not fitted into the canvas.")
@@ -57,7 +56,7 @@ def main(arguments: list[str]) -> None:
     """Makes the shards, and prints their contents and the next command."""
     del arguments
     config = _CONFIG.value
-    canvas = _parse_canvas(_CANVAS.value) if _CANVAS.value else config.data.canvas
+    canvas = parse_canvas(_CANVAS.value) if _CANVAS.value else config.data.canvas
     from solo_dist.data.pixel_range import parse_range
     from solo_dist.data.sharding.coco import Reading
     from solo_dist.data.sharding.job import ShardJob, shard_coco
@@ -105,13 +104,6 @@ def _train_command(output: str) -> str:
     if "canvas" in given:
         command.append(f"--config.data.canvas={given['canvas'].replace('x', ',')}")
     return shlex.join([*command, *(f"--config.data.{part}={folder}" for part, folder in folders.items())])
-
-
-def _parse_canvas(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise ConfigError(f"--canvas={text} must be HxW, for example 512x512.")
-    return int(match[1]), int(match[2])
 
 
 if __name__ == "__main__":

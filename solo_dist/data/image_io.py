@@ -19,7 +19,7 @@ import PIL.ImageOps
 import tensorflow as tf
 
 from solo_dist.data.pixel_range import FULL_RANGE, PixelRange, to_8_bits
-from solo_dist.errors import StoreError
+from solo_dist.errors import StoreError, Unusable
 from solo_dist.storage import file_io, urls
 
 JPEG_QUALITY = 95
@@ -45,19 +45,6 @@ _TURNED_BACK = {
 """How an upright image becomes the one that is stored, by orientation."""
 
 _opening = threading.Lock()
-
-
-class Unusable(ValueError):
-    """Why an entry of a data set cannot be used.
-
-    Attributes:
-      detail: what was found, for example a value.
-    """
-
-    def __init__(self, reason: str, detail: str = ""):
-        """The reason is a short text from a fixed list, so that reasons can be counted."""
-        super().__init__(reason)
-        self.detail = detail
 
 
 def read_bytes(path: str) -> bytes:

@@ -3,9 +3,8 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from solo_dist.errors import ConfigError
+from solo_dist.errors import ConfigError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance
-from solo_dist.importing.report import LeftOut
 
 
 def parse_renames(texts: Sequence[str]) -> dict[str, str]:
@@ -37,7 +36,7 @@ def with_categories(dataset: Dataset, renames: Mapping[str, str], chosen: Sequen
         ]
         for instance in renamed:
             if instance.category not in kept:
-                dataset.report.leave_out(image.path, LeftOut("category is not in --categories", instance.category))
+                dataset.report.leave_out(image.path, Unusable("category is not in --categories", instance.category))
         image.instances = _unique([instance for instance in renamed if instance.category in kept])
     return Dataset(dataset.images, kept, dataset.report)
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from solo_dist.errors import Unusable
 from solo_dist.importing.image_files import is_image, stem
 from solo_dist.importing.mask_files import Found, Layout, pixels
-from solo_dist.importing.report import LeftOut, Report
+from solo_dist.importing.report import Report
 
 _FIRST = 24
 _CLASSES = ["person", "rider", "car", "truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle"]
@@ -29,10 +30,10 @@ class Cityscapes(Layout):
                 if name in images:
                     yield images[name], path
                 else:
-                    report.leave_out(path, LeftOut("mask has no image", f"{name}_leftImg8bit.png"))
+                    report.leave_out(path, Unusable("mask has no image", f"{name}_leftImg8bit.png"))
 
     def objects(self, path: str, report: Report) -> Found:
-        """The objects of a mask file. Raises LeftOut."""
+        """The objects of a mask file. Raises Unusable."""
         numbers = pixels(path)
         objects = []
         for number in np.unique(numbers):
@@ -41,7 +42,7 @@ class Cityscapes(Layout):
             if 0 <= index < len(_CLASSES):
                 objects.append((_CLASSES[index], bool(number < 1000), numbers == number))
             elif number >= 1000:
-                report.leave_out(path, LeftOut("label id has no class with objects", str(label)))
+                report.leave_out(path, Unusable("label id has no class with objects", str(label)))
         return objects
 
     def ordered(self, names: set[str]) -> list[str]:

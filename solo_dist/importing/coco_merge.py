@@ -18,12 +18,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from solo_dist.errors import ConfigError, DataError
-from solo_dist.importing.coco_values import boolean, identifier, is_box, length, rectangle
+from solo_dist.coco_values import boolean, box, identifier_or_name, is_absent, number, shown
+from solo_dist.errors import ConfigError, DataError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked, union, without_duplicates
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size, normal_path, stem
 from solo_dist.importing.orientation import ImageSize, read_from_coco
-from solo_dist.importing.report import LeftOut, Report
+from solo_dist.importing.report import Report
 from solo_dist.masks.rle import segmentation_to_rle
 from solo_dist.storage import file_io
 
@@ -107,16 +107,16 @@ class _File:
         own_parents = {entry.get("name") for entry in entries if entry.get("supercategory") == entry.get("name")}
         for entry in entries:
             try:
-                number = identifier(entry.get("id"), "category id")
+                number = identifier_or_name(entry.get("id"), "category id")
                 name = str(entry.get("name") or "").strip()
                 if not name:
-                    raise LeftOut("category has no name", str(number))
+                    raise Unusable("category has no name", str(number))
                 is_root = str(number) not in used and str(entry.get("supercategory")).lower() in ("none", "")
                 if is_root and name in parents | own_parents:
-                    raise LeftOut("category is only the root of others", name)
+                    raise Unusable("category is only the root of others", name)
                 if name in _BACKGROUND:
-                    raise LeftOut(f"category {name}")
-            except LeftOut as error:
+                    raise Unusable(f"category {name}")
+            except Unusable as error:
                 self._report.leave_out(self._path, error)
                 continue
             if names.setdefault(number, name) != name:
@@ -130,7 +130,7 @@ class _File:
             try:
                 image, instance = self._annotation(entry, images, sizes)
                 image.instances.append(instance)
-            except LeftOut as error:
+            except Unusable as error:
                 self._report.leave_out(self._path, error)
 
     def _images(
@@ -143,12 +143,12 @@ class _File:
         for entry in self._content["images"]:
             try:
                 number, path, size, given = self._image(entry)
-            except LeftOut as error:
+            except Unusable as error:
                 self._report.leave_out(self._path, error)
                 continue
             if number in images and images[number].path != path:
                 twice.add(number)
-                self._report.leave_out(self._path, LeftOut("image id is that of another image too", str(number)))
+                self._report.leave_out(self._path, Unusable("image id is that of another image too", str(number)))
                 continue
             if path not in merged:
                 merged[path] = LabelledImage(path, *size.upright, orientation=size.orientation)
@@ -158,22 +158,22 @@ class _File:
         for number in twice:  # an annotation with this id could belong to either image
             path = images.pop(number).path
             merged.pop(path, None)
-            self._report.leave_out(self._path, LeftOut("image id is that of another image too", str(number)))
+            self._report.leave_out(self._path, Unusable("image id is that of another image too", str(number)))
         return images, sizes
 
     def _image(self, entry: Any) -> tuple[int | str, str, ImageSize, tuple[int, int]]:
         """Id, path, size of the file, and height and width in the json."""
         if not isinstance(entry, dict):
-            raise LeftOut("image is not an object")
-        number = identifier(entry.get("id"), "image id")
+            raise Unusable("image is not an object")
+        number = identifier_or_name(entry.get("id"), "image id")
         name = entry.get("file_name")
         if not isinstance(name, str) or not name:
-            raise LeftOut("image has no file_name", str(number))
-        height, width = length(entry.get("height")), length(entry.get("width"))
+            raise Unusable("image has no file_name", str(number))
+        height, width = _pixels(entry.get("height")), _pixels(entry.get("width"))
         path = self._files.find(name, *self._folders)
         if path is None:
             if not height or not width:
-                raise LeftOut("image file not found, and its size is not in the json", name)
+                raise Unusable("image file not found, and its size is not in the json", name)
             self._report.change(self._path, "image file not found: its name and size are taken from the json", name)
             return number, posixpath.join(self._folders[0], name), ImageSize((height, width)), (height, width)
         size = image_size(path)
@@ -185,7 +185,7 @@ class _File:
             given = size.upright
         if given not in (size.upright, size.stored):
             found = f"{given[0]} x {given[1]}, file {size.upright[0]} x {size.upright[1]}"
-            raise LeftOut("height and width differ from the image file", f"{name}: {found}")
+            raise Unusable("height and width differ from the image file", f"{name}: {found}")
         if given == size.stored != size.upright:
             # The masks of this json follow the pixels as stored, not the upright image.
             size = ImageSize(size.stored)
@@ -195,20 +195,22 @@ class _File:
         self, entry: Any, images: dict[int | str, LabelledImage], sizes: dict[int | str, tuple[int, int]]
     ) -> tuple[LabelledImage, Instance]:
         if not isinstance(entry, dict):
-            raise LeftOut("annotation is not an object")
-        number = identifier(entry.get("image_id"), "image_id")
+            raise Unusable("annotation is not an object")
+        number = identifier_or_name(entry.get("image_id"), "image_id")
         if number not in images:
-            raise LeftOut("image_id is that of no image", str(number))
-        category = identifier(entry.get("category_id"), "category_id")
+            raise Unusable("image_id is that of no image", str(number))
+        category = identifier_or_name(entry.get("category_id"), "category_id")
         if category not in self.names:
-            raise LeftOut("category_id is that of no category", str(category))
+            raise Unusable("category_id is that of no category", str(category))
         segmentation = entry.get("segmentation")
         if not segmentation or segmentation == [[]]:
-            if not is_box(entry.get("bbox")):
-                raise LeftOut("annotation has neither mask nor box")
+            around = box(entry.get("bbox"))
+            if around is None:
+                raise Unusable("annotation has neither mask nor box")
             if self._boxes != "rectangles":
-                raise LeftOut("annotation has a box and no mask; --boxes=rectangles takes it as a rectangle")
-            segmentation = rectangle(entry["bbox"])
+                raise Unusable("annotation has a box and no mask; --boxes=rectangles takes it as a rectangle")
+            x, y, width, height = around
+            segmentation = [[x, y, x + width, y, x + width, y + height, x, y + height]]
         elif isinstance(segmentation, list) and not isinstance(segmentation[0], (list, dict)):
             segmentation = [segmentation]  # VIA, and others, do not nest their only polygon
         image = images[number]
@@ -218,7 +220,7 @@ class _File:
     def _rle(self, segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
         """The union of the valid parts of a mask; an invalid part is left out and reported.
 
-        Raises LeftOut if no part is valid.
+        Raises Unusable if no part is valid.
         """
         rles, errors = [], []
         for part in [[one] for one in segmentation] if isinstance(segmentation, list) else [segmentation]:
@@ -227,7 +229,7 @@ class _File:
             except ValueError as error:
                 errors.append(str(error))
         if not rles:
-            raise LeftOut(errors[0])
+            raise Unusable(errors[0])
         for reason in errors:
             self._report.change(self._path, "a part of the mask is left out", reason)
         return union(rles)
@@ -235,15 +237,23 @@ class _File:
     def _is_crowd(self, entry: dict[str, Any]) -> bool:
         attributes = entry.get("attributes")
         values = {**attributes, **entry} if isinstance(attributes, dict) else entry
-        if any(boolean(values.get(name)) for name in ("IsGroupOf", "is_group_of")):
+        if any(boolean(values.get(name), name) for name in ("IsGroupOf", "is_group_of")):
             self._report.change(self._path, "group of objects became a crowd")
             return True
-        if not boolean(entry.get("iscrowd")):
+        if not boolean(entry.get("iscrowd"), "iscrowd"):
             return False
         if self._crowd == "instance" or (self._crowd == "auto" and self._is_cvats):
             self._report.change(self._path, "iscrowd=1 was read as an object; --crowd=crowd reads it as a crowd")
             return False
         return True
+
+
+def _pixels(value: Any) -> int | None:
+    """Height or width of an image; None if it is absent or 0. Raises Unusable."""
+    read = 0 if is_absent(value) else number(value)
+    if read is None or read != int(read) or read < 0:
+        raise Unusable("height or width is no number of pixels", shown(value))
+    return int(read) or None
 
 
 def _folders(path: str, images: str) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from solo_dist.importing.report import LeftOut, Report
+from solo_dist.errors import Unusable
+from solo_dist.importing.report import Report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +77,9 @@ def union(rles: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def checked(rle: dict[str, Any]) -> dict[str, Any]:
-    """The mask itself. Raises LeftOut if it has no pixel."""
+    """The mask itself. Raises Unusable if it has no pixel."""
     if area(rle) == 0:
-        raise LeftOut("no pixel inside the image")
+        raise Unusable("no pixel inside the image")
     return rle
 
 
@@ -88,7 +89,7 @@ def without_duplicates(instances: Iterable[Instance], file: str, report: Report)
     for instance in instances:
         key = (instance.category, instance.crowd, bytes(instance.rle["counts"]))
         if key in kept:
-            report.leave_out(file, LeftOut("same mask and category as another annotation", instance.category))
+            report.leave_out(file, Unusable("same mask and category as another annotation", instance.category))
         else:
             kept[key] = instance
     return list(kept.values())

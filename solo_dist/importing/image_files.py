@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from solo_dist.errors import ConfigError
+from solo_dist.errors import ConfigError, Unusable
 from solo_dist.importing.orientation import ImageSize, size_of
-from solo_dist.importing.report import LeftOut
 from solo_dist.storage import file_io, store_errors
 
 _HEADER = 1 << 18
@@ -70,7 +69,7 @@ class ImageFiles:
         """The file that `name` means, relative to one of the folders if it is there; None: there is none.
 
         Raises:
-          LeftOut: several files fit equally well.
+          Unusable: several files fit equally well.
         """
         for spelled in dict.fromkeys((name, urllib.parse.unquote(name))):
             parts = [part for part in spelled.replace("\\", "/").split("/") if part not in ("", ".")]
@@ -85,21 +84,21 @@ class ImageFiles:
         return None
 
     def find_stem(self, name: str, beside: str) -> str | None:
-        """The file of that name with any suffix, in the folder `beside` if there is one. Raises LeftOut."""
+        """The file of that name with any suffix, in the folder `beside` if there is one. Raises Unusable."""
         found = self._by_stem.get(_key(name), [])
         here = [path for path in found if posixpath.dirname(path) == beside]
         if len(here) > 1 or (not here and len(found) > 1):
-            raise LeftOut("several image files have this name", name)
+            raise Unusable("several image files have this name", name)
         return next(iter(here or found), None)
 
 
 def image_size(path: str) -> ImageSize:
-    """Size of an image file, from its header. Raises LeftOut if that does not decode."""
+    """Size of an image file, from its header. Raises Unusable if that does not decode."""
     with store_errors.clear_errors(path), tf.io.gfile.GFile(path, "rb") as file:
         beginning = file.read(_HEADER)
     try:
         return size_of(beginning)
-    except LeftOut:  # a TIFF can have its header at the end
+    except Unusable:  # a TIFF can have its header at the end
         return size_of(file_io.read(path))
 
 
@@ -116,7 +115,7 @@ def _best(paths: Sequence[str], parts: Sequence[str]) -> str | None:
     common = [_common_ending([_key(part) for part in path.split("/")], keys) for path in paths]
     best = [path for path, count in zip(paths, common, strict=True) if count == max(common)]
     if len(best) > 1:
-        raise LeftOut("several image files have this name", "/".join(parts))
+        raise Unusable("several image files have this name", "/".join(parts))
     return best[0]
 
 

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from solo_dist.errors import ConfigError, DataError
+from solo_dist.errors import ConfigError, DataError, Unusable
 from solo_dist.importing.cityscapes import Cityscapes
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked, encode
 from solo_dist.importing.image_files import files_under, image_size
 from solo_dist.importing.mask_files import Layout
 from solo_dist.importing.mask_folders import MaskFolders
 from solo_dist.importing.orientation import ImageSize, upright
-from solo_dist.importing.report import LeftOut, Report
+from solo_dist.importing.report import Report
 from solo_dist.importing.voc import Voc
 
 
@@ -37,7 +37,7 @@ def read_masks(folder: str, images: str, subset: str) -> Dataset:
     for image, mask in reader.pairs(found, others, report):
         try:
             _add(read, image, mask, reader, report)
-        except LeftOut as error:
+        except Unusable as error:
             report.leave_out(mask, error)
     if not read:
         raise DataError(
@@ -64,7 +64,7 @@ def _placed(mask: np.ndarray, size: ImageSize) -> dict:
         return encode(mask)
     if mask.shape == size.stored:
         return upright(encode(mask), size.orientation)
-    raise LeftOut("mask has another size than its image", f"{mask.shape[0]} x {mask.shape[1]}")
+    raise Unusable("mask has another size than its image", f"{mask.shape[0]} x {mask.shape[1]}")
 
 
 def _layout(folder: str, found: Sequence[str], subset: str) -> Layout:

@@ -12,12 +12,12 @@ import json
 import posixpath
 from typing import Any
 
-from solo_dist.errors import DataError
+from solo_dist.errors import DataError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, union, without_duplicates
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size, relative, stem
 from solo_dist.importing.labelme_shapes import number, shape_rle
 from solo_dist.importing.orientation import ImageSize, size_of, upright
-from solo_dist.importing.report import LeftOut, Report
+from solo_dist.importing.report import Report
 from solo_dist.storage import file_io
 
 IGNORE = "__ignore__"
@@ -46,8 +46,8 @@ def read_labelme(folder: str, images: str, embedded: str) -> Dataset:
             without_suffix = relative(path, folder.rstrip("/")).removesuffix(".json")
             image, turn = _image_of(content, path, files, f"{embedded}/{without_suffix}", report)
             if image.path in read:
-                raise LeftOut("another json is about the same image", image.path)
-        except LeftOut as error:
+                raise Unusable("another json is about the same image", image.path)
+        except Unusable as error:
             report.leave_out(path, error)
             continue
         read[image.path] = image
@@ -64,7 +64,7 @@ def read_labelme(folder: str, images: str, embedded: str) -> Dataset:
         image.instances += [Instance(category, rle, crowd=True) for category in categories]
     for path in files.paths:
         if path not in read:
-            report.leave_out(path, LeftOut("image has no LabelMe json"))
+            report.leave_out(path, Unusable("image has no LabelMe json"))
     return Dataset(list(read.values()), categories, report)
 
 
@@ -72,9 +72,9 @@ def _content(path: str) -> dict[str, Any]:
     try:
         content = json.loads(file_io.read(path).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise LeftOut("json cannot be read", str(error)[:80]) from error
+        raise Unusable("json cannot be read", str(error)[:80]) from error
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-        raise LeftOut("json is not LabelMe's: it has no list of shapes")
+        raise Unusable("json is not LabelMe's: it has no list of shapes")
     return content
 
 
@@ -96,7 +96,7 @@ def _image_of(
     height, width = (content.get(side) for side in ("imageHeight", "imageWidth"))
     given = size.upright if height is None or width is None else (int(number(height)), int(number(width)))
     if given not in (size.upright, size.stored):
-        raise LeftOut(
+        raise Unusable(
             "imageHeight and imageWidth differ from the image file",
             f"{given[0]} x {given[1]}, file {size.upright[0]} x {size.upright[1]}",
         )
@@ -109,11 +109,11 @@ def _image_of(
 def _embedded_image(content: dict[str, Any], target: str) -> tuple[str, ImageSize]:
     data = content.get("imageData")
     if not isinstance(data, str) or not data:
-        raise LeftOut("image file not found", str(content.get("imagePath")))
+        raise Unusable("image file not found", str(content.get("imagePath")))
     try:
         image = base64.b64decode(data)
     except binascii.Error as error:
-        raise LeftOut("imageData does not decode") from error
+        raise Unusable("imageData does not decode") from error
     size = size_of(image)
     suffix = ".jpg" if image.startswith(b"\xff\xd8") else ".png"
     file = f"{target}{suffix}"
@@ -134,7 +134,7 @@ class _Shapes:
         for index, shape in enumerate(shapes):
             try:
                 label, rle = self._read(shape)
-            except LeftOut as error:
+            except Unusable as error:
                 self._report.leave_out(self._path, error)
                 continue
             if label == IGNORE:
@@ -149,13 +149,13 @@ class _Shapes:
 
     def _read(self, shape: Any) -> tuple[str, dict[str, Any]]:
         if not isinstance(shape, dict):
-            raise LeftOut("shape is not an object")
+            raise Unusable("shape is not an object")
         label = shape.get("label")
         if not isinstance(label, (str, int)) or isinstance(label, bool) or not str(label).strip():
-            raise LeftOut("shape has no label")
+            raise Unusable("shape has no label")
         label = str(label).strip()
         if label in BACKGROUND:
-            raise LeftOut(f"label {label}")
+            raise Unusable(f"label {label}")
         height, width = self._image.height, self._image.width
         if self._turn in (5, 6, 7, 8):
             height, width = width, height

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from solo_dist.errors import Unusable
 from solo_dist.importing.dataset import checked, encode
-from solo_dist.importing.report import LeftOut
 from solo_dist.masks.rle import segmentation_to_rle
 
 WITHOUT_AREA = ("line", "linestrip", "point", "points")
@@ -25,11 +25,11 @@ def shape_rle(shape: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     """Compressed RLE of one entry of `shapes`, of the upright image's size.
 
     Raises:
-      LeftOut: the shape has no area, is damaged, or lies outside the image.
+      Unusable: the shape has no area, is damaged, or lies outside the image.
     """
     kind = shape.get("shape_type") or "polygon"
     if kind in WITHOUT_AREA:
-        raise LeftOut(f"shape {kind} has no area")
+        raise Unusable(f"shape {kind} has no area")
     points = _points(shape.get("points"))
     if kind == "mask":
         rle = _mask(points, shape.get("mask"), height, width)
@@ -40,36 +40,36 @@ def shape_rle(shape: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     elif kind == "rectangle":
         rle = polygon_rle(_corners(points), height, width)
     else:
-        raise LeftOut("unknown shape_type", str(kind))
+        raise Unusable("unknown shape_type", str(kind))
     return checked(rle)
 
 
 def polygon_rle(points: np.ndarray, height: int, width: int) -> dict[str, Any]:
-    """Compressed RLE of one polygon, float [n, 2] of x, y. Raises LeftOut."""
+    """Compressed RLE of one polygon, float [n, 2] of x, y. Raises Unusable."""
     if len(points) < 3:
-        raise LeftOut("polygon of fewer than 3 points")
+        raise Unusable("polygon of fewer than 3 points")
     try:
         return segmentation_to_rle([points.ravel().tolist()], height, width)
     except ValueError as error:
-        raise LeftOut(str(error)) from error
+        raise Unusable(str(error)) from error
 
 
 def number(value: Any) -> float:
-    """A finite number, also one that is written as text. Raises LeftOut."""
+    """A finite number, also one that is written as text. Raises Unusable."""
     try:
         read = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
         read = math.nan
     if not math.isfinite(read):
-        raise LeftOut("value is not a finite number", str(value)[:40])
+        raise Unusable("value is not a finite number", str(value)[:40])
     return read
 
 
 def _points(points: Any) -> np.ndarray:
     if not isinstance(points, list) or not points:
-        raise LeftOut("shape has no points")
+        raise Unusable("shape has no points")
     if not all(isinstance(point, (list, tuple)) and len(point) == 2 for point in points):
-        raise LeftOut("point is not a pair of numbers")
+        raise Unusable("point is not a pair of numbers")
     return np.array([[number(value) for value in point] for point in points])
 
 
@@ -78,7 +78,7 @@ def _corners(points: np.ndarray) -> np.ndarray:
     if len(points) == 4:
         return points
     if len(points) != 2:
-        raise LeftOut("rectangle has neither 2 nor 4 points")
+        raise Unusable("rectangle has neither 2 nor 4 points")
     (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 
@@ -86,7 +86,7 @@ def _corners(points: np.ndarray) -> np.ndarray:
 def _circle(points: np.ndarray, height: int, width: int) -> dict[str, Any]:
     """From the centre and a point on the circle."""
     if len(points) != 2:
-        raise LeftOut("circle has not 2 points")
+        raise Unusable("circle has not 2 points")
     (x, y), edge = points[0], points[1]
     columns, rows = np.arange(width) + 0.5 - x, np.arange(height) + 0.5 - y
     return encode(columns**2 + rows[:, None] ** 2 <= np.sum((edge - points[0]) ** 2))
@@ -95,12 +95,12 @@ def _circle(points: np.ndarray, height: int, width: int) -> dict[str, Any]:
 def _mask(points: np.ndarray, png: Any, height: int, width: int) -> dict[str, Any]:
     """A PNG in base64 whose first pixel is at the first point."""
     if not isinstance(png, str) or not png:
-        raise LeftOut("shape mask has no mask")
+        raise Unusable("shape mask has no mask")
     try:
         with PIL.Image.open(io.BytesIO(base64.b64decode(png))) as image:
             patch = np.asarray(image if image.mode in ("1", "L", "P") else image.convert("L")) != 0
     except (binascii.Error, OSError, SyntaxError, ValueError) as error:
-        raise LeftOut("mask does not decode", str(error)[:60]) from error
+        raise Unusable("mask does not decode", str(error)[:60]) from error
     x, y = (round(value) for value in points[0])
     mask = np.zeros((height, width), bool)
     top, left = max(y, 0), max(x, 0)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import PIL.Image
 
-from solo_dist.importing.report import LeftOut, Report
+from solo_dist.errors import Unusable
+from solo_dist.importing.report import Report
 from solo_dist.storage import file_io
 
 Found = list[tuple[str, bool, np.ndarray]]
@@ -27,7 +28,7 @@ class Layout:
         raise NotImplementedError
 
     def objects(self, path: str, report: Report) -> Found:
-        """The objects of a mask file. Raises LeftOut."""
+        """The objects of a mask file. Raises Unusable."""
         raise NotImplementedError
 
     def ordered(self, names: set[str]) -> list[str]:
@@ -38,7 +39,7 @@ class Layout:
 def pixels(path: str, coloured: bool = False) -> np.ndarray:
     """Values of a mask file, int [H, W]; of an RGB file, or if `coloured`, its colours as numbers 0xRRGGBB.
 
-    Raises LeftOut if it does not decode.
+    Raises Unusable if it does not decode.
     """
     try:
         with PIL.Image.open(io.BytesIO(file_io.read(path))) as image:
@@ -47,4 +48,4 @@ def pixels(path: str, coloured: bool = False) -> np.ndarray:
                 return red << 16 | green << 8 | blue
             return np.asarray(image if image.mode != "LA" else image.convert("L")).astype(np.int64)
     except Exception as error:  # the decoders of a dozen formats raise many kinds of errors
-        raise LeftOut("mask does not decode", str(error)[:60]) from error
+        raise Unusable("mask does not decode", str(error)[:60]) from error

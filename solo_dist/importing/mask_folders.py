@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from solo_dist.errors import Unusable
 from solo_dist.importing.image_files import is_image, stem
 from solo_dist.importing.mask_files import Found, Layout, pixels
-from solo_dist.importing.report import LeftOut, Report
+from solo_dist.importing.report import Report
 
 ONLY_CATEGORY = "object"
 _SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm")
@@ -53,10 +54,10 @@ class MaskFolders(Layout):
                 yield candidates[0], mask
             else:
                 reason = "several image files have this name" if candidates else "mask has no image"
-                report.leave_out(mask, LeftOut(reason, name))
+                report.leave_out(mask, Unusable(reason, name))
         for path in photos:
             if path not in used:
-                report.leave_out(path, LeftOut("image has no mask"))
+                report.leave_out(path, Unusable("image has no mask"))
 
     def _is_mask(self, path: str, others: Sequence[str]) -> bool:
         """With --images, every file of --input that is not among the images; else what is below a folder `masks`."""
@@ -93,7 +94,7 @@ class MaskFolders(Layout):
         return _parent(mask)
 
     def objects(self, path: str, report: Report) -> Found:
-        """The objects of a mask file. Raises LeftOut."""
+        """The objects of a mask file. Raises Unusable."""
         values = pixels(path)
         category = self._category[path]
         if category is None:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from solo_dist.errors import Unusable
 from solo_dist.importing.dataset import decode, encode
-from solo_dist.importing.report import LeftOut
 
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNED = (5, 6, 7, 8)
@@ -35,14 +35,14 @@ class ImageSize:
 
 
 def size_of(data: bytes) -> ImageSize:
-    """Size of an encoded image. Raises LeftOut if it does not decode."""
+    """Size of an encoded image. Raises Unusable if it does not decode."""
     try:
         with PIL.Image.open(io.BytesIO(data)) as image:
             width, height = image.size
             # Pillow turns TIFF images itself while it loads them; the size is that of the turned image already.
             orientation = 1 if image.format == "TIFF" else image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception as error:  # the decoders of a dozen formats raise many kinds of errors
-        raise LeftOut("image does not decode", str(error)[:100]) from error
+        raise Unusable("image does not decode", str(error)[:100]) from error
     return ImageSize((height, width), orientation if orientation in range(1, 9) else 1)
 
 

@@ -4,13 +4,13 @@ import posixpath
 from collections.abc import Sequence
 from typing import Any
 
-from solo_dist.errors import DataError
+from solo_dist.coco_values import identifier_or_name
+from solo_dist.errors import DataError, Unusable
 from solo_dist.importing.coco_merge import load_json
-from solo_dist.importing.coco_values import identifier
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size
 from solo_dist.importing.orientation import read_from_coco
-from solo_dist.importing.report import LeftOut, Report
+from solo_dist.importing.report import Report
 from solo_dist.masks.rle import segmentation_to_rle
 
 
@@ -37,7 +37,7 @@ def read_predictions(results: str, annotations: str, images: str, score: float) 
     for entry in entries:
         try:
             reader.add(entry, score)
-        except LeftOut as error:
+        except Unusable as error:
             report.leave_out(results, error)
     dataset = Dataset(list(reader.images.values()), list(reader.names.values()), report)
     if not dataset.num_instances:
@@ -50,45 +50,47 @@ class _Reader:
     """Assigns predictions to their images."""
 
     def __init__(self, known: dict[str, Any], files: ImageFiles, folder: str):
-        self.names = {identifier(entry.get("id"), "category id"): str(entry["name"]) for entry in known["categories"]}
+        self.names = {
+            identifier_or_name(entry.get("id"), "category id"): str(entry["name"]) for entry in known["categories"]
+        }
         listed: Sequence[dict[str, Any]] = known.get("images") or []
-        self._file_names = {identifier(entry.get("id"), "image id"): entry.get("file_name") for entry in listed}
+        self._file_names = {identifier_or_name(entry.get("id"), "image id"): entry.get("file_name") for entry in listed}
         self._files, self._folder = files, folder
         self.images: dict[str, LabelledImage] = {}
 
     def add(self, entry: Any, least_score: float) -> None:
-        """Adds one prediction. Raises LeftOut."""
+        """Adds one prediction. Raises Unusable."""
         if not isinstance(entry, dict):
-            raise LeftOut("prediction is not an object")
+            raise Unusable("prediction is not an object")
         score = float(entry.get("score", 1.0))
         image, is_upright = self._image(entry)
         if score < least_score:
-            raise LeftOut("score is below --score")
-        category = identifier(entry.get("category_id"), "category_id")
+            raise Unusable("score is below --score")
+        category = identifier_or_name(entry.get("category_id"), "category_id")
         if category not in self.names:
-            raise LeftOut("category_id is that of no category", str(category))
+            raise Unusable("category_id is that of no category", str(category))
         segmentation = entry.get("segmentation")
         size = segmentation.get("size") if isinstance(segmentation, dict) else None
         if not isinstance(size, list) or sorted(size) != sorted((image.height, image.width)):
-            raise LeftOut("mask has another size than the image file", image.path)
+            raise Unusable("mask has another size than the image file", image.path)
         try:
             rle = checked(segmentation_to_rle(segmentation, *size))
         except ValueError as error:
-            raise LeftOut(str(error)) from error
+            raise Unusable(str(error)) from error
         rle = rle if is_upright else read_from_coco(rle, image.orientation)
         if tuple(rle["size"]) != (image.height, image.width):
-            raise LeftOut("mask has another size than the image file", image.path)
+            raise Unusable("mask has another size than the image file", image.path)
         image.instances.append(Instance(self.names[category], rle, score=score))
 
     def _image(self, entry: dict[str, Any]) -> tuple[LabelledImage, bool]:
         """The image, and whether the prediction is on the upright image: `predict`, which names files, turns them."""
         own_name = entry.get("file_name")
-        name = own_name or self._file_names.get(identifier(entry.get("image_id"), "image_id"))
+        name = own_name or self._file_names.get(identifier_or_name(entry.get("image_id"), "image_id"))
         if not isinstance(name, str):
-            raise LeftOut("image_id is that of no image in --annotations", str(entry.get("image_id")))
+            raise Unusable("image_id is that of no image in --annotations", str(entry.get("image_id")))
         path = self._files.find(name, self._folder) or self._files.find(posixpath.basename(name), self._folder)
         if path is None:
-            raise LeftOut("image file not found in --images", name)
+            raise Unusable("image file not found in --images", name)
         if path not in self.images:
             size = image_size(path)
             self.images[path] = LabelledImage(path, *size.upright, orientation=size.orientation)

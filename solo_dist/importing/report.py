@@ -5,20 +5,9 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from solo_dist.errors import Unusable
+
 _EXAMPLES = 3
-
-
-class LeftOut(Exception):
-    """The reason why a shape, row, annotation or image cannot be used; the others of its file still can.
-
-    Attributes:
-      reason: a short text from a fixed list, so that reasons can be counted.
-      detail: what was found, for example a value.
-    """
-
-    def __init__(self, reason: str, detail: str = ""):
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason, self.detail = reason, detail
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +27,7 @@ class Report:
         self.left_out: list[Entry] = []
         self.changed: list[Entry] = []
 
-    def leave_out(self, file: str, error: LeftOut) -> None:
+    def leave_out(self, file: str, error: Unusable) -> None:
         """Counts an annotation, or a whole image, that is not in the dataset."""
         self.left_out.append(Entry(file, error.reason, error.detail))
 

@@ -67,7 +67,7 @@ def ring_rle(ring: np.ndarray, height: int, width: int) -> dict[str, Any]:
     """Compressed RLE of a ring [n, 2] in pixels, with its bridges cut out.
 
     A part inside another one is a hole, a part inside a hole is filled again; parts that overlap are united.
-    Raises LeftOut if no part has an area.
+    Raises Unusable if no part has an area.
     """
     parts = split_ring(ring)
     if len(parts) < 2:

@@ -9,10 +9,10 @@ import posixpath
 import numpy as np
 import yaml
 
+from solo_dist.errors import Unusable
 from solo_dist.importing.dataset import Dataset, Instance
 from solo_dist.importing.image_files import relative, root_folder
 from solo_dist.importing.outlines import simple_outlines
-from solo_dist.importing.report import LeftOut
 from solo_dist.importing.rings import join_rings, ring_rle
 from solo_dist.storage import file_io
 
@@ -35,7 +35,7 @@ def write_yolo(dataset: Dataset, folder: str, images: str, subset: str) -> None:
         rows = []
         for instance in image.instances:
             if instance.crowd:
-                dataset.report.leave_out(image.path, LeftOut("crowd, which YOLO's labels cannot say"))
+                dataset.report.leave_out(image.path, Unusable("crowd, which YOLO's labels cannot say"))
             else:
                 rows.append(f"{indices[instance.category]} {_coordinates(instance)}\n")
         name = posixpath.splitext(relative(image.path, root))[0]

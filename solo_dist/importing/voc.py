@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from solo_dist.errors import ConfigError
+from solo_dist.errors import ConfigError, Unusable
 from solo_dist.importing.image_files import ImageFiles, stem
 from solo_dist.importing.mask_files import Found, Layout, pixels
-from solo_dist.importing.report import LeftOut, Report
+from solo_dist.importing.report import Report
 from solo_dist.storage import file_io
 
 _VOID = 255
@@ -70,20 +70,20 @@ class Voc(Layout):
             try:
                 image = images.find_stem(stem(path), posixpath.dirname(path))
                 if image is None:
-                    raise LeftOut("mask has no image")
+                    raise Unusable("mask has no image")
                 yield image, path
-            except LeftOut as error:
+            except Unusable as error:
                 report.leave_out(path, error)
 
     def objects(self, path: str, report: Report) -> Found:
-        """The objects of a mask file. Raises LeftOut."""
+        """The objects of a mask file. Raises Unusable."""
         classes_path = path.replace("/SegmentationObject/", "/SegmentationClass/")
         if not file_io.exists(classes_path):
-            raise LeftOut("SegmentationClass has no file of this name")
+            raise Unusable("SegmentationClass has no file of this name")
         numbers = pixels(path)
         classes = pixels(classes_path, self._coloured)
         if numbers.shape != classes.shape:
-            raise LeftOut("SegmentationObject and SegmentationClass have different sizes")
+            raise Unusable("SegmentationObject and SegmentationClass have different sizes")
         if self._are_vocs_own:
             report.change(path, "classes are named as VOC's 20: there is no labelmap.txt or class_names.txt")
         void = self._is_void(classes)
@@ -95,7 +95,7 @@ class Voc(Layout):
                 report.change(path, "object has several classes: the one with most pixels counts", f"object {number}")
             try:
                 objects.append((self._name(int(values[np.argmax(counts)])), False, mask))
-            except LeftOut as error:
+            except Unusable as error:
                 report.leave_out(path, error)
         return objects
 
@@ -107,7 +107,7 @@ class Voc(Layout):
     def _name(self, value: int) -> str:
         if value not in self._names:
             shown = f"#{value:06x}" if self._coloured else str(value)
-            raise LeftOut("value or colour of SegmentationClass has no name", shown)
+            raise Unusable("value or colour of SegmentationClass has no name", shown)
         return self._names[value]
 
     def ordered(self, names: set[str]) -> list[str]:

@@ -13,11 +13,11 @@ import numpy as np
 import tensorflow as tf
 import yaml
 
-from solo_dist.errors import ConfigError, DataError
+from solo_dist.errors import ConfigError, DataError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked, without_duplicates
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size, is_image, normal_path
 from solo_dist.importing.labelme_shapes import number
-from solo_dist.importing.report import LeftOut, Report
+from solo_dist.importing.report import Report
 from solo_dist.importing.rings import ring_rle
 from solo_dist.storage import file_io
 
@@ -148,7 +148,7 @@ def _listed_images(path: str) -> list[str]:
 def _read_image(path: str, rows: "_Rows", report: Report) -> LabelledImage | None:
     try:
         size = image_size(path)
-    except LeftOut as error:
+    except Unusable as error:
         report.leave_out(path, error)
         return None
     image = LabelledImage(path, *size.upright, orientation=size.orientation)
@@ -186,14 +186,14 @@ class _Rows:
                 continue
             try:
                 instances.append(self._instance(row.split(), image, f"{labels}:{line}"))
-            except LeftOut as error:
+            except Unusable as error:
                 self._report.leave_out(f"{labels}:{line}", error)
         return without_duplicates(instances, labels, self._report)
 
     def _instance(self, row: Sequence[str], image: LabelledImage, place: str) -> Instance:
         index = number(row[0])
         if index != int(index) or not 0 <= index < len(self._names):
-            raise LeftOut("class index has no name", row[0])
+            raise Unusable("class index has no name", row[0])
         values = np.array([number(value) for value in row[1:]])
         if len(values) in (4, 5):
             values = self._rectangle(values)
@@ -201,9 +201,9 @@ class _Rows:
             values = values[:-1]
             self._report.change(place, "last value of a row is a confidence: not used")
         if len(values) < 6 or len(values) % 2:
-            raise LeftOut("row is neither a polygon nor a box", f"{len(values)} coordinates")
+            raise Unusable("row is neither a polygon nor a box", f"{len(values)} coordinates")
         if np.abs(values).max() > _FURTHEST:
-            raise LeftOut("coordinates are not fractions of the image", f"{np.abs(values).max():g}")
+            raise Unusable("coordinates are not fractions of the image", f"{np.abs(values).max():g}")
         if values.min() < 0 or values.max() > 1:
             self._report.change(place, "coordinates outside 0 to 1: cut at the edge of the image")
         # Drawing goes in steps of 0.2 pixels, so the error of six digits can move an outline by a step: coordinates are
@@ -214,7 +214,7 @@ class _Rows:
     def _rectangle(self, values: np.ndarray) -> np.ndarray:
         """Centre and size of a box -> its corners; a fifth value is a confidence."""
         if self._boxes != "rectangles":
-            raise LeftOut("row is a box, not a polygon; --boxes=rectangles takes it as a rectangle")
+            raise Unusable("row is a box, not a polygon; --boxes=rectangles takes it as a rectangle")
         x, y, width, height = values[:4]
         left, top, right, bottom = x - width / 2, y - height / 2, x + width / 2, y + height / 2
         return np.array([left, top, right, top, right, bottom, left, bottom])

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from solo_dist.data.image_io import Unusable, read_image
+from solo_dist.data.image_io import read_image
 from solo_dist.data.pixel_range import FULL_RANGE
-from solo_dist.errors import ConfigError
+from solo_dist.errors import ConfigError, Unusable
 from solo_dist.inference.coco_metrics import BEST_THRESHOLD, encode_masks
 from solo_dist.inference.detector import Detector, Found
 from solo_dist.run.directory import EVALUATION_METRICS_FILE, RESULTS_FILE, RunDirectory

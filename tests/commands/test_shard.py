@@ -720,7 +720,7 @@ def test_a_full_disk_is_one_error_and_the_run_can_be_continued(many, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--canvas=64"], "error: --canvas=64 must be HxW, for example 512x512."),
+        (["--canvas=64"], "error: --canvas=64 must be HEIGHTxWIDTH in multiples of 32, for example 512x768."),
         (["--annotations=/nowhere.json"], "error: There is no file /nowhere.json; give the COCO instances json."),
     ],
 )

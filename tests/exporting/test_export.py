@@ -250,7 +250,7 @@ def test_a_canvas_that_does_not_fit_gets_one_line(folder, canvas):
         text=True,
         timeout=300,
     )
-    assert done.returncode == 2 and f"--canvas={canvas} is not HEIGHTxWIDTH in multiples of 32" in done.stderr
+    assert done.returncode == 2 and f"--canvas={canvas} must be HEIGHTxWIDTH in multiples of 32" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -226,7 +226,7 @@ def test_via(tmp_path, nested):
     assert (category, crowd) == ("box", False) and is_square(mask)
     assert reasons(dataset) == {
         "same mask and category as another annotation": 1,
-        "category_id is missing or null": 1,
+        "category_id is missing": 1,
         "annotation has neither mask nor box": 1,
     }
 
@@ -327,9 +327,9 @@ def test_values_that_can_mean_one_thing_only_are_read(tmp_path, values):
     ("values", "reason"),
     [
         ({"image_id": 2}, "image_id is that of no image"),
-        ({"image_id": None}, "image_id is missing or null"),
+        ({"image_id": None}, "image_id is missing"),
         ({"category_id": 9}, "category_id is that of no category"),
-        ({"category_id": True}, "category_id is missing or null"),
+        ({"category_id": True}, "category_id is not an integer"),
         ({"iscrowd": "maybe"}, "iscrowd is neither 0 nor 1"),
         ({"segmentation": None, "bbox": None}, "annotation has neither mask nor box"),
         ({"segmentation": [[300, 300, 320, 300, 320, 330]]}, "no pixel inside the image"),

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from solo_dist.data.image_io import Unusable
+from solo_dist.coco_values import boolean, identifier, is_absent, number, numbers, shown
 from solo_dist.data.sharding.boxes import misfit
 from solo_dist.data.sharding.coco_json import CocoError, stream_arrays
 from solo_dist.data.sharding.segmentations import Mask, read_mask
-from solo_dist.data.sharding.values import boolean, identifier, is_absent, number, numbers, shown
+from solo_dist.errors import Unusable
 from solo_dist.masks.rle import MAX_SIDE
 
 NUMBER = "number"

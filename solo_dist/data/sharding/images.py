@@ -13,10 +13,11 @@ import numpy as np
 import PIL.Image
 
 from solo_dist.data import image_io, pixel_range
-from solo_dist.data.image_io import OpenedImage, Unusable
+from solo_dist.data.image_io import OpenedImage
 from solo_dist.data.pixel_range import FULL_RANGE, PixelRange
 from solo_dist.data.sharding.coco import CocoImage, Reading
 from solo_dist.data.sharding.segmentations import outermost
+from solo_dist.errors import Unusable
 
 _IMAGES_AT_A_TIME = 32
 _EIGHT_BITS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp")

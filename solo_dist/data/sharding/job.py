@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 import tensorflow as tf
 import tqdm
 
-from solo_dist.config import CANVAS_MULTIPLE
+from solo_dist.config import check_canvas
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError
 from solo_dist.data.sharding import coco
@@ -203,8 +203,7 @@ class _Plan:
 def _check(job: ShardJob) -> None:
     settings = job.settings
     settings.grid.validate()
-    if len(settings.canvas) != 2 or any(side <= 0 or side % CANVAS_MULTIPLE for side in settings.canvas):
-        raise ConfigError(f"canvas={settings.canvas} must be height, width in multiples of 32, for example 512x512.")
+    check_canvas("canvas", settings.canvas)
     if job.num_shards < 0 or job.num_shards > 9999:
         raise ConfigError(f"num_shards={job.num_shards} must be 1 to 9999, or 0 to choose by the number of images.")
     if settings.augmented_copies < 1:

@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from solo_dist.config import AugmentConfig, GridConfig
 from solo_dist.data import augmentation, geometry, image_io
-from solo_dist.data.image_io import Unusable
 from solo_dist.data.pixel_range import PixelRange
 from solo_dist.data.schema import ORIENTATIONS, serialize_record
 from solo_dist.data.sharding.coco import Annotation, CocoImage, Reading, Rejection, clean_annotation, official_boxes
 from solo_dist.data.sharding.images import EntryImage, read_entry
+from solo_dist.errors import Unusable
 from solo_dist.masks import rle
 from solo_dist.solo.targets import Targets, count_collisions, make_targets
 

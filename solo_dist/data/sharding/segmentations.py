@@ -9,8 +9,8 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from solo_dist.data.image_io import Unusable
-from solo_dist.data.sharding.values import identifier, is_absent, number, numbers, structure
+from solo_dist.coco_values import identifier, is_absent, number, numbers, structure
+from solo_dist.errors import Unusable
 from solo_dist.masks.rle import segmentation_to_rle
 
 _OUTSIDE = 2

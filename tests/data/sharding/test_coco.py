@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solo_dist.data.image_io import Unusable
 from solo_dist.data.sharding import coco, coco_json
+from solo_dist.errors import Unusable
 
 CATEGORIES = [{"id": 7, "name": "pear"}, {"id": 3, "name": "apple"}]
 IMAGE = {"id": 1, "file_name": "a.jpg", "height": 12, "width": 16}

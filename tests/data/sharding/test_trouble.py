@@ -21,14 +21,13 @@ from pycocotools import mask as coco_mask
 
 from solo_dist.config import DataConfig, GridConfig
 from solo_dist.data import image_io, pixel_range, schema
-from solo_dist.data.image_io import Unusable
 from solo_dist.data.sharding import coco, coco_json, images, report
 from solo_dist.data.sharding import job as sharding
 from solo_dist.data.sharding.coco import Reading
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.reasons import remedy
 from solo_dist.data.sharding.records import ShardSettings
-from solo_dist.errors import ConfigError
+from solo_dist.errors import ConfigError, Unusable
 
 TROUBLE = Path(__file__).parent / "trouble"
 GRID = GridConfig(levels=("p3",), sizes=(8,), scale_ranges=((1, 512),))

@@ -9,13 +9,14 @@ import math
 import re
 from typing import Any
 
-from solo_dist.data.image_io import Unusable
-from solo_dist.data.schema import NO_IMAGE
+from solo_dist.errors import Unusable
 
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _INTEGER = re.compile(r"\s*[+-]?\d{1,20}\s*", re.ASCII)
 _FALSE, _TRUE = ("0", "0.0", "false", "no", "none", "null", ""), ("1", "1.0", "true", "yes")
 _SHOWN = 40
+_BITS = 63
+"""Of an id, without its sign."""
 
 
 def identifier(value: Any, name: str) -> int:
@@ -32,9 +33,16 @@ def identifier(value: Any, name: str) -> int:
         read: float | None = int(value)
     else:
         read = value if type(value) is int else number(value)
-    if read is None or read != int(read) or not NO_IMAGE < read < -NO_IMAGE:
+    if read is None or read != int(read) or abs(read) >= 2**_BITS:
         raise Unusable(f"{name} is not an integer" + " but text" * isinstance(value, str), shown(value))
     return int(read)
+
+
+def identifier_or_name(value: Any, name: str) -> int | str:
+    """An id of a file that is only read to be numbered anew: text that is no number is an id, too. Raises Unusable."""
+    if isinstance(value, str) and value.strip() and not _INTEGER.fullmatch(value):
+        return value
+    return identifier(value, name)
 
 
 def number(value: Any) -> float | None:
@@ -51,6 +59,12 @@ def numbers(value: Any, count: int) -> list[float] | None:
         return None
     read = [number(one) for one in value]
     return None if None in read else read  # type: ignore[return-value]
+
+
+def box(value: Any) -> list[float] | None:
+    """x, y, width and height of a box with an area; None: it is something else."""
+    read = numbers(value, 4)
+    return read if read and read[2] > 0 and read[3] > 0 else None
 
 
 def boolean(value: Any, name: str) -> bool:
