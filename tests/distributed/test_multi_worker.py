@@ -73,6 +73,7 @@ def test_two_workers_with_micro_batches(continue_run, one_device):
     assert_weights_agree(run, one_device, STEPS)
 
 
+@pytest.mark.slow
 def test_a_profile_cuts_the_calls_of_all_workers_alike(tmp_path, flags, train):
     run = train(tmp_path, [*flags(tmp_path, steps=8, save_every=8, log_every=8), "--profile=3:5"], workers=2)
     assert len(list(tmp_path.glob("tensorboard/plugins/profile/*/*.xplane.pb"))) == 1

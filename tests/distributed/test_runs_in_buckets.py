@@ -215,6 +215,7 @@ def test_errors_and_an_interruption_change_nothing(gcs, start, undisturbed, shar
     check(gcs, undisturbed, tmp_path)
 
 
+@pytest.mark.slow
 def test_when_the_store_is_gone_the_local_checkpoint_goes_on(start, undisturbed, shards, tmp_path):
     bucket = GcsBucket(Server("tests.stores.gcs"))
     flags = flags_of(bucket.url("run"), shards["train"], shards["validation"])

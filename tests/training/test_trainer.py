@@ -170,7 +170,7 @@ def train(config, workdir, **arguments):
 def test_a_named_checkpoint_is_where_only_the_first_start_of_a_job_begins(finished, shards, tmp_path, monkeypatch):
     named = find_checkpoint(finished[0], "latest") + "/"
     config = recipe(shards, steps=6)
-    config.optimizer.ema_decay = 0.5
+    config.optimizer.ema_decay, config.data.validation = 0.5, ""
     for steps in (6, 8):  # the second time as a launcher would, after a worker has died
         config.train.steps = steps
         assert train(config, tmp_path, resume=named).step_number == steps
@@ -185,6 +185,7 @@ def test_a_named_checkpoint_is_where_only_the_first_start_of_a_job_begins(finish
 
 def test_resume_never_goes_on_in_later_starts_of_its_job(shards, tmp_path, monkeypatch):
     config = recipe(shards)
+    config.data.validation = ""
     for identity, steps in (("mine", 2), ("mine", 4)):
         monkeypatch.setenv("SOLO_DIST_JOB_ID", identity)
         config.train.steps = steps
