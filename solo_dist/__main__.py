@@ -18,6 +18,7 @@ from solo_dist.distributed.exit_codes import EXIT_USER_ERROR
 
 COMMANDS: dict[str, dict[str, str]] = {
     "Train and use a model": {
+        "quickstart": "solo_dist.commands.quickstart",
         "train": "solo_dist.train",
         "evaluate": "solo_dist.evaluate",
         "predict": "solo_dist.predict",
@@ -28,6 +29,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Prepare data": {
         "import": "solo_dist.commands.import_annotations",
         "split": "solo_dist.commands.split",
+        "suggest": "solo_dist.commands.suggest",
         "shard": "solo_dist.commands.shard",
         "inspect": "solo_dist.commands.inspect_shards",
         "copy-shards": "solo_dist.commands.copy_shards",

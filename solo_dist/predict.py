@@ -41,6 +41,9 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the 
 _IMAGES = flags.DEFINE_string(
     "images", None, "A folder of images, an image, or a pattern in quotes such as 'photos/*.jpg'.", required=True
 )
+_ANNOTATIONS = flags.DEFINE_string(
+    "annotations", "", "COCO json: only the images that it lists, by their names in the folder --images."
+)
 _PIXEL_RANGE = flags.DEFINE_string(
     "pixel_range", "", "LOW:HIGH, black and white in images of more than 8 bits; by default as in training."
 )
@@ -65,9 +68,9 @@ def main(arguments: list[str]) -> int:
     del arguments
 
     from solo_dist.data.pixel_range import parse_range
-    from solo_dist.inference.predict_files import best_threshold, find_images, predict_images
+    from solo_dist.inference.predict_files import best_threshold, find_images, listed_images, predict_images
 
-    paths = find_images(_IMAGES.value)
+    paths = listed_images(_ANNOTATIONS.value, _IMAGES.value) if _ANNOTATIONS.value else find_images(_IMAGES.value)
     detector = _detector()
     if _PIXEL_RANGE.value:
         detector.pixel_range = parse_range(_PIXEL_RANGE.value)

@@ -127,7 +127,6 @@ def _log_to_stderr(config: Config, cluster: Cluster | None) -> None:
     """Plain lines with the time; workers other than the chief log warnings only."""
     level = logging.INFO if cluster is None or cluster.is_chief else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # it logs 20 lines an evaluation
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ class Launcher:
             ):  # under nohup SIGHUP stays ignored
                 signal.signal(number, self._on_signal)
         with DataService(
-            self._options.data_workers, free_ports(1)[0], self._log_dir, say, _before_exec(0, 0)
+            self._options.data_workers, free_ports(1)[0], self._log_dir, say, before_exec(0, 0)
         ) as self._data_service:
             return self._run_until_done()
 
@@ -214,7 +214,7 @@ class Launcher:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on
-                preexec_fn=_before_exec(index, self._options.cores_per_worker),
+                preexec_fn=before_exec(index, self._options.cores_per_worker),
             )
         return Worker(number, process, log, shown)
 
@@ -250,8 +250,13 @@ def _gpus_of(index: int, count: int) -> str:
     return ",".join(visible[number] if visible else str(number) for number in mine)
 
 
-def _before_exec(index: int, cores: int) -> Callable[[], None]:
-    """What a worker process does before it starts Python: be killed when the launcher ends, and bind to its cores."""
+def before_exec(index: int, cores: int) -> Callable[[], None]:
+    """What a process does before it starts Python: be killed when this one ends, and bind to its cores.
+
+    Args:
+      index: of the process among those that this one starts.
+      cores: for each of them; 0: any.
+    """
     launcher = os.getpid()
     allowed = sorted(os.sched_getaffinity(0))
     mine = {allowed[(index * cores + offset) % len(allowed)] for offset in range(cores)}

@@ -13,6 +13,7 @@ import contextlib
 import gzip
 import io
 import json
+import logging
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -43,6 +44,8 @@ Result = dict[str, Any]
 
 try:
     from faster_coco_eval import COCOeval_faster as COCOeval
+
+    logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # it logs 20 lines an evaluation
 except ImportError:  # no compiled package for this platform
     from pycocotools.cocoeval import COCOeval
 

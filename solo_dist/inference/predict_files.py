@@ -14,7 +14,7 @@ import tqdm
 from solo_dist.data.image_io import read_image
 from solo_dist.data.pixel_range import FULL_RANGE
 from solo_dist.errors import ConfigError, Unusable
-from solo_dist.inference.coco_metrics import BEST_THRESHOLD, encode_masks
+from solo_dist.inference.coco_metrics import BEST_THRESHOLD, encode_masks, load_annotations
 from solo_dist.inference.detector import Detector, Found
 from solo_dist.run.directory import EVALUATION_METRICS_FILE, RESULTS_FILE, RunDirectory
 from solo_dist.storage import file_io
@@ -52,6 +52,16 @@ def find_images(pattern: str) -> list[str]:
     if not paths:
         raise ConfigError(f"No file matches --images={pattern}; put the pattern in quotes, for example 'photos/*.jpg'.")
     return paths
+
+
+def listed_images(annotations: str, folder: str) -> list[str]:
+    """Paths of the images that a COCO json lists, whose names are relative to a folder, sorted.
+
+    Raises:
+      AnnotationsError: the json cannot be read, or is not COCO instances.
+    """
+    names = {image["file_name"] for image in load_annotations(annotations)["images"]}
+    return [f"{folder.rstrip('/')}/{name}" for name in sorted(names)]
 
 
 def predict_images(detector: Detector, paths: Sequence[str], output: str, score_threshold: float) -> Summary:

@@ -37,6 +37,11 @@ def imagenet_file(name: str) -> str:
     return download.fetch(_TORCHVISION + _TORCHVISION_FILES[name])
 
 
+def has_lite_weights() -> bool:
+    """Whether the package with EfficientNet-Lite0's ImageNet weights is installed."""
+    return importlib.util.find_spec(LITE_PACKAGE) is not None
+
+
 def lite_weights_file() -> str:
     """The file of the package with EfficientNet-Lite0's ImageNet weights. Raises WeightsError: not installed."""
     found = importlib.util.find_spec(LITE_PACKAGE)

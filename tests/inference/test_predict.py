@@ -284,3 +284,10 @@ def test_without_network_a_published_model_says_where_its_file_belongs(tmp_path,
     assert f"get {file} elsewhere and put it at {cache}/{file}" in done.stderr
     done = run_program("solo_dist.predict", *outputs)
     assert done.returncode == 2 and "give --workdir=RUN" in done.stderr
+
+
+def test_only_the_images_that_a_json_lists(tmp_path):
+    listed = {"images": [{"file_name": name} for name in ("sub/b.jpg", "a c.jpg")], "annotations": [], "categories": []}
+    (tmp_path / "validation.json").write_text(json.dumps(listed))
+    found = predict_files.listed_images(f"{tmp_path}/validation.json", "photos/")
+    assert found == ["photos/a c.jpg", "photos/sub/b.jpg"]

@@ -1,0 +1,214 @@
+"""The steps of a quickstart. Each stage is planned when the one before it is done, as it depends on what that found."""
+
+import collections
+import dataclasses
+import json
+import posixpath
+
+from solo_dist import recipes
+from solo_dist.distributed.exit_codes import EXIT_DONE
+from solo_dist.errors import ConfigError, DataError
+from solo_dist.importing.formats import find_labels
+from solo_dist.inference.coco_metrics import BEST_THRESHOLD
+from solo_dist.quickstart.processes import Processes
+from solo_dist.quickstart.steps import Record, Step, run_step
+from solo_dist.run.directory import EVALUATION_METRICS_FILE, RESULTS_FILE, RunDirectory
+from solo_dist.storage import file_io
+
+_LEAST_IMAGES = 4
+_NUM_STEPS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Quickstart:
+    """What the command line says, and the paths of all results."""
+
+    images: str
+    """Folder of the images."""
+    annotations: str
+    """File or folder of the labels; "": they are among the images."""
+    workdir: str
+    minutes: float
+    seed: int = 0
+
+    @property
+    def coco(self) -> str:
+        """All labels as one COCO json."""
+        return f"{self.workdir}/instances.json"
+
+    @property
+    def recipe(self) -> str:
+        """The suggested recipe."""
+        return f"{self.workdir}/recipe.py"
+
+    @property
+    def run(self) -> str:
+        """The run directory."""
+        return f"{self.workdir}/run"
+
+    @property
+    def report(self) -> str:
+        """The page on what the model has learned."""
+        return f"{self.run}/report/index.html"
+
+    @property
+    def overlays(self) -> str:
+        """Folder of the validation images with the masks that were found."""
+        return f"{self.workdir}/overlays"
+
+    def part(self, name: str) -> str:
+        """COCO json of train or validation."""
+        return f"{self.workdir}/splits/{name}.json"
+
+    def shards(self, name: str) -> str:
+        """Folder of the shards of train or validation."""
+        return f"{self.workdir}/shards/{name}"
+
+
+def run_quickstart(quickstart: Quickstart) -> int:
+    """Runs all steps that are not done; returns the exit code of the first that fails, EXIT_PREEMPTED after a signal.
+
+    Raises:
+      ConfigError, DataError: images, labels or working folder cannot be used.
+    """
+    if posixpath.realpath(quickstart.workdir).startswith(posixpath.realpath(quickstart.images) + "/"):
+        raise ConfigError(
+            f"--workdir={quickstart.workdir} is inside --images={quickstart.images}, so results would be taken for "
+            "images and labels; give a folder elsewhere."
+        )
+    record, number = Record(quickstart.workdir), 0
+    with Processes() as processes:
+        for stage in (import_steps, split_steps, train_steps, evaluation_steps, overlay_steps):
+            for step in stage(quickstart):
+                number += 1
+                code = run_step(step, record, processes, f"[{number}/{_NUM_STEPS}]")
+                if code != EXIT_DONE:
+                    return code
+    return EXIT_DONE
+
+
+def import_steps(quickstart: Quickstart) -> list[Step]:
+    """The labels as one COCO json."""
+    labels = find_labels(quickstart.images, quickstart.annotations)
+    command = ["import", f"--format={labels.format}", *(f"--input={path}" for path in labels.inputs)]
+    if labels.inputs != (quickstart.images,):
+        command.append(f"--images={quickstart.images}")
+    reads = (quickstart.images, *([quickstart.annotations] if quickstart.annotations else []))
+    return [Step("read the labels", (*command, f"--output={quickstart.coco}"), reads, (quickstart.coco,))]
+
+
+def split_steps(quickstart: Quickstart) -> list[Step]:
+    """Parts for training and validation, and a recipe for the first."""
+    content = json.loads(file_io.read(quickstart.coco))
+    _check_images(content, quickstart)
+    splits = posixpath.dirname(quickstart.part("train"))
+    split = (
+        "split",
+        f"--annotations={quickstart.coco}",
+        f"--images={quickstart.images}",
+        f"--output={splits}",
+        "--shares=0.8,0.2",
+        f"--seed={quickstart.seed}",
+    )
+    suggest = (
+        "suggest",
+        f"--annotations={quickstart.part('train')}",
+        f"--images={quickstart.images}",
+        f"--output={quickstart.recipe}",
+        f"--minutes={quickstart.minutes:g}",
+    )
+    parts = (quickstart.part("train"), quickstart.part("validation"))
+    return [
+        Step("set images apart for validation", split, (quickstart.coco,), (*parts, f"{splits}/split_report.json")),
+        Step("choose a recipe", suggest, parts, (quickstart.recipe,)),
+    ]
+
+
+def _check_images(content: dict, quickstart: Quickstart) -> None:
+    """Raises DataError if there are too few images, or if they are elsewhere."""
+    objects = collections.Counter(entry["image_id"] for entry in content["annotations"] if not entry["iscrowd"])
+    names = [image["file_name"] for image in content["images"] if objects[image["id"]]]
+    if len(names) < _LEAST_IMAGES:
+        raise DataError(
+            f"{len(names)} of {len(content['images'])} images have labelled objects; label at least {_LEAST_IMAGES}: "
+            "some are for training, the others for validation."
+        )
+    missing = [name for name in names if not file_io.exists(f"{quickstart.images}/{name}")]
+    if missing:
+        raise DataError(
+            f"--images={quickstart.images} does not hold {len(missing)} of the {len(names)} labelled images, such as "
+            f"{missing[0]}; give the folder that holds all of them. Those that exist only inside LabelMe files are in "
+            f"{quickstart.workdir}/embedded_images."
+        )
+
+
+def train_steps(quickstart: Quickstart) -> list[Step]:
+    """Shards and training."""
+    _check_parts(quickstart)
+    config = recipes.get(quickstart.recipe).validate()
+    whole = ["--keep_original"] if config.data.augment.changes_geometry else []
+    steps = []
+    for name, title in (("train", "make shards for training"), ("validation", "make shards for validation")):
+        command = [
+            "shard",
+            f"--annotations={quickstart.part(name)}",
+            f"--images={quickstart.images}",
+            f"--output={quickstart.shards(name)}",
+            f"--config={quickstart.recipe}",
+            *whole,
+        ]
+        manifest = f"{quickstart.shards(name)}/manifest.json"
+        reads = (quickstart.part(name), quickstart.recipe)
+        steps.append(Step(title, tuple(command), reads, (manifest,), remakes=quickstart.shards(name)))
+    train = Step(
+        "train",
+        ("train", f"--config={quickstart.recipe}", f"--workdir={quickstart.run}"),
+        reads=(quickstart.recipe, *(path for step in steps for path in step.writes)),
+        writes=(f"{quickstart.run}/config.json",),
+        remakes=quickstart.run,
+        protects=f"{quickstart.run}/checkpoints",
+    )
+    return [*steps, train]
+
+
+def _check_parts(quickstart: Quickstart) -> None:
+    """Raises DataError if a part has nothing to learn from or to measure."""
+    for name in ("train", "validation"):
+        content = json.loads(file_io.read(quickstart.part(name)))
+        if not any(not entry["iscrowd"] for entry in content["annotations"]):
+            raise DataError(
+                f"{quickstart.part(name)} has {len(content['images'])} images and no object: most images are nearly "
+                "the same and stay together, or too few have objects. Label other images, or try another --seed."
+            )
+
+
+def evaluation_steps(quickstart: Quickstart) -> list[Step]:
+    """Evaluation with its report."""
+    run = RunDirectory(quickstart.run)
+    evaluate = ("evaluate", f"--workdir={run.path}", f"--checkpoint={_checkpoint(run)[0]}", "--report")
+    return [Step("evaluate and write the report", evaluate, (run.step_metrics_file,), (quickstart.report,))]
+
+
+def overlay_steps(quickstart: Quickstart) -> list[Step]:
+    """Overlays of the validation images, with the threshold that the report found."""
+    run = RunDirectory(quickstart.run)
+    which, step = _checkpoint(run)
+    metrics = f"{run.evaluation(step)}/{EVALUATION_METRICS_FILE}"
+    threshold = "best" if BEST_THRESHOLD in json.loads(file_io.read(metrics)) else "0.3"
+    predict = (
+        "predict",
+        f"--workdir={run.path}",
+        f"--checkpoint={which}",
+        f"--images={quickstart.images}",
+        f"--annotations={quickstart.part('validation')}",
+        f"--output={quickstart.overlays}",
+        f"--score_threshold={threshold}",
+    )
+    reads = (metrics, quickstart.part("validation"))
+    return [Step("draw what was found", predict, reads, (f"{quickstart.overlays}/{RESULTS_FILE}",))]
+
+
+def _checkpoint(run: RunDirectory) -> tuple[str, int]:
+    """What to evaluate, and its step: the best checkpoint, or the latest if no object was there to measure by."""
+    best = run.best().steps()
+    return ("best", best[-1]) if best else ("latest", run.checkpoints().steps()[-1])

@@ -1,0 +1,72 @@
+"""The commands of a quickstart, and the errors that are found between them."""
+
+import json
+
+import PIL.Image
+import pytest
+
+from solo_dist.errors import ConfigError, DataError
+from solo_dist.quickstart.plan import Quickstart, import_steps, run_quickstart, split_steps, train_steps
+
+
+@pytest.fixture
+def quickstart(tmp_path):
+    """Of a folder with one image and its LabelMe file."""
+    (tmp_path / "photos").mkdir()
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "photos/1.jpg")
+    (tmp_path / "photos/1.json").write_text('{"shapes": []}')
+    return Quickstart(str(tmp_path / "photos"), "", str(tmp_path / "work"), 5)
+
+
+def write_coco(path, labelled, unlabelled=0, crowds=0):
+    """A COCO json of images 0.jpg, 1.jpg, ..."""
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in range(labelled + unlabelled)]
+    annotations = [{"image_id": number, "iscrowd": int(number < crowds)} for number in range(labelled)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": []}))
+
+
+def test_the_import_names_what_was_found(quickstart):
+    (step,) = import_steps(quickstart)
+    photos, work = quickstart.images, quickstart.workdir
+    assert step.arguments == ("import", "--format=labelme", f"--input={photos}", f"--output={work}/instances.json")
+    assert step.reads == (photos,) and step.writes == (f"{work}/instances.json",)
+
+
+def test_too_few_labelled_images_and_images_elsewhere_are_errors(quickstart, tmp_path):
+    for labelled, unlabelled, crowds in ((3, 9, 0), (6, 0, 3)):
+        write_coco(tmp_path / "work/instances.json", labelled, unlabelled, crowds)
+        with pytest.raises(DataError, match=rf"^3 of {labelled + unlabelled} images have labelled objects; label at l"):
+            split_steps(quickstart)
+    write_coco(tmp_path / "work/instances.json", 5)
+    with pytest.raises(DataError, match=r"does not hold 4 of the 5 labelled images, such as 0.jpg; give the folder"):
+        split_steps(quickstart)
+    for number in range(5):
+        PIL.Image.new("RGB", (8, 8)).save(tmp_path / f"photos/{number}.jpg")
+    split, suggest = split_steps(quickstart)
+    assert split.arguments[0] == "split" and "--shares=0.8,0.2" in split.arguments
+    assert suggest.arguments[0] == "suggest" and "--minutes=5" in suggest.arguments
+
+
+def test_the_recipe_decides_whether_shards_keep_whole_images(quickstart, tmp_path):
+    for name in ("train", "validation"):
+        write_coco(tmp_path / f"work/splits/{name}.json", 2)
+    recipe = "from solo_dist import recipes\ndef get_config():\n    config = recipes.get('shapes_tiny')\n"
+    for change, whole in (("config.data.augment.scale = (0.5, 1.5)", True), ("config.train.steps = 7", False)):
+        (tmp_path / "work/recipe.py").write_text(f"{recipe}    {change}\n    return config\n")
+        shard, _, train = train_steps(quickstart)
+        assert ("--keep_original" in shard.arguments) == whole
+        assert train.arguments == (
+            "train",
+            f"--config={tmp_path}/work/recipe.py",
+            f"--workdir={tmp_path}/work/run",
+        )
+    write_coco(tmp_path / "work/splits/validation.json", 0, 1)
+    with pytest.raises(DataError, match=r"validation.json has 1 images and no object: most images are nearly the same"):
+        train_steps(quickstart)
+
+
+def test_results_may_not_be_among_the_images(quickstart):
+    inside = Quickstart(quickstart.images, "", f"{quickstart.images}/work", 5)
+    with pytest.raises(ConfigError, match="is inside --images="):
+        run_quickstart(inside)
