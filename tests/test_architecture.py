@@ -228,6 +228,14 @@ def test_no_module_is_part_of_a_cycle_of_imports():
         visit(name, ())
 
 
+def test_the_trainer_stays_readable():
+    """At most 15 methods, and fit() on one screen; what more there is belongs into files of its own."""
+    tree = TREES["solo_dist.training.trainer"]
+    (trainer,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Trainer"]
+    lines = {m.name: m.end_lineno - m.lineno + 1 for m in trainer.body if isinstance(m, ast.FunctionDef)}
+    assert len(lines) <= 15 and lines["fit"] <= 40, lines
+
+
 def test_files_are_named_after_a_concept():
     vague = {"utils", "util", "helpers", "helper", "common", "misc"}
     assert not [name for name in TREES if name.rsplit(".", 1)[-1] in vague]

@@ -94,9 +94,11 @@ class Trainer:
         self._open_writer()
         outcome: StepOutcome | None = None
         with self.stop, self.checkpoints, self.profiler, readable_errors():
-            self._set_length()
+            total_steps = find_length(self.config, self.parts, self.strategy, self.start, self.watchdog.beat)
+            self.schedule.total_steps = total_steps
+            self.parts.optimizer.set_total_steps(total_steps)
             batches = build_batches(self.config, self.strategy, self.parts.plan.replica_batch, self.images_seen)
-            self.progress.start(self.step_number, self.schedule.total_steps)
+            self.progress.start(self.step_number, total_steps)
             self._make_up_evaluation()
             while not self.schedule.is_last(self.step_number):
                 self.profiler.update(self.step_number, self.parts.train_step.wait)
@@ -142,12 +144,6 @@ class Trainer:
             self.directory.save_config(self.config)
             write_environment(self.directory.environment_file, self.strategy)
             self.writer = MetricWriter(self.directory, self.step_number, self.start.unpublished)
-
-    def _set_length(self) -> None:
-        """Finds the number of steps (length.py) and gives it to the parts that need it."""
-        steps = find_length(self.config, self.parts, self.strategy, self.start, self.watchdog.beat)
-        self.schedule.total_steps = steps
-        self.parts.optimizer.set_total_steps(steps)
 
     def _run_steps(self, batches: Iterator[Any]) -> StepOutcome:
         """Starts the steps up to the next event on the device; does not wait for them."""

@@ -24,16 +24,21 @@ def case(golden):
     return Case("solov2", vector, kernel_channels=sizes["E"], mask_channels=sizes["mf"], head_deformable="v2")
 
 
-@pytest.fixture(scope="module")
-def loss_and_gradients(case):
-    """Outputs, losses, gradients by features and by parameters, in one pass for all tests."""
+@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "jit"])
+def loss_and_gradients(case, request):
+    """Outputs, losses, gradients by features and by parameters, in one pass for all tests; also compiled by XLA."""
     batch = case.batch()
-    variables = {name: variable.value for name, variable in case.variables.items()}
-    with tf.GradientTape() as tape:
-        tape.watch(case.pyramid)
-        outputs = case.outputs()
-        losses = solo_loss(outputs, batch, count_positives(batch), LossConfig(), case.model)
-    return outputs, losses, *tape.gradient(losses["total"], [case.pyramid, variables])
+
+    @tf.function(jit_compile=request.param, autograph=False)
+    def run():
+        variables = {name: variable.value for name, variable in case.variables.items()}
+        with tf.GradientTape() as tape:
+            tape.watch(case.pyramid)
+            outputs = case.outputs()
+            losses = solo_loss(outputs, batch, count_positives(batch), LossConfig(), case.model)
+        return outputs, losses, *tape.gradient(losses["total"], [case.pyramid, variables])
+
+    return run()
 
 
 def test_outputs_are_the_official_ones(case, loss_and_gradients):
