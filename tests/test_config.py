@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from solo_dist.config import AugmentConfig, Config, DataConfig, GridConfig, ModelConfig, TrainConfig
+from solo_dist.config import AugmentConfig, Config, DataConfig, GridConfig, ModelConfig, TrainConfig, parse_canvas
 from solo_dist.errors import ConfigError
 
 
@@ -52,3 +52,13 @@ def test_config_of_an_earlier_version():
     values = dataclasses.asdict(Config(train=TrainConfig(panel_every=7)))
     values["train"]["picture_every"] = values["train"].pop("panel_every")
     assert Config.from_json(json.dumps(values)).train.panel_every == 7
+
+
+def test_the_flag_canvas_is_height_and_width():
+    assert parse_canvas("64x96") == (64, 96)
+
+
+@pytest.mark.parametrize("text", ["64", "64x100", "0x64", "64x96x3", "-64x64", "64 x 96", ""])
+def test_a_canvas_that_does_not_fit_is_refused(text):
+    with pytest.raises(ConfigError, match=f"--canvas={text} must be HEIGHTxWIDTH in multiples of 32"):
+        parse_canvas(text)
