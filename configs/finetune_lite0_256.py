@@ -43,13 +43,13 @@ def get_config() -> Config:
                 scale_ranges=((1, 64), (44, 128), (96, 2048)),
                 center_sigma=0.5,
             ),
-            fpn_channels=96,
+            fpn_channels=64,
             fpn_p2_conv=False,
-            head_channels=128,
+            head_channels=96,
             head_convs=2,
-            kernel_channels=64,
-            mask_channels=64,
-            norm_groups=16,
+            kernel_channels=32,
+            mask_channels=48,
+            norm_groups=8,
             shared_tower=True,
             head_init="he",
         ),
@@ -61,11 +61,11 @@ def get_config() -> Config:
             decay_norms_and_biases=False,
             clip_norm=10.0,
             schedule="cosine",
-            warmup_steps=60,
+            warmup_steps=100,
             ema_decay=0.998,
         ),
         train=TrainConfig(
-            steps=0, minutes=15, global_batch=8, log_every=50, save_every=500, save_minutes=5, panel_every=500
+            steps=0, minutes=15, global_batch=4, log_every=50, save_every=500, save_minutes=5, panel_every=500
         ),
         postprocess=PostprocessConfig(nms_sigma=4.0, mask_threshold=0.55),
     )
