@@ -1,11 +1,13 @@
 # make demo | test | lint | format: each first sets up a virtual environment, once, in $(VENV).
 #
-#   PYTHON=/path/to/python3.11   the Python to make it with; by default the newest of 3.12, 3.11 and 3.10 that runs
-#   VENV=.venv                   folder of the environment
+#   STACK=2.17                   or newest: which TensorFlow; by default 2.17, if there is a Python from 3.10 to 3.12
+#   PYTHON=/path/to/python3.11   the Python to make it with; by default the newest that fits and runs
+#   VENV=.venv                   folder of the environment; .venv-2.17 and .venv-newest if STACK is given
 #   PYTEST_ARGS="-k targets"     more arguments for pytest
 #   DEMO=runs/shapes_tiny        run directory of the demo
 
-VENV ?= .venv
+STACK ?=
+VENV ?= .venv$(if $(STACK),-$(STACK))
 PYTHON ?=
 PYTEST_ARGS ?=
 DEMO ?= runs/shapes_tiny
@@ -13,8 +15,10 @@ DEMO_FLAGS ?=
 
 RUN := $(VENV)/bin/python
 SOLO := $(RUN) -m solo_dist
-INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
-REQUIREMENTS := setup.cfg setup.py pyproject.toml constraints.txt
+# constraints.txt for the newest stack, constraints-2.17.txt for the other.
+INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check \
+    -c "constraints$$(sed -n 's/^2/-2/p' $(VENV)/stack).txt"
+REQUIREMENTS := setup.cfg setup.py pyproject.toml constraints.txt constraints-2.17.txt
 CODE := solo_dist configs tools launch tests setup.py
 
 .DEFAULT_GOAL := help
@@ -27,16 +31,21 @@ help:
 	@echo "make format   formats the code"
 	@echo "make clean    removes $(VENV) and caches; data and runs stay"
 
-$(RUN):
-	@tools/make_venv.sh "$(VENV)" "$(PYTHON)"
+HAS := $(shell cat $(VENV)/stack 2>/dev/null)
+ifneq ($(and $(STACK),$(HAS),$(filter-out $(STACK),$(HAS))),)
+$(error $(VENV) has the stack $(HAS), not $(STACK): give another folder, VENV=..., or delete this one)
+endif
+
+$(VENV)/stack:
+	@tools/make_venv.sh "$(VENV)" "$(PYTHON)" "$(STACK)"
 
 # The stamps say that the environment has what the requirements asked for when they last changed.
-$(VENV)/.stamp_demo: $(RUN) $(REQUIREMENTS)
+$(VENV)/.stamp_demo: $(VENV)/stack $(REQUIREMENTS)
 	@echo "Installing solo_dist and TensorFlow into $(VENV) (2 to 4 minutes) ..."
 	$(INSTALL) -e .
 	@touch $@
 
-$(VENV)/.stamp_dev: $(RUN) $(REQUIREMENTS)
+$(VENV)/.stamp_dev: $(VENV)/stack $(REQUIREMENTS)
 	@echo "Installing solo_dist, TensorFlow and the tools for development into $(VENV) (2 to 4 minutes) ..."
 	$(INSTALL) -e '.[test,dev]'
 	@touch $@

@@ -21,7 +21,11 @@ MODULES = {name: module for group in COMMANDS.values() for name, module in group
 CHECKOUT_SCRIPTS = sorted(
     f"{folder}.{path.stem}" for folder in ("tools", "launch") for path in (ROOT / folder).glob("[!_]*.py")
 )
-PYTHONS = ("3.10.13", "3.11.7", "3.12.1")
+STACKS = {
+    "constraints-2.17.txt": ("3.10.13", "3.11.7", "3.12.1"),
+    "constraints.txt": ("3.11.7", "3.12.1", "3.13.0"),
+}
+"""The files of exact versions, and Pythons that each is for."""
 
 
 def run(arguments: list[str], **options) -> subprocess.CompletedProcess:
@@ -131,7 +135,7 @@ def wheel(tmp_path_factory) -> Path:
     # Without isolation pip asks no index for setuptools; it is among the requirements of the project.
     build = run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", target, source])
     if "invalid command 'bdist_wheel'" in build.stdout + build.stderr:
-        pytest.skip("setuptools is older than constraints.txt says and cannot build a wheel on its own")
+        pytest.skip("setuptools is older than the constraints say and cannot build a wheel on its own")
     assert build.returncode == 0, build.stderr
     (wheel,) = target.glob("*.whl")
     return wheel
@@ -183,17 +187,18 @@ def test_the_installed_program_helps_and_finds_recipes_from_any_folder(installed
 # --- which versions
 
 
-def setup_requirements() -> list[Requirement]:
+def setup_requirements(python: str) -> list[Requirement]:
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg", encoding="utf-8")
     blocks = [parser["options"]["install_requires"], *parser["options.extras_require"].values()]
     lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return [one for one in requirements if one.marker is None or one.marker.evaluate(linux(python))]
 
 
-def constraints_for(python: str) -> dict[str, str]:
-    """Name -> exact version, of the lines of constraints.txt that apply on Linux with this version of Python."""
-    environment = {
+def linux(python: str) -> dict[str, str]:
+    """What markers ask for."""
+    return {
         "python_full_version": python,
         "python_version": python.rsplit(".", 1)[0],
         "sys_platform": "linux",
@@ -202,8 +207,13 @@ def constraints_for(python: str) -> dict[str, str]:
         "platform_python_implementation": "CPython",
         "platform_machine": "x86_64",
     }
+
+
+def constraints_for(file: str, python: str) -> dict[str, str]:
+    """Name -> exact version, of the lines of a file of constraints that apply on Linux with this version of Python."""
+    environment = linux(python)
     versions: dict[str, str] = {}
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             continue
         requirement = Requirement(line)
@@ -216,18 +226,23 @@ def constraints_for(python: str) -> dict[str, str]:
     return versions
 
 
-@pytest.mark.parametrize("python", PYTHONS)
-def test_constraints_fix_every_requirement_within_its_range(python):
-    versions = constraints_for(python)
-    for requirement in setup_requirements():
+@pytest.mark.parametrize(("file", "python"), [(file, python) for file in STACKS for python in STACKS[file]])
+def test_constraints_fix_every_requirement_within_its_range(file, python):
+    versions = constraints_for(file, python)
+    for requirement in setup_requirements(python):
         name = requirement.name.lower().replace("_", "-")
-        assert name in versions, f"{name} is missing in constraints.txt"
+        assert name in versions, f"{name} is missing in {file}"
         assert requirement.specifier.contains(versions[name]), f"{name} {versions[name]} is not {requirement.specifier}"
 
 
-def test_keras_of_python_3_10_is_the_last_that_supports_it():
-    assert constraints_for("3.10.13")["keras"].startswith("3.12.")
-    assert constraints_for("3.12.1")["keras"].startswith("3.15.")
+def test_the_stacks_are_what_the_guide_says():
+    old = {python: constraints_for("constraints-2.17.txt", python) for python in STACKS["constraints-2.17.txt"]}
+    assert {versions["tensorflow"] for versions in old.values()} == {"2.17.1"}
+    assert all("tensorflow-io" in versions for versions in old.values())
+    assert old["3.10.13"]["keras"].startswith("3.12."), "the last Keras for Python 3.10"
+    assert old["3.12.1"]["keras"].startswith("3.15.")
+    new = constraints_for("constraints.txt", "3.13.0")
+    assert new["tensorflow"] == "2.21.0" and "tensorflow-io" not in new
 
 
 # --- how it is set up
@@ -240,35 +255,68 @@ def stub(folder: Path, name: str, body: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def make_venv(path: Path, folder: Path, python: str = "") -> subprocess.CompletedProcess:
-    return run(["/bin/sh", ROOT / "tools" / "make_venv.sh", folder, python], env={"PATH": str(path)})
+def make_venv(path: Path, folder: Path, python: str = "", stack: str = "") -> subprocess.CompletedProcess:
+    return run(["/bin/sh", ROOT / "tools" / "make_venv.sh", folder, python, stack], env={"PATH": f"{path}:/usr/bin:/bin"})
 
 
-def test_a_python_on_path_that_does_not_run_is_passed_over(tmp_path):
-    stub(tmp_path / "bin", "python3.12", "echo 'no such version' >&2; exit 127")
-    stub(tmp_path / "bin", "python3.11", f'exec "{sys.executable}" "$@"')
-    process = make_venv(tmp_path / "bin", tmp_path / "venv")
+def pretend(folder: Path, name: str, minor: int) -> None:
+    """Writes a Python into `folder` that says it is 3.`minor` and makes environments without pip, which is quicker."""
+    told = f"import sys; sys.version_info = (3, {minor}, 0, 'final', 0); exec(sys.argv[1])"
+    special = f'*version_info*) exec "{sys.executable}" -c "{told}" "$2";; venv) set -- "$@" --without-pip;;'
+    stub(folder, name, f'case "$2" in {special} esac; exec "{sys.executable}" "$@"')
+
+
+@pytest.mark.parametrize(
+    ("pythons", "asked", "stack"),
+    [((12, 13), "", "2.17"), ((13,), "", "newest"), ((12, 13), "newest", "newest"), ((10,), "", "2.17")],
+)
+def test_a_stack_is_chosen_by_the_pythons_on_path(pythons, asked, stack, tmp_path):
+    stub(tmp_path / "bin", "python3.11", "echo 'no such version' >&2; exit 127")
+    for name in ("python3", "python", *(f"python3.{minor}" for minor in (10, 12, 13))):
+        stub(tmp_path / "bin", name, "exit 127")
+    for minor in pythons:
+        pretend(tmp_path / "bin", f"python3.{minor}", minor)
+    environment = tmp_path / "venv"
+    process = make_venv(tmp_path / "bin", environment, stack=asked)
     assert process.returncode == 0, process.stderr
-    assert run([tmp_path / "venv" / "bin" / "python", "-m", "pip", "--version"]).returncode == 0
+    assert (environment / "stack").read_text() == f"{stack}\n"
+    (environment / "stack").unlink()
+    (environment / "mine").write_text("")
+    assert make_venv(tmp_path / "bin", environment).returncode == 0
+    assert (environment / "stack").exists() and (environment / "mine").exists(), "an environment is not made again"
 
 
-def test_without_a_python_that_fits_the_message_says_what_to_do(tmp_path):
-    stub(tmp_path / "bin", "python3", "exit 1")
+PYTHONS = ("python3.13", "python3.12", "python3.11", "python3.10", "python3", "python")
+
+
+def test_without_a_python_that_fits_uv_fetches_one_or_the_message_says_what_to_do(tmp_path):
+    for name in PYTHONS:
+        stub(tmp_path / "bin", name, "exit 1")
     process = make_venv(tmp_path / "bin", tmp_path / "venv")
     assert process.returncode == 1 and not (tmp_path / "venv").exists()
-    assert "3.10, 3.11 or 3.12" in process.stderr and "make PYTHON=" in process.stderr
+    assert "3.10 to 3.13" in process.stderr and "make PYTHON=" in process.stderr
+    stub(tmp_path / "bin", "uv", 'echo "$@"; for last; do :; done; mkdir -p "$last"')
+    process = make_venv(tmp_path / "bin", tmp_path / "venv")
+    assert process.returncode == 0 and "--python 3.12" in process.stdout and process.stderr.count("\n") == 1
+    assert (tmp_path / "venv" / "stack").read_text() == "2.17\n"
 
 
 def test_a_chosen_python_that_does_not_fit_is_not_replaced_in_silence(tmp_path):
-    stub(tmp_path / "bin", "python3.11", f'exec "{sys.executable}" "$@"')
+    pretend(tmp_path / "bin", "python3.11", 11)
+    pretend(tmp_path / "bin", "python3.13", 13)
     stub(tmp_path / "bin", "old", "exit 1")
     process = make_venv(tmp_path / "bin", tmp_path / "venv", "old")
     assert process.returncode == 1 and "PYTHON=old" in process.stderr
+    process = make_venv(tmp_path / "bin", tmp_path / "venv", "python3.13", "2.17")
+    assert process.returncode == 1 and "TensorFlow 2.17 needs Python 3.10 to 3.12" in process.stderr
+    process = make_venv(tmp_path / "bin", tmp_path / "venv", stack="3")
+    assert process.returncode == 1 and process.stderr == "STACK=3 must be 2.17 or newest.\n"
 
 
 def test_a_python_without_ensurepip_is_told_which_package_it_needs(tmp_path):
     body = f'case "$2" in *ensurepip*) exit 1;; esac; exec "{sys.executable}" "$@"'
-    stub(tmp_path / "bin", "python3.11", body)
+    for name in PYTHONS:
+        stub(tmp_path / "bin", name, body)
     process = make_venv(tmp_path / "bin", tmp_path / "venv")
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     assert process.returncode == 1 and f"python{version}-venv" in process.stderr
