@@ -3,4 +3,8 @@
 Importing this package is cheap and does not import TensorFlow.
 """
 
+from solo_dist import stack
+
 __version__ = "0.1.0"
+
+stack.quiet_tensorflow()

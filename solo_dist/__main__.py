@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Measure": {
         "benchmark": "solo_dist.commands.benchmark",
+        "doctor": "solo_dist.commands.doctor",
     },
 }
 """Heading of the help -> name of the command -> module."""

@@ -1,6 +1,8 @@
 """Fixtures shared by all tests: logical devices, the folder of photos, golden numbers."""
 
+import logging
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,18 @@ pytest_plugins = ["tests.stores.fixtures", "tests.torch_files", "tests.weights.h
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = ROOT.parent / "shared" / "data"
+
+
+class _Deprecations(logging.Handler):
+    """Fails a test whose code, if it is ours, calls what TensorFlow says is deprecated."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if "deprecated" in text and re.search(r"/(solo_dist|configs|tools|launch)/[\w/]+\.py", text.split(": ")[0]):
+            raise DeprecationWarning(text)
+
+
+logging.getLogger("tensorflow").addHandler(_Deprecations())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,6 +21,7 @@ ROOMS: dict[str, set[str]] = {
     "predict": {"inference", "weights", "data", "cli", "recipes", "errors"},
     "export": {"exporting", "inference", "cli", "config"},
     "commands": {
+        "diagnosis",
         "benchmarks",
         "quickstart",
         "suggesting",
@@ -38,6 +39,7 @@ ROOMS: dict[str, set[str]] = {
         "config",
         "errors",
     },
+    "diagnosis": {"storage", "distributed", "stack", "errors"},
     "benchmarks": {"training", "data", "solo", "storage", "models", "distributed", "recipes", "masks", "config"},
     "quickstart": {"importing", "inference", "run", "storage", "distributed", "recipes", "errors"},
     "suggesting": {
@@ -54,7 +56,7 @@ ROOMS: dict[str, set[str]] = {
         "errors",
     },
     "importing": {"coco_values", "storage", "masks", "errors"},
-    "exporting": {"inference", "data", "solo", "storage", "masks", "config", "errors"},
+    "exporting": {"inference", "data", "solo", "storage", "masks", "config", "stack", "errors"},
     "reporting": {"inference", "data", "run", "solo", "storage", "viz", "masks", "config", "errors"},
     "training": {"inference", "weights", "data", "run", "solo", "storage", "distributed", "viz", "config", "errors"},
     "inference": {"data", "run", "solo", "storage", "distributed", "viz", "masks", "config", "errors"},
@@ -63,7 +65,7 @@ ROOMS: dict[str, set[str]] = {
     "run": {"storage", "distributed", "config", "errors"},
     "cli": {"storage", "distributed", "recipes", "config", "errors"},
     "solo": {"models", "masks", "config", "errors"},
-    "storage": {"errors"},
+    "storage": {"stack", "errors"},
     "models": {"masks", "config", "errors"},
     "distributed": {"errors"},
     "recipes": {"config", "errors"},
@@ -72,6 +74,7 @@ ROOMS: dict[str, set[str]] = {
     "masks": {"config"},
     "config": {"options", "errors"},
     "options": {"errors"},
+    "stack": set(),
     "errors": set(),
 }
 
@@ -80,6 +83,7 @@ WITHOUT_TENSORFLOW = (
     "solo_dist.config",
     "solo_dist.errors",
     "solo_dist.options",
+    "solo_dist.stack",
     "solo_dist.distributed.cluster",
     "solo_dist.distributed.exit_codes",
     "solo_dist.distributed.job",

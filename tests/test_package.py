@@ -256,7 +256,9 @@ def stub(folder: Path, name: str, body: str) -> None:
 
 
 def make_venv(path: Path, folder: Path, python: str = "", stack: str = "") -> subprocess.CompletedProcess:
-    return run(["/bin/sh", ROOT / "tools" / "make_venv.sh", folder, python, stack], env={"PATH": f"{path}:/usr/bin:/bin"})
+    return run(
+        ["/bin/sh", ROOT / "tools" / "make_venv.sh", folder, python, stack], env={"PATH": f"{path}:/usr/bin:/bin"}
+    )
 
 
 def pretend(folder: Path, name: str, minor: int) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from solo_dist.data.input.pipeline import build_dataset, load_split
 from solo_dist.data.input.reader import readable_errors
@@ -20,7 +19,7 @@ from solo_dist.exporting.graphs import check_raw, export_function
 from solo_dist.exporting.saved_model import write_saved_model
 from solo_dist.exporting.settings import ExportSettings
 from solo_dist.inference.detector import Detector
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, opening
 
 REPORT = "report.json"
 _SHIPPED = Path(__file__).parent / "shipped"
@@ -110,6 +109,6 @@ def representative_canvases(detector: Detector, batch: int, images: int) -> Iter
 def _bytes_of(folder: str, settings: ExportSettings) -> int:
     """Size of the model itself."""
     if settings.format != "savedmodel":
-        return int(tf.io.gfile.stat(f"{folder}/{settings.file}").length)
+        return opening.size(f"{folder}/{settings.file}")
     paths = [f"{folder}/saved_model.pb", *file_io.matches(f"{folder}/variables/*")]
-    return sum(int(tf.io.gfile.stat(path).length) for path in paths)
+    return sum(map(opening.size, paths))

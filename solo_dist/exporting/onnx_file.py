@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from solo_dist import stack
 from solo_dist.errors import ConfigError
 from solo_dist.exporting.graphs import not_converted
 from solo_dist.exporting.settings import ExportSettings
@@ -17,7 +18,7 @@ def check_installed() -> None:
     """Raises ConfigError if the converter is missing."""
     missing = [name for name in ("tf2onnx", "onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"--format=onnx needs {', '.join(missing)}: pip install -c constraints.txt '.[onnx]'")
+        raise ConfigError(f"--format=onnx needs {', '.join(missing)}: pip install -c {stack.constraints()} '.[onnx]'")
 
 
 def convert(function: Any, settings: ExportSettings, description: dict[str, str]) -> bytes:

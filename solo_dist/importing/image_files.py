@@ -6,11 +6,10 @@ import unicodedata
 import urllib.parse
 from collections.abc import Iterable, Sequence
 
-import tensorflow as tf
-
 from solo_dist.errors import ConfigError, Unusable
 from solo_dist.importing.orientation import ImageSize, size_of
 from solo_dist.storage import file_io, store_errors
+from solo_dist.storage.opening import opened
 
 _HEADER = 1 << 18
 
@@ -23,10 +22,10 @@ def files_under(folder: str, option: str) -> list[str]:
     """
     folder = folder.rstrip("/") or "/"
     found = []
-    with store_errors.clear_errors(folder):
-        for root, folders, names in tf.io.gfile.walk(folder):
-            folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-            found += [f"{root.rstrip('/')}/{name}" for name in names if not name.startswith(".")]
+    for path in file_io.files_below(folder):
+        *folders, name = path.removeprefix(folder).strip("/").split("/")
+        if not name.startswith(".") and not any(part.startswith((".", "__MACOSX")) for part in folders):
+            found.append(path)
     if not found:
         raise ConfigError(f"--{option}={folder}: there is no such folder, or no file in it.")
     return sorted(found)
@@ -94,7 +93,7 @@ class ImageFiles:
 
 def image_size(path: str) -> ImageSize:
     """Size of an image file, from its header. Raises Unusable if that does not decode."""
-    with store_errors.clear_errors(path), tf.io.gfile.GFile(path, "rb") as file:
+    with store_errors.clear_errors(path), opened(path) as file:
         beginning = file.read(_HEADER)
     try:
         return size_of(beginning)

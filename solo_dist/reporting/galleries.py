@@ -16,6 +16,8 @@ import PIL.ImageFont
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
+from solo_dist.config import DataConfig
+from solo_dist.data.input.cache import RemoteShards, open_shards
 from solo_dist.data.schema import Manifest
 from solo_dist.reporting.analysis import Analysis
 from solo_dist.reporting.errors_by_kind import KINDS, Kind
@@ -128,8 +130,11 @@ def read_images(manifest: Manifest, image_ids: Collection[int]) -> dict[int, np.
     """Images uint8 [h,w,3] of a folder of shards by image id; ids that are not in it are left out."""
     wanted = tf.constant(sorted(image_ids), tf.int64)
     features = {"image": tf.io.FixedLenFeature([], tf.string), "image_id": tf.io.FixedLenFeature([], tf.int64)}
-    records = tf.data.TFRecordDataset([f"{manifest.folder}/{file.name}" for file in manifest.files])
-    parsed = records.map(lambda record: tf.io.parse_single_example(record, features))
+    shards = open_shards(manifest, DataConfig()) or RemoteShards(manifest)
+    paths = tf.data.Dataset.from_generator(
+        lambda: map(shards.path, range(len(manifest.files))), output_signature=tf.TensorSpec([], tf.string)
+    )
+    parsed = tf.data.TFRecordDataset(paths).map(lambda record: tf.io.parse_single_example(record, features))
     found: dict[int, np.ndarray] = {}
     for record in parsed.filter(lambda record: tf.reduce_any(record["image_id"] == wanted)):
         found.setdefault(int(record["image_id"]), tf.io.decode_jpeg(record["image"], channels=3).numpy())

@@ -4,12 +4,15 @@ import contextlib
 import json
 import os
 import struct
+import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import google_crc32c
 import tensorflow as tf
 
+from solo_dist.storage import s3
+from solo_dist.storage.opening import opened
 from solo_dist.storage.urls import is_remote
 
 PARTIAL = ".partial"
@@ -31,9 +34,15 @@ def frame_record(record: bytes) -> bytes:
 def replacing(path: str) -> Iterator[str]:
     """Yields a path to write to; the file replaces `path` when the block has succeeded.
 
-    Object stores publish an object when it is closed, so there it is `path` itself. On a disk it is another name, which
-    is renamed after the content is on the disk: otherwise a reset of the machine could leave an empty file.
+    For s3:// it is a local file, which is uploaded. gs:// publishes an object when it is closed, so there it is `path`
+    itself. On a disk it is another name, which is renamed after the content is on the disk: otherwise a reset of the
+    machine could leave an empty file.
     """
+    if path.startswith("s3://"):
+        with tempfile.TemporaryDirectory(prefix="solo_dist_") as folder:
+            yield f"{folder}/object"
+            s3.upload(f"{folder}/object", path)
+        return
     if is_remote(path):
         yield path
         return
@@ -47,7 +56,7 @@ def replacing(path: str) -> Iterator[str]:
 def write_atomically(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
     """Writes a file that is either complete or absent; returns its bytes and CRC-32C.
 
-    In an object store, an incomplete file can appear if `chunks` fails.
+    In gs://, an incomplete file can appear if `chunks` fails.
     """
     size, crc = 0, 0
     with replacing(path) as written, tf.io.gfile.GFile(written, "wb") as file:
@@ -61,7 +70,7 @@ def write_atomically(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
 def checksum(path: str) -> str:
     """CRC-32C of a file as eight hexadecimal digits."""
     crc = 0
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with opened(path) as file:
         while chunk := file.read(1 << 22):
             crc = google_crc32c.extend(crc, chunk)
     return f"{crc:08x}"

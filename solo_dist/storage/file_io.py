@@ -1,12 +1,12 @@
 """Files on a disk or in an object store. Only this module works around what tf.io.gfile does not report of stores.
 
-    urls.prepare([workdir, images])                        # before the first use of s3:// and the like
+    urls.prepare([workdir, images])                        # before the first use of URLs
     file_io.write(f"{workdir}/config.json", data)          # whole, or not at all
     for name in file_io.names(f"{workdir}/checkpoints"): ...
 
-On object stores use these functions in place of tf.io.gfile's exists, isdir, listdir and makedirs: the first three take
-a store that does not answer for one that has nothing there (s3:// always, gs:// for folders), and the last one makes
-objects that stand for folders, which nobody needs.
+Use these functions, and those of opening.py, in place of tf.io.gfile's, which do not know s3:// (storage/s3.py does).
+Of gs://, its exists, isdir and listdir take a store that does not answer for one that has nothing there, and its
+makedirs makes objects that stand for folders, which nobody needs.
 
 Calls are repeated for as long as what went wrong may pass; see storage/retries.py.
 """
@@ -16,13 +16,13 @@ import posixpath
 import re
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 import tensorflow as tf
 
 # The public listdir calls isdir first, which hides errors.
 from tensorflow.python.lib.io import _pywrap_file_io
 
+from solo_dist.storage import s3
 from solo_dist.storage.atomic import replacing
 from solo_dist.storage.retries import with_retries
 from solo_dist.storage.store_errors import clear_errors, explained
@@ -40,32 +40,18 @@ def read(path: str) -> bytes:
       tf.errors.NotFoundError: there is no such file.
       StoreError: it cannot be read.
     """
-    return with_retries(lambda: _read_s3(path) if path.startswith("s3://") else _read(path), path)
+    return with_retries(lambda: _read(path), path)
 
 
 def _read(path: str) -> bytes:
+    if path.startswith("s3://"):
+        with s3.opened(path) as file:
+            return file.read()
     # Without a length, GFile asks for the size, which gs:// may remember from before another process wrote.
     with tf.io.gfile.GFile(path, "rb") as file:
         data = file.read(_FIRST_READ)
     # GFile reads small pieces, each with a request; this op needs one request.
     return data if len(data) < _FIRST_READ else tf.io.read_file(path).numpy()
-
-
-def _read_s3(path: str) -> bytes:
-    # tensorflow-io crashes with a segmentation fault if it reads at the end of an object, so the size must be known.
-    if _stat_s3(path).length == 0:
-        return b""
-    return tf.io.read_file(path).numpy()
-
-
-def _stat_s3(path: str) -> Any:
-    """As tf.io.gfile.stat, which raises NotFoundError even if the store does not answer; a read raises why."""
-    try:
-        return tf.io.gfile.stat(path)
-    except tf.errors.NotFoundError:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            file.read(1)
-        return tf.io.gfile.stat(path)
 
 
 def exists(path: str) -> bool:
@@ -75,7 +61,7 @@ def exists(path: str) -> bool:
         if not is_remote(path):
             return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
         if path.startswith("s3://"):
-            return not _stat_s3(path).is_directory
+            return s3.size(path) >= 0
         with tf.io.gfile.GFile(path, "rb") as file:
             file.read(1)
         return True
@@ -108,15 +94,16 @@ def write(path: str, data: bytes) -> None:
 def remove(path: str) -> None:
     """Removes a file if it exists."""
     with contextlib.suppress(tf.errors.NotFoundError):
-        with_retries(lambda: tf.io.gfile.remove(path), path)
+        with_retries(lambda: s3.remove(path) if path.startswith("s3://") else tf.io.gfile.remove(path), path)
 
 
 def names(folder: str) -> list[str]:
     """Names of the files and folders in a folder, sorted; empty if it does not exist."""
+    is_s3 = folder.startswith("s3://")
     if not is_remote(folder) and not tf.io.gfile.isdir(folder):
         return []
     try:
-        children = with_retries(lambda: _pywrap_file_io.GetChildren(folder), folder)
+        children = with_retries(lambda: s3.names(folder) if is_s3 else _pywrap_file_io.GetChildren(folder), folder)
     except tf.errors.NotFoundError:
         return []
     return sorted({name.rstrip("/") for name in children} - {""})
@@ -124,6 +111,8 @@ def names(folder: str) -> list[str]:
 
 def is_folder(path: str) -> bool:
     """Whether there is a folder of that name. Raises StoreError."""
+    if path.startswith("s3://"):
+        return bool(names(path))
     with clear_errors(path):
         return tf.io.gfile.isdir(path)
 
@@ -136,11 +125,21 @@ def matches(pattern: str) -> list[str]:
     """
     if exists(pattern):
         return [pattern]
+    if pattern.startswith("s3://"):
+        return with_retries(lambda: sorted(s3.matches(pattern) or s3.matches(pattern.replace("[", "[[]"))), pattern)
     with clear_errors(pattern):
         paths = sorted(tf.io.gfile.glob(pattern) or tf.io.gfile.glob(pattern.replace("[", "[[]")))
     if not paths and is_remote(pattern):
         names(posixpath.dirname(re.split(r"[*?\[]", pattern)[0]))  # raises if the store does not answer
     return paths
+
+
+def files_below(folder: str) -> list[str]:
+    """Paths of the files in a folder and all folders in it, in any order. Raises StoreError."""
+    if folder.startswith("s3://"):
+        return with_retries(lambda: s3.files_below(folder), folder)
+    with clear_errors(folder):
+        return [f"{root.rstrip('/')}/{name}" for root, _, names in tf.io.gfile.walk(folder) for name in names]
 
 
 def remove_folder(folder: str) -> None:

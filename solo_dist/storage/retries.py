@@ -6,15 +6,11 @@ SOLO_DIST_STORE_SECONDS (300) in all. Other errors, and the last one, become a S
 
 import logging
 import os
-import posixpath
 import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
 import tensorflow as tf
-
-# The public listdir calls isdir first, which hides errors.
-from tensorflow.python.lib.io import _pywrap_file_io
 
 from solo_dist.storage.store_errors import cause_of, explained, may_pass, reason
 from solo_dist.storage.urls import is_remote
@@ -38,7 +34,6 @@ def with_retries(call: Callable[[], T], path: str) -> T:
     try:
         return _retried(call) if is_remote(path) else call()
     except tf.errors.OpError as error:
-        error = _with_reason(error, path)
         cause = cause_of(error)
         if isinstance(error, tf.errors.NotFoundError) and (cause is None or cause.name != "bucket"):
             raise
@@ -62,16 +57,3 @@ def _retried(call: Callable[[], T]) -> T:
         return policy(call)()
     except exceptions.RetryError as error:
         raise error.cause from None
-
-
-def _with_reason(error: tf.errors.OpError, path: str) -> tf.errors.OpError:
-    """The error with the reason that the store gives.
-
-    tensorflow-io first sends a HEAD request, whose response has no body and so no reason; a listing fails with one.
-    """
-    if is_remote(path) and "No response body" in error.message and not isinstance(error, tf.errors.NotFoundError):
-        try:
-            _pywrap_file_io.GetChildren(posixpath.dirname(path))
-        except tf.errors.OpError as same:
-            return same
-    return error

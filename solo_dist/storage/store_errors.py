@@ -31,12 +31,12 @@ class Cause:
         self.pattern = re.compile(pattern, re.IGNORECASE)
 
 
-# The first that matches. Text of errors comes from TensorFlow's gs:// client, the AWS SDK and the stores themselves.
+# The first that matches. Text of errors comes from TensorFlow's gs:// client, boto3, the AWS SDK and the stores.
 _CAUSES = (
     Cause("bucket", r"NoSuchBucket|bucket does not exist", "there is no such bucket; create it or correct the path"),
     Cause(
         "expired",
-        r"ExpiredToken|token.{0,20}expired|TokenRefreshRequired|RequestTimeTooSkewed|RequestExpired",
+        r"ExpiredToken|token.{0,20}expired|UnauthorizedSSOToken|TokenRefreshRequired|RequestTimeTooSkewed|RequestExpired",
         "the login has expired; renew it (AWS_SESSION_TOKEN, aws sso login, gcloud auth application-default login) "
         "and check the clock of this machine",
     ),
@@ -48,7 +48,7 @@ _CAUSES = (
     Cause(
         "credentials",
         r"code 401|InvalidAccessKeyId|SignatureDoesNotMatch|AuthFailure|Invalid Credentials|Anonymous caller|"
-        r"DefaultCredentialsError|RefreshError",
+        r"DefaultCredentialsError|RefreshError|NoCredentials|PartialCredentials|ProfileNotFound|CredentialRetrieval",
         "no valid credentials; run gcloud auth application-default login or set GOOGLE_APPLICATION_CREDENTIALS for "
         "gs://, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE for s3://",
     ),
@@ -67,7 +67,8 @@ _CAUSES = (
     ),
     Cause(
         "network",
-        r"libcurl code|curlCode|ConnectionError|resolve host|connect to server|timed? ?out",
+        r"libcurl code|curlCode|Connection\w*Error|resolve host|connect to server|timed? ?out|HTTPClientError|"
+        r"ReadError|IncompleteRead|ResponseStreaming|ProtocolError|Connection ?(broken|was closed|closed)",
         "the store cannot be reached; check the network, proxies and S3_ENDPOINT, then run the same command again",
     ),
     Cause("unavailable", r"code 5\d\d|InternalError|UnavailableError", "the store answers with errors; try later"),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import tensorflow as tf
 
+from solo_dist import stack
 from solo_dist.errors import StoreError
 from solo_dist.storage import file_io, urls
 from tests.stores.fixtures import Bucket, environment_with
@@ -229,18 +230,21 @@ def test_unknown_kind_of_path():
 
 
 def test_tensorflow_io_is_imported_for_its_paths_only(monkeypatch):
-    code = "import sys; from solo_dist.storage import urls; urls.prepare(['a', 'gs://b/c', 'grpc://host:1']); "
+    code = (
+        "import sys; from solo_dist.storage import urls; urls.prepare(['a', 'gs://b/c', 's3://b/c', 'grpc://host:1']); "
+    )
     done = subprocess.run([sys.executable, "-c", code + "sys.exit('tensorflow_io' in sys.modules)"], timeout=120)
     assert done.returncode == 0
-    monkeypatch.setattr(tf.io.gfile, "get_registered_schemes", lambda: [])
-    monkeypatch.setattr(urls.tf, "__version__", "2.18.0")
+    monkeypatch.setattr(tf.io.gfile, "get_registered_schemes", lambda: ["", "gs"])
+    monkeypatch.setattr(stack, "has_tensorflow_io", lambda: False)
     with pytest.raises(
-        StoreError, match=r"s3:// paths need tensorflow-io 0.37 with TensorFlow 2.16 or 2.17; .* 2.18.0"
+        StoreError, match="az:// paths need tensorflow-io, which fits TensorFlow 2.17 only: pip install"
     ):
-        urls.prepare(["s3://bucket/run"])
-    monkeypatch.setattr(urls, "_TENSORFLOW_IO", "0.99")
-    with pytest.raises(StoreError, match="tensorflow-io"):
         urls.prepare(["az://bucket/run"])
+    assert [urls.is_read_in_graph(path) for path in ("a", "gs://b/a", "s3://b/a")] == [True, True, False]
+    monkeypatch.setattr(urls.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(StoreError, match="s3:// paths need boto3, which is not installed: pip install"):
+        urls.prepare(["s3://bucket/run"])
 
 
 def test_brackets_are_letters_of_names_and_sets_of_patterns(tmp_path):

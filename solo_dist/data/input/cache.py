@@ -9,16 +9,18 @@ shard by another would gain nothing.
 import contextlib
 import logging
 import os
+import tempfile
 
 import google_crc32c
 import tensorflow as tf
 
 from solo_dist.config import DataConfig
 from solo_dist.data.schema import Manifest, ShardFile
-from solo_dist.errors import ConfigError
+from solo_dist.errors import ConfigError, StoreError
 from solo_dist.storage import file_io, retries, urls
 from solo_dist.storage.atomic import PARTIAL, checksum
 from solo_dist.storage.host_lock import exclusive
+from solo_dist.storage.opening import opened
 
 _PIECE = 1 << 22
 
@@ -47,7 +49,10 @@ class RemoteShards:
 
 
 class CachedShards(RemoteShards):
-    """The shards of any folder, copied to a local disk when they are first read."""
+    """The shards of any folder, copied to a local disk when they are first read.
+
+    If TensorFlow cannot read the folder itself, a shard that is not copied is an error.
+    """
 
     def __init__(self, manifest: Manifest, folder: str, limit: int):
         """Opens the cache.
@@ -64,6 +69,7 @@ class CachedShards(RemoteShards):
         self._verified: set[int] = set()
         self._left_out: set[int] = set()
         self._full = False
+        self._needed = not urls.is_read_in_graph(manifest.folder)
         try:
             with self._lock("cache"):
                 pass
@@ -74,6 +80,11 @@ class CachedShards(RemoteShards):
         """The path of the copy, made or verified if that has not happened yet; of the original if it does not fit."""
         file = self._manifest.files[number]
         if number not in self._verified and (number in self._left_out or not self._ensure(file)):
+            if self._needed:
+                raise StoreError(
+                    f"{super().path(number)} could not be copied to {self._folder} (see the warning above); "
+                    "free space, or set data.cache_dir and data.cache_bytes."
+                )
             self._left_out.add(number)
             return super().path(number)
         self._verified.add(number)
@@ -131,9 +142,9 @@ class CachedShards(RemoteShards):
                 if not self._full:  # warn only once
                     self._full = True
                     log.warning(
-                        "The cache %s is full (data.cache_bytes=%d): shards that are not in it are read from %s every "
-                        "time.",
+                        "The cache %s is full (data.cache_bytes=%d): shards of %s that are not in it %s.",
                         *(self._folder, self._limit, self._manifest.folder),
+                        "cannot be read" if self._needed else "are read from there every time",
                     )
                 return False
             with open(partial, "wb") as made:
@@ -143,7 +154,7 @@ class CachedShards(RemoteShards):
     def _fetch(self, file: ShardFile, copy: str) -> bool:
         def fetch() -> str:
             crc = 0
-            with tf.io.gfile.GFile(f"{self._manifest.folder}/{file.name}", "rb") as source, open(partial, "r+b") as out:
+            with opened(f"{self._manifest.folder}/{file.name}") as source, open(partial, "r+b") as out:
                 while piece := source.read(_PIECE):
                     out.write(piece)
                     crc = google_crc32c.extend(crc, piece)
@@ -168,10 +179,16 @@ class CachedShards(RemoteShards):
 
 
 def open_shards(manifest: Manifest, data: DataConfig) -> RemoteShards | None:
-    """CachedShards if data.cache_dir is set, RemoteShards if the folder is a URL, None if it is on a local disk.
+    """CachedShards if data.cache_dir is set or needed, RemoteShards for other URLs, None if it is on a local disk.
 
     None means that the shards are read directly from the manifest's folder.
     """
     if data.cache_dir:
         return CachedShards(manifest, data.cache_dir, data.cache_bytes)
-    return RemoteShards(manifest) if urls.is_remote(manifest.folder) else None
+    if not urls.is_remote(manifest.folder):
+        return None
+    if urls.is_read_in_graph(manifest.folder):
+        return RemoteShards(manifest)
+    folder = f"{tempfile.gettempdir()}/solo_dist_shards_{os.getuid()}"
+    log.warning("TensorFlow cannot read %s itself: shards are copied to %s (data.cache_dir).", manifest.folder, folder)
+    return CachedShards(manifest, folder, data.cache_bytes)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from solo_dist.errors import DataError
 from solo_dist.storage import file_io, urls
+from solo_dist.storage.opening import opened
 
 ARRAYS = ("images", "annotations", "categories")
 _CHUNK = 1 << 22
@@ -33,7 +34,7 @@ def stream_arrays(path: str) -> Iterator[tuple[str, Any]]:
         raise CocoError(f"There is no file {path}{found}; give the COCO instances json.")
     seen = set()
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
+        with opened(path) as file:
             for name, element in _JsonReader(file).arrays():
                 if name not in seen and name in ARRAYS:
                     seen.add(name)

@@ -1,7 +1,7 @@
 """Copying a folder of shards between a disk and object stores: in parallel, verified, only files not yet in the target.
 
 The manifest is removed before anything is changed and written after everything else has been verified, so a reader
-finds the whole data set or none. Uploads to gs:// go through google-cloud-storage; everything else through tf.io.gfile.
+finds the whole data set or none. Uploads to gs:// go through google-cloud-storage, those to s3:// through boto3.
 """
 
 import base64
@@ -18,7 +18,7 @@ import tqdm
 
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError, ShardFile
-from solo_dist.storage import file_io, retries, store_errors, urls
+from solo_dist.storage import file_io, opening, retries, store_errors, urls
 from solo_dist.storage.atomic import PARTIAL, checksum, write_atomically
 
 WORKERS = 16
@@ -86,9 +86,7 @@ def stored(folder: str, files: Iterable[ShardFile]) -> dict[str, tuple[int, str]
     here = [wanted[name] for name in file_io.names(folder) if name in wanted]
 
     def facts(file: ShardFile) -> tuple[int, str]:
-        size = tf.io.gfile.stat(f"{folder}/{file.name}").length
-        if size == 0:  # tensorflow-io crashes on reading an empty object
-            return 0, schema.crc32c(b"")
+        size = opening.size(f"{folder}/{file.name}")
         return size, checksum(f"{folder}/{file.name}") if size == file.bytes else ""
 
     with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool, store_errors.clear_errors(folder):
@@ -173,10 +171,8 @@ def _upload(source: str, target: str, files: Sequence[ShardFile], bar: tqdm.tqdm
 
 def _copy_file(source: str, target: str, file: ShardFile, bar: tqdm.tqdm) -> None:
     def pieces() -> Iterator[bytes]:
-        if file.bytes == 0:
-            return
-        with tf.io.gfile.GFile(f"{source}/{file.name}", "rb") as opened:
-            while piece := opened.read(_PIECE):
+        with opening.opened(f"{source}/{file.name}") as read:
+            while piece := read.read(_PIECE):
                 yield piece
 
     remote = target if urls.is_remote(target) else source

@@ -3,7 +3,6 @@
 The note of a shard is written after the shard. A shard without a valid note is made again.
 """
 
-import atexit
 import concurrent.futures
 import concurrent.futures.process
 import dataclasses
@@ -21,7 +20,6 @@ from solo_dist.data.schema import ShardError, ShardFile
 from solo_dist.data.sharding.coco import Annotation, CocoImage, Reading, Rejection
 from solo_dist.data.sharding.images import repaired
 from solo_dist.data.sharding.records import Counts, ImageResult, RecordMaker, ShardSettings
-from solo_dist.distributed import exit_codes
 from solo_dist.storage import urls
 from solo_dist.storage.atomic import checksum, frame_record, read_json, write_atomically
 
@@ -136,7 +134,6 @@ _worker: tuple["_Maker", Any] | None = None
 def _start_worker(settings: ShardSettings, categories: list[dict[str, Any]], counter: Any) -> None:
     global _worker
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    atexit.register(exit_codes.exit_now, 0)  # tensorflow-io aborts when the interpreter shuts down
     # The processes are the parallelism; more threads of TensorFlow would only compete with them for the cores.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from solo_dist import stack
 from solo_dist.config import Config, DataConfig, GridConfig
 from solo_dist.data import schema
 from solo_dist.data.input.cache import open_shards
@@ -139,7 +141,7 @@ def test_from_a_bucket_into_a_bucket_gives_the_bytes_of_the_disk(bucket, forks, 
     assert output.splitlines()[-1] == f"{bucket.url('made/train')} {IMAGES}"
     assert objects(bucket, "made/train/") == content(source / "shards")
     assert all(name.startswith(("coco/", "made/train/")) for name in bucket.names())
-    assert not list(forks.scratch.rglob("*.tfrecord"))
+    assert not list(forks.scratch.glob("solo_dist_[0-9]*/**/*.tfrecord"))
 
     bucket.heal()
     bucket.forget()
@@ -342,6 +344,30 @@ def test_the_cache_is_bounded_and_survives_damage_while_it_is_read(gcs, forks, s
     )
     assert output.count("is full (data.cache_bytes=") == 1
     assert output.count("is damaged; it is fetched again") == SHARDS and "Broken" not in output
+
+
+@pytest.mark.parametrize("switch", ["0", "1"])
+def test_s3_is_read_with_and_without_tensorflow_io(switch, s3, forks, source):
+    fill(s3, source / "shards", "shards/")
+    output = forks(s3).run(
+        f"""{SETUP}
+    from solo_dist.data.input.reader import readable_errors
+    os.environ["SOLO_DIST_TENSORFLOW_IO"] = "{switch}"
+    for one, other in zip(batches("{source}/shards"), batches("{s3.url("shards")}"), strict=True):
+        assert all((one[key] == other[key]).all() for key in one)
+    try:
+        with readable_errors():
+            batches("{s3.url("shards")}", cache_dir=os.environ["TMPDIR"] + "/small", cache_bytes=1000)
+        print("read in the graph")
+    except errors.StoreError as error:
+        print("stopped:", error)
+    """
+    )
+    in_graph = switch == "1" and stack.has_tensorflow_io()
+    assert ("read in the graph" in output) == in_graph
+    assert ("itself: shards are copied to" in output) == (not in_graph)
+    stopped = re.search("stopped: (.*) could not be copied to .*/small .*; free space, or set data.cache_dir", output)
+    assert bool(stopped) == (not in_graph) and (in_graph or stopped[1].startswith(s3.url("shards/shard-")))
 
 
 def test_a_store_that_is_gone_is_not_taken_for_broken_records(gcs, forks, source):
