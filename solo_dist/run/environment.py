@@ -12,7 +12,16 @@ import tensorflow as tf
 import solo_dist
 from solo_dist.storage import file_io
 
-_PACKAGES = ("tensorflow", "keras", "tensorflow-io", "numpy", "pycocotools", "tensorboard", "google-cloud-storage")
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "tensorflow-io",
+    "numpy",
+    "pycocotools",
+    "tensorboard",
+    "google-cloud-storage",
+    "boto3",
+)
 
 
 def write_environment(path: str, strategy: tf.distribute.Strategy) -> None:
