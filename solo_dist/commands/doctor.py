@@ -6,7 +6,6 @@ r"""Checks Python, TensorFlow, devices, memory, disk, stores and clock, and says
 It takes some seconds and changes nothing. The exit code is 2 if there is a problem, else 0.
 """
 
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -49,18 +48,10 @@ def _findings() -> Iterator["Finding"]:
     yield machine.memory()
     if "://" in _WORKDIR.value:
         yield stores.writing(_WORKDIR.value)
-    yield machine.disk(_existing(_WORKDIR.value))
+    yield machine.disk("." if "://" in _WORKDIR.value else _WORKDIR.value)
     yield stores.packages()
     yield from map(stores.reading, _DATA.value)
     yield machine.clock()
-
-
-def _existing(path: str) -> str:
-    """The folder itself, or the first one above it that exists; for a URL, the current folder."""
-    path = os.path.abspath("." if "://" in path else path)
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path
 
 
 if __name__ == "__main__":

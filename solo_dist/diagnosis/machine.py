@@ -69,8 +69,10 @@ def _memory_limit() -> int | None:
 
 
 def disk(folder: str) -> Finding:
-    """Free space of a folder's disk, and the speed of writing to it. The folder must exist."""
-    subject = "disk"
+    """Free space of a folder's disk, and the speed of writing to it. If there is no such folder, it is one above it."""
+    subject, folder = "disk", os.path.abspath(folder)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
     free = shutil.disk_usage(folder).free
     try:
         speed = _write_speed(folder)
