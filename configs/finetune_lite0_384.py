@@ -1,6 +1,6 @@
 """Fine-tuning on CPU cores at 384 pixels: finetune_lite0_256 with finer masks and smaller objects, at twice the cost.
 
-Source: our own; see finetune_lite0_256.
+Source: our own; see finetune_lite0_256. Not measured.
 
     solo-dist train --config=finetune_lite0_384 --workdir=runs/mine --config.train.minutes=30 \
         --config.data.train=mine/shards/train --config.data.validation=mine/shards/validation

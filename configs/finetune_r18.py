@@ -1,7 +1,8 @@
 """Fine-tuning on your own photos on one small GPU: SOLOv2 Light with ResNet-18, from its weights trained on COCO.
 
 Source: the network of solov2_light_448_r18_fpn_3x with mmdetection's weights (73 MB, downloaded once; README.md says
-what to do without a network); augmentation, loss and schedule of finetune_lite0_256. Not measured.
+what to do without a network) and the official loss that these were trained with; augmentation and schedule of
+finetune_lite0_256. Not measured.
 
     solo-dist shard --annotations=mine/splits/train.json --images=mine/images --output=mine/shards/train \
         --config=finetune_r18 --keep_original
@@ -10,7 +11,7 @@ what to do without a network); augmentation, loss and schedule of finetune_lite0
 """
 
 from solo_dist import recipes
-from solo_dist.config import AugmentConfig, Config
+from solo_dist.config import Config
 
 
 def get_config() -> Config:
@@ -19,12 +20,10 @@ def get_config() -> Config:
     ours = recipes.get("finetune_lite0_256")
     config.name = "finetune_r18"
     config.data.train, config.data.validation = ours.data.train, ours.data.validation
-    config.data.canvas = (512, 512)
-    config.data.augment = AugmentConfig(flip=True, brightness=0.15, contrast=0.2, saturation=0.3, scale=(0.6, 1.5))
+    config.data.canvas, config.data.augment = (512, 512), ours.data.augment
     config.model.weights = "mmdet:solov2_light_r18_fpn_3x"
     config.model.backbone.learning_rate_scale = 0.2
-    config.loss, config.optimizer = ours.loss, ours.optimizer
+    config.optimizer, config.train = ours.optimizer, ours.train
     config.optimizer.learning_rate = 2e-4
-    config.train = ours.train
-    config.train.minutes = 30
+    config.train.global_batch, config.train.minutes = 8, 30
     return config
