@@ -7,4 +7,4 @@ from solo_dist import stack
 
 __version__ = "0.1.0"
 
-stack.quiet_tensorflow()
+stack.ease_imports()
