@@ -9,6 +9,7 @@ from solo_dist import recipes
 from solo_dist.distributed.exit_codes import EXIT_DONE
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.formats import find_labels
+from solo_dist.importing.image_files import files_under
 from solo_dist.inference.coco_metrics import BEST_THRESHOLD
 from solo_dist.quickstart.processes import Processes
 from solo_dist.quickstart.steps import Record, Step, run_step
@@ -100,12 +101,13 @@ def import_steps(quickstart: Quickstart) -> list[Step]:
 def split_steps(quickstart: Quickstart) -> list[Step]:
     """Parts for training and validation, and a recipe for the first."""
     content = json.loads(file_io.read(quickstart.coco))
-    _check_images(content, quickstart)
+    _check_number(content)
+    images = image_folder(quickstart)
     splits = posixpath.dirname(quickstart.part("train"))
     split = (
         "split",
         f"--annotations={quickstart.coco}",
-        f"--images={quickstart.images}",
+        f"--images={images}",
         f"--output={splits}",
         "--shares=0.8,0.2",
         f"--seed={quickstart.seed}",
@@ -113,7 +115,7 @@ def split_steps(quickstart: Quickstart) -> list[Step]:
     suggest = (
         "suggest",
         f"--annotations={quickstart.part('train')}",
-        f"--images={quickstart.images}",
+        f"--images={images}",
         f"--output={quickstart.recipe}",
         f"--minutes={quickstart.minutes:g}",
     )
@@ -124,35 +126,56 @@ def split_steps(quickstart: Quickstart) -> list[Step]:
     ]
 
 
-def _check_images(content: dict, quickstart: Quickstart) -> None:
-    """Raises DataError if there are too few images, or if they are elsewhere."""
+def _check_number(content: dict) -> None:
+    """Raises DataError if too few images have objects."""
     objects = collections.Counter(entry["image_id"] for entry in content["annotations"] if not entry["iscrowd"])
-    names = [image["file_name"] for image in content["images"] if objects[image["id"]]]
-    if len(names) < _LEAST_IMAGES:
+    labelled = sum(objects[image["id"]] > 0 for image in content["images"])
+    if labelled < _LEAST_IMAGES:
         raise DataError(
-            f"{len(names)} of {len(content['images'])} images have labelled objects; label at least {_LEAST_IMAGES}: "
+            f"{labelled} of {len(content['images'])} images have labelled objects; label at least {_LEAST_IMAGES}: "
             "some are for training, the others for validation."
         )
-    missing = [name for name in names if not file_io.exists(f"{quickstart.images}/{name}")]
-    if missing:
+
+
+def image_folder(quickstart: Quickstart) -> str:
+    """The folder that the names in instances.json are relative to: the one with most of these images.
+
+    It is --images, a folder below it, or the one that the import wrote the images of LabelMe's imageData to. The shard
+    tool reports the images that are missing.
+
+    Raises:
+      DataError: most images are in no such folder.
+    """
+    names = {image["file_name"] for image in json.loads(file_io.read(quickstart.coco))["images"]}
+    same_file: dict[str, list[str]] = collections.defaultdict(list)
+    for name in names:
+        same_file[posixpath.basename(name)].append(name)
+    folders: collections.Counter[str] = collections.Counter()
+    for place in filter(file_io.is_folder, [quickstart.images, f"{quickstart.workdir}/embedded_images"]):
+        for file in files_under(place, "images"):
+            candidates = [name for name in same_file[posixpath.basename(file)] if file.endswith(f"/{name}")]
+            folders.update(file.removesuffix(f"/{name}") for name in candidates)
+    folder, count = folders.most_common(1)[0] if folders else (quickstart.images, 0)
+    if count <= len(names) / 2:
+        missing = next(name for name in sorted(names) if not file_io.exists(f"{folder}/{name}"))
         raise DataError(
-            f"--images={quickstart.images} does not hold {len(missing)} of the {len(names)} labelled images, such as "
-            f"{missing[0]}; give the folder that holds all of them. Those that exist only inside LabelMe files are in "
-            f"{quickstart.workdir}/embedded_images."
+            f"--images={quickstart.images} holds {count} of the {len(names)} images of the labels; {missing} is not in "
+            f"{folder}. Give the folder that holds all of them."
         )
+    return folder
 
 
 def train_steps(quickstart: Quickstart) -> list[Step]:
     """Shards and training."""
     _check_parts(quickstart)
-    config = recipes.get(quickstart.recipe).validate()
+    config, images = recipes.get(quickstart.recipe).validate(), image_folder(quickstart)
     whole = ["--keep_original"] if config.data.augment.changes_geometry else []
     steps = []
     for name, title in (("train", "make shards for training"), ("validation", "make shards for validation")):
         command = [
             "shard",
             f"--annotations={quickstart.part(name)}",
-            f"--images={quickstart.images}",
+            f"--images={images}",
             f"--output={quickstart.shards(name)}",
             f"--config={quickstart.recipe}",
             *whole,
@@ -199,7 +222,7 @@ def overlay_steps(quickstart: Quickstart) -> list[Step]:
         "predict",
         f"--workdir={run.path}",
         f"--checkpoint={which}",
-        f"--images={quickstart.images}",
+        f"--images={image_folder(quickstart)}",
         f"--annotations={quickstart.part('validation')}",
         f"--output={quickstart.overlays}",
         f"--score_threshold={threshold}",

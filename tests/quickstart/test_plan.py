@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from solo_dist.errors import ConfigError, DataError
-from solo_dist.quickstart.plan import Quickstart, import_steps, run_quickstart, split_steps, train_steps
+from solo_dist.quickstart.plan import Quickstart, image_folder, import_steps, run_quickstart, split_steps, train_steps
 
 
 @pytest.fixture
@@ -33,22 +33,32 @@ def test_the_import_names_what_was_found(quickstart):
     assert step.reads == (photos,) and step.writes == (f"{work}/instances.json",)
 
 
+def save_images(folder, count):
+    """Saves 0.jpg, 1.jpg, ..."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        PIL.Image.new("RGB", (8, 8)).save(folder / f"{number}.jpg")
+
+
 def test_too_few_labelled_images_and_images_elsewhere_are_errors(quickstart, tmp_path):
     for labelled, unlabelled, crowds in ((3, 9, 0), (6, 0, 3)):
         write_coco(tmp_path / "work/instances.json", labelled, unlabelled, crowds)
         with pytest.raises(DataError, match=rf"^3 of {labelled + unlabelled} images have labelled objects; label at l"):
             split_steps(quickstart)
     write_coco(tmp_path / "work/instances.json", 5)
-    with pytest.raises(DataError, match=r"does not hold 4 of the 5 labelled images, such as 0.jpg; give the folder"):
+    with pytest.raises(
+        DataError, match=r"photos holds 1 of the 5 images of the labels; 0.jpg is not in .*photos. Give"
+    ):
         split_steps(quickstart)
-    for number in range(5):
-        PIL.Image.new("RGB", (8, 8)).save(tmp_path / f"photos/{number}.jpg")
+    save_images(tmp_path / "photos", 5)
     split, suggest = split_steps(quickstart)
     assert split.arguments[0] == "split" and "--shares=0.8,0.2" in split.arguments
     assert suggest.arguments[0] == "suggest" and "--minutes=5" in suggest.arguments
 
 
 def test_the_recipe_decides_whether_shards_keep_whole_images(quickstart, tmp_path):
+    write_coco(tmp_path / "work/instances.json", 4)
+    save_images(tmp_path / "photos", 4)
     for name in ("train", "validation"):
         write_coco(tmp_path / f"work/splits/{name}.json", 2)
     recipe = "from solo_dist import recipes\ndef get_config():\n    config = recipes.get('shapes_tiny')\n"
@@ -64,6 +74,14 @@ def test_the_recipe_decides_whether_shards_keep_whole_images(quickstart, tmp_pat
     write_coco(tmp_path / "work/splits/validation.json", 0, 1)
     with pytest.raises(DataError, match=r"validation.json has 1 images and no object: most images are nearly the same"):
         train_steps(quickstart)
+
+
+@pytest.mark.parametrize("place", ["photos/day 1/sub", "work/embedded_images/a"])
+def test_names_may_be_relative_to_a_folder_further_down(quickstart, tmp_path, place):
+    write_coco(tmp_path / "work/instances.json", 3)
+    save_images(tmp_path / "photos/day 0", 1)  # holds 0.jpg, not the others
+    save_images(tmp_path / place, 3)
+    assert image_folder(quickstart) == str(tmp_path / place)
 
 
 def test_results_may_not_be_among_the_images(quickstart):
