@@ -15,7 +15,7 @@ import tensorflow as tf
 from solo_dist.distributed.exit_codes import EXIT_DONE, EXIT_PREEMPTED, describe_exit
 from solo_dist.errors import ConfigError
 from solo_dist.quickstart.processes import Processes, say
-from solo_dist.storage import file_io
+from solo_dist.storage import file_io, opening
 from solo_dist.storage.atomic import checksum
 
 RECORD = "quickstart.json"
@@ -84,8 +84,7 @@ def inputs_of(step: Step) -> dict[str, Any]:
 
 def _state(path: str) -> Any:
     if file_io.is_folder(path):
-        files = [f"{root}/{name}" for root, _, names in tf.io.gfile.walk(path) for name in names]
-        return {file: [stat.length, stat.mtime_nsec] for file in sorted(files) if (stat := tf.io.gfile.stat(file))}
+        return {file: list(opening.size_and_time(file)) for file in sorted(file_io.files_below(path))}
     if not file_io.exists(path):
         raise ConfigError(f"{path} is missing.")
     return checksum(path)

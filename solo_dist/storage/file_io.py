@@ -61,7 +61,7 @@ def exists(path: str) -> bool:
         if not is_remote(path):
             return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
         if path.startswith("s3://"):
-            return s3.size(path) >= 0
+            return s3.size_and_time(path)[0] >= 0
         with tf.io.gfile.GFile(path, "rb") as file:
             file.read(1)
         return True

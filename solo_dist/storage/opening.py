@@ -19,4 +19,12 @@ def opened(path: str) -> AbstractContextManager[Any]:
 
 def size(path: str) -> int:
     """Bytes of a file. Raises tf.errors.OpError."""
-    return s3.size(path) if path.startswith("s3://") else int(tf.io.gfile.stat(path).length)
+    return size_and_time(path)[0]
+
+
+def size_and_time(path: str) -> tuple[int, int]:
+    """Bytes of a file, and its last change in nanoseconds. Raises tf.errors.OpError."""
+    if path.startswith("s3://"):
+        return s3.size_and_time(path)
+    stat = tf.io.gfile.stat(path)
+    return int(stat.length), int(stat.mtime_nsec)

@@ -20,15 +20,15 @@ _CONNECT_SECONDS, _ANSWER_SECONDS = 10, 60
 _ABSENT = ("NoSuchKey", "NoSuchBucket", "404")
 
 
-def size(url: str) -> int:
-    """Bytes of an object. Raises NotFoundError, also for a folder."""
+def size_and_time(url: str) -> tuple[int, int]:
+    """Bytes of an object, and its last change in nanoseconds. Raises NotFoundError, also for a folder."""
     bucket, key = _split(url)
     # A listing, since the answer to HEAD has no body that could say what went wrong. The exact name comes first.
     with _errors_of_tensorflow():
         found = _client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
     if not found or found[0]["Key"] != key:
         raise tf.errors.NotFoundError(None, None, f"{url} does not exist")
-    return int(found[0]["Size"])
+    return found[0]["Size"], int(found[0]["LastModified"].timestamp() * 1e9)
 
 
 @contextlib.contextmanager
@@ -92,7 +92,7 @@ def matches(pattern: str) -> list[str]:
 
 def _is_there(url: str) -> bool:
     try:
-        return size(url) >= 0
+        return size_and_time(url)[0] >= 0
     except tf.errors.NotFoundError:
         return bool(names(url))
 
