@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
     print(format_table(metrics, ceiling))
     print(f"Written to {folder}")
     if _REPORT.value:
-        from solo_dist.reporting.report import write_report
+        from solo_dist.reporting.run_report import write_report
 
         page = write_report(_WORKDIR.value, validation=config.data.validation, step=detector.step)
         print(f"Report: {page}")

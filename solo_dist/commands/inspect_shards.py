@@ -24,12 +24,12 @@ def main(arguments: list[str]) -> None:
     if flags.FLAGS["num_images"].present and not _OUTPUT.value:
         raise ConfigError("--num_images needs --output, the folder to write them to.")
     from solo_dist.data.schema import load_manifest
-    from solo_dist.data.sharding import report
+    from solo_dist.data.sharding import inspection
 
     manifest = load_manifest(_SHARDS.value)
-    print(report.statistics(manifest, _RECORDS.value or manifest.num_records))
+    print(inspection.statistics(manifest, _RECORDS.value or manifest.num_records))
     if _OUTPUT.value:
-        for path in report.draw_images(manifest, _NUM_IMAGES.value, _OUTPUT.value.rstrip("/"), _FLIPPED.value):
+        for path in inspection.draw_images(manifest, _NUM_IMAGES.value, _OUTPUT.value.rstrip("/"), _FLIPPED.value):
             print(path)
 
 

@@ -25,7 +25,7 @@ _SPEED = flags.DEFINE_bool("speed", True, "Measure the newest checkpoint on this
 def main(arguments: list[str]) -> None:
     """Writes the report and prints its path."""
     del arguments
-    from solo_dist.reporting.report import write_report
+    from solo_dist.reporting.run_report import write_report
 
     path = write_report(_WORKDIR.value, _OUTPUT.value, _VALIDATION.value, _STEP.value, _PRECISION.value, _SPEED.value)
     print(f"Report: {path}")

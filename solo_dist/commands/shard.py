@@ -59,9 +59,9 @@ def main(arguments: list[str]) -> None:
     canvas = parse_canvas(_CANVAS.value) if _CANVAS.value else config.data.canvas
     from solo_dist.data.pixel_range import parse_range
     from solo_dist.data.sharding.coco import Reading
+    from solo_dist.data.sharding.inspection import summary
     from solo_dist.data.sharding.job import ShardJob, shard_coco
     from solo_dist.data.sharding.records import ShardSettings
-    from solo_dist.data.sharding.report import summary
 
     reading = Reading(
         crowd=_CROWD.value,

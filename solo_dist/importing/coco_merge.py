@@ -22,8 +22,8 @@ from solo_dist.coco_values import boolean, box, identifier_or_name, is_absent, n
 from solo_dist.errors import ConfigError, DataError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked, union, without_duplicates
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size, normal_path, stem
+from solo_dist.importing.left_out import Report
 from solo_dist.importing.orientation import ImageSize, read_from_coco
-from solo_dist.importing.report import Report
 from solo_dist.masks.rle import segmentation_to_rle
 from solo_dist.storage import file_io
 

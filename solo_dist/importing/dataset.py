@@ -12,7 +12,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from solo_dist.errors import Unusable
-from solo_dist.importing.report import Report
+from solo_dist.importing.left_out import Report
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,10 +12,10 @@ from solo_dist.errors import ConfigError, DataError, Unusable
 from solo_dist.importing.cityscapes import Cityscapes
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked, encode
 from solo_dist.importing.image_files import files_under, image_size
+from solo_dist.importing.left_out import Report
 from solo_dist.importing.mask_files import Layout
 from solo_dist.importing.mask_folders import MaskFolders
 from solo_dist.importing.orientation import ImageSize, upright
-from solo_dist.importing.report import Report
 from solo_dist.importing.voc import Voc
 
 

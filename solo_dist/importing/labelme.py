@@ -16,8 +16,8 @@ from solo_dist.errors import DataError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, union, without_duplicates
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size, relative, stem
 from solo_dist.importing.labelme_shapes import number, shape_rle
+from solo_dist.importing.left_out import Report
 from solo_dist.importing.orientation import ImageSize, size_of, upright
-from solo_dist.importing.report import Report
 from solo_dist.storage import file_io
 
 IGNORE = "__ignore__"

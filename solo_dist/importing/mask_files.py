@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 
 from solo_dist.errors import Unusable
-from solo_dist.importing.report import Report
+from solo_dist.importing.left_out import Report
 from solo_dist.storage import file_io
 
 Found = list[tuple[str, bool, np.ndarray]]

@@ -15,8 +15,8 @@ import numpy as np
 
 from solo_dist.errors import Unusable
 from solo_dist.importing.image_files import is_image, stem
+from solo_dist.importing.left_out import Report
 from solo_dist.importing.mask_files import Found, Layout, pixels
-from solo_dist.importing.report import Report
 
 ONLY_CATEGORY = "object"
 _SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm")

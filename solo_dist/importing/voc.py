@@ -13,8 +13,8 @@ import numpy as np
 
 from solo_dist.errors import ConfigError, Unusable
 from solo_dist.importing.image_files import ImageFiles, stem
+from solo_dist.importing.left_out import Report
 from solo_dist.importing.mask_files import Found, Layout, pixels
-from solo_dist.importing.report import Report
 from solo_dist.storage import file_io
 
 _VOID = 255

@@ -17,7 +17,7 @@ from solo_dist.errors import ConfigError, DataError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked, without_duplicates
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size, is_image, normal_path
 from solo_dist.importing.labelme_shapes import number
-from solo_dist.importing.report import Report
+from solo_dist.importing.left_out import Report
 from solo_dist.importing.rings import ring_rle
 from solo_dist.storage import file_io
 

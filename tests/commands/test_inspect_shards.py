@@ -11,7 +11,7 @@ import pytest
 
 from solo_dist.config import GridConfig
 from solo_dist.data.schema import ShardError
-from solo_dist.data.sharding import report
+from solo_dist.data.sharding import inspection
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
 from solo_dist.viz.overlay import colour_of
@@ -40,7 +40,7 @@ def manifest(tmp_path_factory):
 
 
 def test_statistics_count_what_is_there(manifest):
-    text = report.statistics(manifest, 4)
+    text = inspection.statistics(manifest, 4)
     assert "4 images x 1 augmented copies in 1 files, fitted into 64x96" in text
     assert "instances: 6, 1.5 an image, at most 3" in text
     # Of two boxes in one place the first loses its cells, of three the first two.
@@ -50,15 +50,15 @@ def test_statistics_count_what_is_there(manifest):
     assert text.count("of 6 instances") == 2 and "1 categories have no instance" in text
     assert manifest.statistics["colliding"] == manifest.statistics["lost"] == 3
     assert [int(rows["p2"]), int(rows["p3"])] == manifest.statistics["positives_per_level"]
-    assert "instances: 0," in report.statistics(manifest, 1)
+    assert "instances: 0," in inspection.statistics(manifest, 1)
 
 
 @pytest.mark.parametrize("flipped", [False, True])
 def test_pictures_show_masks_and_cells_where_they_are(manifest, tmp_path, flipped):
-    paths = list(report.draw_images(manifest, 2, str(tmp_path / "drawn"), flipped))
+    paths = list(inspection.draw_images(manifest, 2, str(tmp_path / "drawn"), flipped))
     assert [Path(path).name for path in paths] == ["record_000000.png", "record_000003.png"]
-    records = list(report.read_records(manifest))
-    sheet = report.draw_record(records[1], manifest, flipped)
+    records = list(inspection.read_records(manifest))
+    sheet = inspection.draw_record(records[1], manifest, flipped)
     width = (sheet.width - 8) // 3
     panels = [np.asarray(sheet)[:, i * (width + 4) : i * (width + 4) + width].astype(int) for i in range(3)]
     x, y = (76 if not flipped else 95 - 76) / 96, 36 / 64
@@ -76,7 +76,7 @@ def test_a_damaged_shard_is_named(manifest, tmp_path):
     try:
         path.write_bytes(intact[:300] + b"\x00" + intact[301:])
         with pytest.raises(ShardError, match=f"{path.name} is damaged"):
-            report.statistics(manifest, 4)
+            inspection.statistics(manifest, 4)
     finally:
         path.write_bytes(intact)
 

@@ -23,7 +23,7 @@ from pycocotools.coco import COCO
 
 from solo_dist.config import AugmentConfig, DataConfig, GridConfig
 from solo_dist.data import geometry, schema
-from solo_dist.data.sharding import coco, coco_json, report, resume
+from solo_dist.data.sharding import coco, coco_json, inspection, resume
 from solo_dist.data.sharding import job as sharding
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
@@ -322,7 +322,7 @@ def test_everything_is_either_kept_or_rejected_with_a_reason(data_set):
     assert by_kind["image"] + manifest.num_images == len(data_set.values["images"])
     # Two boxes of good.png, the one that reaches out of it, and one with the id of another; empty.png is kept.
     assert (manifest.num_images, manifest.num_instances) == (2, 4)
-    text = report.summary(manifest, DataConfig(max_instances=2))
+    text = inspection.summary(manifest, DataConfig(max_instances=2))
     assert "4 kept, 1 crowd" in text and "random subset" in text and "1 unknown category" in text
 
 

@@ -14,9 +14,9 @@ from solo_dist.config import Config, DataConfig, GridConfig
 from solo_dist.data.geometry import letterbox
 from solo_dist.data.image_io import encode_jpeg, read_image
 from solo_dist.data.input.pipeline import build_dataset
+from solo_dist.data.sharding.inspection import read_records
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
-from solo_dist.data.sharding.report import read_records
 
 CANVAS = (256, 256)
 SIZES = ((180, 240), (256, 256), (300, 211), (517, 390), (640, 480), (1090, 770), (1203, 2111))

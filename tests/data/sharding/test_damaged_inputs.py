@@ -16,9 +16,9 @@ from solo_dist.config import GridConfig
 from solo_dist.data import schema
 from solo_dist.data.schema import REJECTED
 from solo_dist.data.sharding import coco, coco_json
+from solo_dist.data.sharding.inspection import read_records
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
-from solo_dist.data.sharding.report import read_records
 from solo_dist.errors import Unusable
 
 GRID = GridConfig(levels=("p2",), sizes=(4,), scale_ranges=((1, 512),))

@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 
 from solo_dist.config import DataConfig, GridConfig
 from solo_dist.data import image_io, pixel_range, schema
-from solo_dist.data.sharding import coco, coco_json, images, report
+from solo_dist.data.sharding import coco, coco_json, images, inspection
 from solo_dist.data.sharding import job as sharding
 from solo_dist.data.sharding.coco import Reading
 from solo_dist.data.sharding.job import ShardJob, shard_coco
@@ -447,7 +447,7 @@ def test_the_summary_has_what_was_noticed_and_the_flags(tmp_path):
     values["categories"] += [{"id": 0, "name": "fruits"}, {"id": 9, "name": "_background_"}]
     path = write(tmp_path, values)
     manifest = shard(path, tmp_path / "shards")
-    text = report.summary(manifest, DataConfig())
+    text = inspection.summary(manifest, DataConfig())
     assert "4 kept, 2 crowd" in text
     assert "notice: 3 x box is not around its mask: it reads as x1, y1, x2, y2 (--boxes=from_masks" in text
     assert "2 of 6 masks are crowds, which are not trained on (--crowd=instance takes them as objects)" in text
@@ -772,11 +772,11 @@ def test_the_range_is_in_the_manifest_and_part_of_the_settings(tmp_path):
     path = write(tmp_path, values)
     manifest = shard(path, tmp_path / "shards", folder=folder / "images")
     assert manifest.pixel_range == schema.load_manifest(manifest.folder).pixel_range == (7291, 7677)
-    assert "--pixel_range=7291:7677 for other parts of the data" in report.summary(manifest, DataConfig())
+    assert "--pixel_range=7291:7677 for other parts of the data" in inspection.summary(manifest, DataConfig())
     given = ShardSettings((64, 64), GRID, pixel_range=(7000, 8200))
     with pytest.raises(schema.ShardError, match="other data or settings"):
         shard(path, tmp_path / "shards", given, folder / "images")
-    assert "notice" not in report.summary(manifest, DataConfig())
+    assert "notice" not in inspection.summary(manifest, DataConfig())
 
 
 @pytest.mark.parametrize("text", ["5", "9:3", "a:b", "1:1", "0:inf", "nan:4"])

@@ -21,8 +21,8 @@ from solo_dist.reporting import galleries, result_files, sections
 from solo_dist.reporting.analysis import analyse
 from solo_dist.reporting.grid_facts import compare_grids
 from solo_dist.reporting.page import render
-from solo_dist.reporting.report import write_report
 from solo_dist.reporting.run_files import read_run
+from solo_dist.reporting.run_report import write_report
 from solo_dist.reporting.training_curves import course
 from tests.reporting.slow import dense, encode
 
