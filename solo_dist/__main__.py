@@ -25,6 +25,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "export": "solo_dist.export",
         "report": "solo_dist.commands.report",
         "compare": "solo_dist.commands.compare",
+        "track": "solo_dist.commands.track",
     },
     "Prepare data": {
         "import": "solo_dist.commands.import_annotations",

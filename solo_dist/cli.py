@@ -193,9 +193,12 @@ def _prepare_urls(values: Sequence[Any]) -> None:
 
 
 def _urls(value: Any) -> Iterator[str]:
-    """URLs in the value of a flag, or in the fields of a config."""
+    """URLs in the value of a flag, in a list of them, or in the fields of a config."""
     if isinstance(value, str):
         yield from [value] if "://" in value else []
+    elif isinstance(value, list):
+        for one in value:
+            yield from _urls(one)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from _urls(getattr(value, field.name))

@@ -14,7 +14,7 @@ Examples:
       and then a page on it, as solo-dist report writes
 
 Prints the COCO table beside the ceiling that perfect masks at a quarter of the canvas would reach, and writes
-metrics.json, coco_instances_results.json and image_ids.json to WORKDIR/eval/step_N.
+metrics.json, category_metrics.json, coco_instances_results.json and image_ids.json to WORKDIR/eval/step_N.
 """
 
 from absl import flags

@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from solo_dist import cli
 
-PARTS = ("sharding", "input", "targets", "loss", "step", "postprocess", "nms", "scaling", "memory")
+PARTS = ("sharding", "input", "targets", "loss", "step", "postprocess", "nms", "evaluation", "scaling", "memory")
 """Modules of solo_dist/benchmarks, each with run(options) -> {name: number}."""
 
 _WHAT = flags.DEFINE_multi_enum("what", ["all"], ["all", *PARTS], "What to measure.")

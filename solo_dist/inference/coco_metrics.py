@@ -25,12 +25,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from solo_dist.data import geometry
-from solo_dist.data.schema import NO_IMAGE, Manifest
+from solo_dist.data.schema import NO_IMAGE, Manifest, crc32c
 from solo_dist.errors import DataError
 from solo_dist.masks import rle as runs
 from solo_dist.masks.bits import unpack_bits
 from solo_dist.masks.paste import paste_masks
-from solo_dist.run.directory import EVALUATION_METRICS_FILE, IMAGE_IDS_FILE, RESULTS_FILE
+from solo_dist.run.directory import CATEGORY_METRICS_FILE, EVALUATION_METRICS_FILE, IMAGE_IDS_FILE, RESULTS_FILE
 from solo_dist.solo import targets
 from solo_dist.storage import file_io
 
@@ -158,14 +158,23 @@ def first_visits(image_ids: np.ndarray, visited: set[int]) -> np.ndarray:
 
 
 def write_evaluation(folder: str, metrics: Mapping[str, float], evaluator: "CocoEvaluator") -> None:
-    """Writes metrics.json, coco_instances_results.json and image_ids.json to a folder, which is made if needed."""
+    """Writes metrics.json, category_metrics.json, coco_instances_results.json and image_ids.json to a folder."""
     files = {
         EVALUATION_METRICS_FILE: dict(metrics),
         RESULTS_FILE: evaluator.results,
         IMAGE_IDS_FILE: sorted(evaluator.image_ids),
+        CATEGORY_METRICS_FILE: {
+            "annotations": annotations_checksum(evaluator.annotations),
+            "categories": evaluator.by_category(),
+        },
     }
     for name, value in files.items():
         file_io.write(f"{folder}/{name}", json.dumps(value).encode())
+
+
+def annotations_checksum(annotations: Mapping[str, Any]) -> str:
+    """Of everything that metrics depend on; it tells whether metrics are of these annotations."""
+    return crc32c(json.dumps([annotations[name] for name in ("annotations", "images", "categories")]).encode())
 
 
 class CocoEvaluator:
@@ -177,7 +186,9 @@ class CocoEvaluator:
 
     def __init__(self, annotations: str | dict[str, Any]):
         self.annotations = load_annotations(annotations) if isinstance(annotations, str) else annotations
-        self.ground_truth = _indexed(self.annotations)
+        # faster-coco-eval takes no image ids below 0; their ranks have the same order.
+        self._rank = {number: place for place, number in enumerate(sorted(i["id"] for i in self.annotations["images"]))}
+        self._truth = _indexed(self.annotations, self._rank)
         self.results: list[Result] = []
         self.image_ids: set[int] = set()
         self._finished: COCOeval | None = None
@@ -185,7 +196,7 @@ class CocoEvaluator:
     def add(self, results: Iterable[Result], image_ids: Iterable[int]) -> None:
         """Adds the results of visited images; an image may have none, and ids of NO_IMAGE are padding."""
         visited = {int(number) for number in image_ids if number != NO_IMAGE}
-        unknown = visited - set(self.ground_truth.imgs)
+        unknown = visited - set(self._rank)
         if unknown:
             raise AnnotationsError(f"Images {sorted(unknown)[:5]} are not in the annotations; shard the data again.")
         self.image_ids |= visited
@@ -203,8 +214,7 @@ class CocoEvaluator:
         """AP, AP50 and AR100 of each category by its id; -1 for a category without ground truth."""
         ids = [category["id"] for category in self.annotations["categories"]]
         if not self.results:
-            numbers = self.ground_truth.getAnnIds(imgIds=sorted(self.image_ids), iscrowd=False)
-            present = {entry["category_id"] for entry in self.ground_truth.loadAnns(numbers)}
+            present = {entry["category_id"] for entry in self._truths_to_find()}
             return {i: dict.fromkeys(("AP", "AP50", "AR100"), 0.0 if i in present else -1.0) for i in ids}
         evaluation = self._evaluation()
         # [10 overlaps, 101 recalls, C, all areas, 100 detections] and the same without recalls.
@@ -212,19 +222,14 @@ class CocoEvaluator:
         values = zip(precision.mean((0, 1)), precision[0].mean(0), recall.mean(0), strict=True)
         names = ("AP", "AP50", "AR100")
         found = [dict(zip(names, map(float, numbers), strict=True)) for numbers in values]
-        return dict(zip(evaluation.params.catIds, found, strict=True))
+        return dict(zip(map(int, evaluation.params.catIds), found, strict=True))
 
     def _evaluation(self) -> COCOeval:
         """The finished evaluation, kept until results are added."""
         if self._finished is None:
-            # faster-coco-eval takes no image ids below 0; their ranks have the same order.
-            rank = {number: place for place, number in enumerate(sorted(self.ground_truth.imgs))}
-            images = [image | {"id": rank[image["id"]]} for image in self.annotations["images"]]
-            annotations = _ranked(self.annotations["annotations"], rank)
-            truth = _indexed(self.annotations | {"images": images, "annotations": annotations})
             with contextlib.redirect_stdout(io.StringIO()):
-                evaluation = COCOeval(truth, _loaded(truth, _ranked(self.results, rank)), "segm")
-                evaluation.params.imgIds = sorted(rank[number] for number in self.image_ids)
+                evaluation = COCOeval(self._truth, _loaded(self._truth, _ranked(self.results, self._rank)), "segm")
+                evaluation.params.imgIds = self._visited_ranks()
                 evaluation.evaluate()
                 evaluation.accumulate()
                 evaluation.summarize()
@@ -233,14 +238,20 @@ class CocoEvaluator:
 
     def _without_detections(self) -> dict[str, float]:
         """pycocotools does not load an empty list: every metric with ground truth is 0."""
-        numbers = self.ground_truth.getAnnIds(imgIds=sorted(self.image_ids))
-        areas = np.array([a["area"] for a in self.ground_truth.loadAnns(numbers) if not a["iscrowd"]])
+        areas = np.array([entry["area"] for entry in self._truths_to_find()])
         bounds = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, np.inf)}
         values = {}
         for name in METRICS:
             low, high = bounds.get(name[-1], (0, np.inf))
             values[f"segm/{name}"] = 0.0 if ((areas >= low) & (areas <= high)).any() else -1.0
         return values
+
+    def _visited_ranks(self) -> list[int]:
+        return sorted(self._rank[number] for number in self.image_ids)
+
+    def _truths_to_find(self) -> list[dict[str, Any]]:
+        """The annotations of the visited images, crowds left out."""
+        return self._truth.loadAnns(self._truth.getAnnIds(imgIds=self._visited_ranks(), iscrowd=False))
 
 
 def format_short(metrics: Mapping[str, float]) -> str:
@@ -277,11 +288,14 @@ def ceiling_at_quarter_resolution(
       canvas: H, W that images are fitted into.
       mask_threshold: of the pasted masks.
     """
-    evaluator = CocoEvaluator(annotations)
-    coco, reduce = evaluator.ground_truth, _reducer(canvas)
-    for image_id, image in coco.imgs.items():
-        entries = [entry for entry in coco.imgToAnns[image_id] if not entry["iscrowd"]]
-        evaluator.add(_perfect_results(image, entries, reduce, mask_threshold), [image_id])
+    evaluator, reduce = CocoEvaluator(annotations), _reducer(canvas)
+    entries_of: dict[int, list[dict[str, Any]]] = {}
+    for entry in evaluator.annotations["annotations"]:
+        if not entry["iscrowd"]:
+            entries_of.setdefault(entry["image_id"], []).append(entry)
+    for image in evaluator.annotations["images"]:
+        perfect = _perfect_results(image, entries_of.get(image["id"], []), reduce, mask_threshold)
+        evaluator.add(perfect, [image["id"]])
     return evaluator.metrics()
 
 
@@ -322,12 +336,14 @@ def _ranked(entries: Iterable[dict[str, Any]], rank: Mapping[int, int]) -> list[
     return [entry | {"image_id": rank[entry["image_id"]]} for entry in entries if entry["image_id"] in rank]
 
 
-def _indexed(coco: dict[str, Any]) -> COCO:
+def _indexed(coco: dict[str, Any], rank: Mapping[int, int]) -> COCO:
+    """The ground truth with ranks in place of the image ids."""
+    images = [image | {"id": rank[image["id"]]} for image in coco["images"]]
     # COCOeval notes the id of the annotation that was matched, or 0 if none was; in files ids may well start at 0.
-    numbered = [annotation | {"id": number} for number, annotation in enumerate(coco["annotations"], start=1)]
+    numbered = [entry | {"id": number} for number, entry in enumerate(_ranked(coco["annotations"], rank), start=1)]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         ground_truth = COCO()
-        ground_truth.dataset = coco | {"annotations": numbered}
+        ground_truth.dataset = coco | {"images": images, "annotations": numbered}
         ground_truth.createIndex()
     return ground_truth
 

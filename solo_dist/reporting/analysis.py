@@ -8,7 +8,7 @@ They are computed once, then shown on the page and written to files.
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -133,12 +133,31 @@ class Analysis:
         return int((~self.matches.truths.crowd).sum())
 
 
+class CocoMetrics(NamedTuple):
+    """What an evaluation measures."""
+
+    metrics: dict[str, float]
+    """segm/AP and so on."""
+    by_category: Mapping[int, Mapping[str, float]]
+    """AP, AP50 and AR100 by id."""
+
+
+def evaluate_results(
+    annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], image_ids: Collection[int]
+) -> CocoMetrics:
+    """Evaluates the results of the images."""
+    evaluator = CocoEvaluator(dict(annotations))
+    evaluator.add([dict(r) for r in results if r["image_id"] in image_ids], image_ids)
+    return CocoMetrics(evaluator.metrics(), evaluator.by_category())
+
+
 def analyse(
     annotations: Mapping[str, Any],
     results: Sequence[Mapping[str, Any]],
     image_ids: Collection[int],
     wanted_precision: float = 0.9,
     training: Mapping[str, Any] | None = None,
+    measured: CocoMetrics | None = None,
 ) -> Analysis:
     """Analyses an evaluation.
 
@@ -148,9 +167,9 @@ def analyse(
       image_ids: the images that were evaluated.
       wanted_precision: for the second threshold, 0 to 1.
       training: the COCO json of the training images, for the counts of examples.
+      measured: the metrics, if they are known; to compute them takes most of the time.
     """
-    evaluator = CocoEvaluator(dict(annotations))
-    evaluator.add([dict(r) for r in results if r["image_id"] in image_ids], image_ids)
+    measured = measured or evaluate_results(annotations, results, image_ids)
     matches = match_instances(*load_instances(annotations, results, image_ids))
     names = [category["name"] for category in annotations["categories"]]
     counted, correct = ~matches.ignored, matches.truth_of >= 0
@@ -162,13 +181,11 @@ def analyse(
     outcome = truth_outcomes(matches, shown)
     confusion = confusion_matrix(matches, shown, len(names))
     examples = training_counts(training, annotations["categories"])
-    rows = _category_rows(
-        annotations["categories"], evaluator.by_category(), matches, shown, outcome, confusion, examples
-    )
+    rows = _category_rows(annotations["categories"], measured.by_category, matches, shown, outcome, confusion, examples)
     return Analysis(
         image_ids=sorted(image_ids),
         categories=names,
-        metrics=evaluator.metrics(),
+        metrics=measured.metrics,
         matches=matches,
         errors=errors,
         mended=mend(matches, errors, len(names)),

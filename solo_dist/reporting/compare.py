@@ -18,6 +18,7 @@ from solo_dist.reporting import plots
 from solo_dist.reporting.page import render
 from solo_dist.reporting.result_files import write_csv, write_json
 from solo_dist.reporting.run_files import RunFiles, read_run
+from solo_dist.reporting.splits import short_names
 from solo_dist.reporting.training_curves import course, seconds_at, smoothed_loss
 from solo_dist.storage import file_io
 
@@ -53,7 +54,7 @@ def write_comparison(folders: Sequence[str], output: str) -> str:
     if len(folders) < 2 or len(set(folders)) < len(folders):
         raise ConfigError("A comparison needs two or more different run directories: solo-dist compare RUN RUN ...")
     runs = [read_run(folder) for folder in folders]
-    names, goal = _short_names(folders), _goal(runs)
+    names, goal = short_names(folders), _goal(runs)
     rows = [_row(run, name, goal) for run, name in zip(runs, names, strict=True)]
     differences = option_differences(runs)
     output = output.rstrip("/")
@@ -146,13 +147,3 @@ def _flat(row: RunRow) -> dict[str, Any]:
     metrics = values.pop("metrics")
     known = {name: value if value >= 0 else None for name, value in metrics.items()}
     return {"name": values.pop("name"), "step": values.pop("step"), **known, **values}
-
-
-def _short_names(folders: Sequence[str]) -> list[str]:
-    """The ends of the paths, with as many parts as make all of them different."""
-    parts = [folder.split("/") for folder in folders]
-    for count in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-count:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return list(folders)

@@ -120,5 +120,10 @@ def calibration(score: np.ndarray, correct: np.ndarray) -> Calibration:
     return Calibration(mean, share, count, float(error))
 
 
+def spread(length: int, most: int) -> np.ndarray:
+    """At most so many positions, spread evenly over 0 to length - 1, the first and the last among them."""
+    return np.unique(np.linspace(0, length - 1, min(length, most)).astype(int))
+
+
 def _operating(curve: Curve, place: int) -> Operating:
     return Operating(*(float(values[place]) for values in (curve.score, curve.precision, curve.recall, curve.f1)))

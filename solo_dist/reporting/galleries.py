@@ -3,31 +3,24 @@
 Colours say what became of an instance; they are those of the page's legend.
 """
 
-import base64
 import dataclasses
-import io
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-import PIL.Image
-import PIL.ImageDraw
-import PIL.ImageFont
 import tensorflow as tf
-from pycocotools import mask as coco_mask
 
 from solo_dist.config import DataConfig
 from solo_dist.data.input.cache import RemoteShards, open_shards
 from solo_dist.data.schema import Manifest
+from solo_dist.reporting import drawing
 from solo_dist.reporting.analysis import Analysis
 from solo_dist.reporting.errors_by_kind import KINDS, Kind
 from solo_dist.storage import file_io
-from solo_dist.viz.overlay import paint_mask
 
 IMAGES_OF_A_KIND = 6
 _CATEGORIES, _CLOSE_UPS = 12, 6
-_SIDE, _FULL_SIDE, _CLOSE_UP_SIDE = 400, 1024, 132
-_QUALITY = 80
+_SIDE, _FULL_SIDE = 400, 1024
 
 COLOURS = {
     "found": (22, 163, 74),
@@ -156,32 +149,21 @@ def make_card(
       counts: of all images.
       folder: of the page.
     """
-    original = (image["height"], image["width"])
     link = f"images/{image['id']}.jpg"
-    truth, prediction = (
-        _drawn(pixels, original, parts, _SIDE)
-        for parts in (_true_parts(analysis, position), _detected(analysis, position))
-    )
-    full = [
-        _drawn(pixels, original, parts, max(_FULL_SIDE, *original), captions=True)
-        for parts in (_true_parts(analysis, position), _detected(analysis, position))
-    ]
-    file_io.write(f"{folder}/{link}", _jpeg(_side_by_side(full)))
+    sides = (_true_parts(analysis, position), _detected(analysis, position))
+    full = max(_FULL_SIDE, image["height"], image["width"])
+    overlays = [drawing.painted(pixels, parts, full) for parts in sides]
+    file_io.write(f"{folder}/{link}", drawing.jpeg(drawing.side_by_side(overlays)))
+    truth, prediction = (drawing.url(drawing.painted(pixels, parts, _SIDE)) for parts in sides)
     numbers = (int(values[position]) for values in (counts.truths, counts.found, counts.false))
-    return ImageCard(image["file_name"], _url(truth), _url(prediction), link, *numbers)
+    return ImageCard(image["file_name"], truth, prediction, link, *numbers)
 
 
 def make_close_up(analysis: Analysis, kind: str, index: int, pixels: np.ndarray) -> CloseUp:
     """Cuts an instance, or for the kind "false" a detection, out of its image."""
     columns = analysis.matches.detections if kind == "false" else analysis.matches.truths
-    mask = _resized(columns.masks[index], pixels.shape[:2])
-    top, left, bottom, right = _around(mask)
-    canvas = pixels[top:bottom, left:right].astype(np.float32)
-    large = _enlarged(canvas.clip(0, 255).astype(np.uint8), _CLOSE_UP_SIDE)
-    part = PIL.Image.fromarray(mask[top:bottom, left:right]).resize((large.shape[1], large.shape[0]))
-    painted = large.astype(np.float32)
-    paint_mask(painted, np.asarray(part), COLOURS[kind], 2)
-    return CloseUp(_url(PIL.Image.fromarray(painted.round().astype(np.uint8))), kind, _caption(analysis, kind, index))
+    image = drawing.close_up(pixels, columns.masks[index], COLOURS[kind])
+    return CloseUp(drawing.url(image), kind, _caption(analysis, kind, index))
 
 
 def _caption(analysis: Analysis, kind: str, index: int) -> str:
@@ -207,80 +189,29 @@ def _is_right(analysis: Analysis) -> np.ndarray:
     return right
 
 
-def _true_parts(analysis: Analysis, position: int) -> list[tuple[dict[str, Any], str, str]]:
-    """Masks, kinds and labels of the true instances of an image."""
+def _true_parts(analysis: Analysis, position: int) -> list[drawing.Part]:
+    """The true instances of an image."""
     truths = analysis.matches.truths
     return [
-        (truths.masks[g], _TRUTH_NAMES[analysis.truth_outcome[g]], analysis.categories[truths.category[g]])
+        drawing.Part(
+            truths.masks[g],
+            COLOURS[_TRUTH_NAMES[analysis.truth_outcome[g]]],
+            analysis.categories[truths.category[g]],
+        )
         for g in np.flatnonzero(truths.image == position)
     ]
 
 
-def _detected(analysis: Analysis, position: int) -> list[tuple[dict[str, Any], str, str]]:
-    """Masks, kinds and labels of the detections shown in an image."""
+def _detected(analysis: Analysis, position: int) -> list[drawing.Part]:
+    """The detections shown in an image."""
     detections, shown = analysis.matches.detections, analysis.shown
     right = _is_right(analysis)
     parts = []
     for d in np.flatnonzero((detections.image == position) & shown.counted):
         kind = "found" if right[d] else "confused" if shown.truth_of[d] >= 0 else "false"
         label = f"{analysis.categories[detections.category[d]]} {detections.score[d]:.2f}"
-        parts.append((detections.masks[d], kind, label))
+        parts.append(drawing.Part(detections.masks[d], COLOURS[kind], label))
     return parts
-
-
-def _drawn(
-    pixels: np.ndarray,
-    original: tuple[int, int],
-    parts: Iterable[tuple[dict[str, Any], str, str]],
-    side: int,
-    captions: bool = True,
-) -> PIL.Image.Image:
-    """The image with its long side enlarged or reduced to `side`, masks in the colours of their kinds, and labels."""
-    large = _enlarged(pixels, side)
-    canvas = large.astype(np.float32)
-    masks = [(_resized(mask, large.shape[:2]), kind, label) for mask, kind, label in parts]
-    for mask, kind, _ in sorted(masks, key=lambda part: -int(part[0].sum())):
-        paint_mask(canvas, mask, COLOURS[kind], max(2, side // 250))
-    image = PIL.Image.fromarray(canvas.round().astype(np.uint8))
-    if captions:
-        for mask, kind, label in masks:
-            _write(image, mask, label, COLOURS[kind], max(12, side // 34))
-    return image
-
-
-def _write(image: PIL.Image.Image, mask: np.ndarray, label: str, colour: tuple[int, int, int], size: int) -> None:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return
-    draw, font = PIL.ImageDraw.Draw(image), PIL.ImageFont.load_default(size=size)
-    left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
-    x = min(max(0, int(columns[0])), max(0, image.width - (right - left) - 6))
-    y = max(0, int(rows[0]) - (bottom - top) - 4)
-    draw.rounded_rectangle((x, y, x + right - left + 6, y + bottom - top + 4), radius=3, fill=colour)
-    draw.text((x + 3 - left, y + 2 - top), label, font=font, fill="white")
-
-
-def _resized(rle: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
-    """Bool mask of another size, nearest pixel."""
-    mask = PIL.Image.fromarray(coco_mask.decode(rle).astype(bool))
-    return np.asarray(mask.resize((size[1], size[0]), PIL.Image.Resampling.NEAREST))
-
-
-def _enlarged(pixels: np.ndarray, side: int) -> np.ndarray:
-    factor = side / max(pixels.shape[:2])
-    size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
-    return np.asarray(PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.LANCZOS))
-
-
-def _around(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """A square around a mask, with a margin: top, left, bottom, right inside the image."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return 0, 0, mask.shape[0], mask.shape[1]
-    half = max(8, 0.75 * max(rows[-1] - rows[0], columns[-1] - columns[0]))
-    y, x = (rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2
-    top, left = max(0, int(y - half)), max(0, int(x - half))
-    return top, left, min(mask.shape[0], int(y + half) + 1), min(mask.shape[1], int(x + half) + 1)
 
 
 def _largest(truths: Any, chosen: np.ndarray) -> np.ndarray:
@@ -296,21 +227,3 @@ def _in_turn(groups: Sequence[list[tuple[str, int]]], count: int) -> list[tuple[
             if place < len(group) and sum(map(len, taken)) < count:
                 mine.append(group[place])
     return [item for mine in taken for item in mine]
-
-
-def _side_by_side(images: Sequence[PIL.Image.Image]) -> PIL.Image.Image:
-    gap = 8
-    sheet = PIL.Image.new("RGB", (sum(i.width for i in images) + gap, images[0].height), "white")
-    sheet.paste(images[0], (0, 0))
-    sheet.paste(images[1], (images[0].width + gap, 0))
-    return sheet
-
-
-def _jpeg(image: PIL.Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-    return buffer.getvalue()
-
-
-def _url(image: PIL.Image.Image) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(_jpeg(image)).decode()}"

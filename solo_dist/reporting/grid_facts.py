@@ -14,7 +14,6 @@ from solo_dist.solo import targets
 
 _IMAGES = 500
 """Most images that the effect of denser grids is counted on."""
-_DENSER = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +30,11 @@ class GridCounts:
     """No level is responsible for them."""
 
 
-def compare_grids(annotations: Mapping[str, Any], canvas: tuple[int, int], grid: GridConfig) -> list[GridCounts]:
-    """Counts on a sample of images: on the grids as they are, and with half as many cells more on each side."""
-    denser = dataclasses.replace(grid, sizes=tuple(round(size * _DENSER) for size in grid.sizes))
+def compare_grids(
+    annotations: Mapping[str, Any], canvas: tuple[int, int], grid: GridConfig, densities: Sequence[float] = (1, 1.5)
+) -> list[GridCounts]:
+    """Counts on a sample of images, for each density: on grids with so many times the cells on each side."""
+    grids = [dataclasses.replace(grid, sizes=tuple(round(size * one) for size in grid.sizes)) for one in densities]
     images = annotations["images"]
     places = np.linspace(0, len(images) - 1, min(len(images), _IMAGES)).astype(int)
     chosen = {images[place]["id"] for place in places}
@@ -42,7 +43,6 @@ def compare_grids(annotations: Mapping[str, Any], canvas: tuple[int, int], grid:
         if entry["image_id"] in chosen and not entry.get("iscrowd", 0):
             entries.setdefault(entry["image_id"], []).append(entry)
     sizes = {image["id"]: (image["height"], image["width"]) for image in annotations["images"]}
-    grids = (grid, denser)
     counts = [np.zeros(4, int) for _ in grids]
     assign = _assigner(canvas, grids)
     for image_id, mine in entries.items():

@@ -9,7 +9,7 @@ from solo_dist.reporting.errors_by_kind import KINDS, Kind
 from solo_dist.reporting.training_curves import Course
 
 _WORTH_SAYING = 0.01
-"""Gain in AP50 from removing a kind of error, below which the kind is not mentioned."""
+"""Difference in AP50 below which nothing is said about it."""
 
 _REMEDIES = {
     Kind.CATEGORY: "show it more examples of the categories it confuses, and check that their labels are right",
@@ -33,7 +33,8 @@ def headlines(analysis: Analysis, course: Course, ceiling: float | None) -> list
     found = [_quality(analysis, ceiling), _threshold(analysis)]
     worst = worst_category(analysis)
     if worst is not None:
-        found.append(Headline(f"Weakest category: {worst.name}", why(worst)))
+        others = [row.ap50 for row in analysis.rows if row.outcome.truths and row is not worst]
+        found.append(Headline(f"Weakest category: {worst.name}", why(worst, float(np.median(others)))))
     found += _largest_gain(analysis)
     if course.remarks:
         found.append(Headline("Training", " ".join(course.remarks)))
@@ -48,8 +49,12 @@ def worst_category(analysis: Analysis) -> CategoryRow | None:
     return min([row for row in present if not row.rare] or present, key=lambda row: row.ap)
 
 
-def why(row: CategoryRow) -> str:
-    """How many instances of a category are found, confused, inaccurate and missed, and which of these is most."""
+def why(row: CategoryRow, ap50_of_others: float) -> str:
+    """How many instances of a category are found, confused, inaccurate and missed, and what holds its AP back.
+
+    AP also falls if masks are found but inexact. The counts do not show that, as an overlap of 0.5 is enough for them;
+    a category with a low AP whose AP50 is not below that of the others (their median) shows it.
+    """
     outcome = row.outcome
     taken = f" (mostly for {row.confused_with})" if row.confused_with else ""
     parts = {
@@ -64,7 +69,13 @@ def why(row: CategoryRow) -> str:
         "inaccurate": "Its outline is what goes wrong most",
         "missed": "Not being seen at all is what goes wrong most",
     }[main]
-    text += f" {reason}." if getattr(outcome, main) else ""
+    if row.ap50 >= ap50_of_others - _WORTH_SAYING:
+        text += (
+            f" Its AP50 of {row.ap50:.3f} is no lower than that of the others ({ap50_of_others:.3f}): it is found as "
+            "well as they are, but its masks are less exact, which costs AP at stricter overlaps."
+        )
+    elif getattr(outcome, main):
+        text += f" {reason}."
     if row.false:
         text += f" {row.false} of {row.shown} detections with this name are false."
     if row.rare:
@@ -96,7 +107,12 @@ def _threshold(analysis: Analysis) -> Headline:
         f"It balances best: {best.precision:.0%} of what is shown is right, and {best.recall:.0%} of the instances are "
         "found. solo-dist predict takes it with --score_threshold=best."
     )
-    if analysis.precise:
+    if analysis.precise and analysis.precise.threshold <= best.threshold:
+        text += (
+            f" Down to {analysis.precise.threshold:.2f} at least {analysis.wanted_precision:.0%} of what is shown is "
+            f"right; {analysis.precise.recall:.0%} are found there."
+        )
+    elif analysis.precise:
         text += (
             f" If at least {analysis.wanted_precision:.0%} of what is shown has to be right, use "
             f"{analysis.precise.threshold:.2f}, which finds {analysis.precise.recall:.0%}."

@@ -8,8 +8,10 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator
 
-from solo_dist.reporting.curves import Calibration, Curve, Operating
+from solo_dist.reporting.curves import Calibration, Curve, Operating, spread
 
 # Colours that stand for CSS variables; the SVG's text is searched for them.
 _INK, _GRID, _PAPER = "#010203", "#010204", "#010205"
@@ -68,6 +70,41 @@ def lines(
         return _svg(figure, title)
 
 
+def histogram(title: str, bounds: Sequence[float], shares: Mapping[str, np.ndarray], x_label: str) -> str:
+    """Shares between bounds, which grow by a constant factor, by name; the first name is filled."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes()
+        for i, (name, values) in enumerate(shares.items()):
+            axes.stairs(100 * values, bounds, color=_SERIES[i % 8], label=name, linewidth=2)
+            if i == 0:
+                axes.stairs(100 * values, bounds, color=_SERIES[0], fill=True, alpha=0.2)
+        axes.set(title=title, xlabel=x_label, ylabel="% of the instances", xscale="log")
+        axes.xaxis.set_major_locator(LogLocator(2, numticks=20))
+        axes.xaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}" if value >= 1 else f"1/{1 / value:g}")
+        )
+        axes.minorticks_off()
+        used = np.flatnonzero(sum(shares.values()))
+        if len(used):
+            axes.set_xlim(bounds[max(0, used[0] - 1)], bounds[min(len(bounds) - 1, used[-1] + 2)])
+        if len(shares) > 1:
+            axes.legend()
+        return _svg(figure, title)
+
+
+def heat(title: str, counts: np.ndarray, x_label: str) -> str:
+    """A map of counts [rows, columns], the first row at the top; the darker a cell, the larger its count."""
+    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
+        figure, axes = _axes()
+        rows, columns = counts.shape
+        for row, column in np.argwhere(counts):
+            opacity = 0.08 + 0.92 * counts[row, column] / counts.max()
+            axes.add_patch(Rectangle((column, row), 1, 1, color=_SERIES[0], alpha=opacity, linewidth=0))
+        axes.set(title=title, xlabel=x_label, xlim=(0, columns), ylim=(rows, 0), xticks=[], yticks=[], aspect="equal")
+        axes.spines[["top", "right"]].set_visible(True)
+        return _svg(figure, title)
+
+
 def precision_recall(curve: Curve, by_category: Mapping[str, Curve]) -> str:
     """Precision over recall, of everything and of some categories."""
     with matplotlib.rc_context(_STYLE):
@@ -119,9 +156,7 @@ def _axes() -> tuple[Figure, Axes]:
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """At most _POINTS points of a line, the first and the last among them."""
-    if len(x) <= _POINTS:
-        return x, y
-    chosen = np.unique(np.linspace(0, len(x) - 1, _POINTS).astype(int))
+    chosen = spread(len(x), _POINTS)
     return x[chosen], y[chosen]
 
 

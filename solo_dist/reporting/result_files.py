@@ -12,11 +12,13 @@ import numpy as np
 
 from solo_dist.inference.coco_metrics import BEST_THRESHOLD
 from solo_dist.reporting.analysis import Analysis, CategoryRow, GroupRow
-from solo_dist.reporting.curves import Operating
+from solo_dist.reporting.curves import Operating, spread
 from solo_dist.reporting.errors_by_kind import Kind
 from solo_dist.reporting.galleries import ImageCounts
 from solo_dist.storage import file_io
 
+_MOST_THRESHOLDS = 2000
+"""Rows of thresholds.csv; each detection may have a score of its own."""
 FILES = ("report.json", "categories.csv", "thresholds.csv", "confusion.csv", "images.csv")
 
 
@@ -42,7 +44,8 @@ def write_files(folder: str, analysis: Analysis, counts: ImageCounts, images: Se
     """
     curve = analysis.curve
     write_csv(f"{folder}/categories.csv", _CATEGORY_HEAD, map(_category_cells, analysis.rows))
-    rows = zip(curve.score, curve.precision, curve.recall, curve.f1, strict=True)
+    places = spread(len(curve.score), _MOST_THRESHOLDS)
+    rows = zip(*(column[places] for column in (curve.score, curve.precision, curve.recall, curve.f1)), strict=True)
     write_csv(f"{folder}/thresholds.csv", ("score", "precision", "recall", "f1"), rows)
     names = [*analysis.categories, ""]
     cells = ((names[i], names[j], analysis.confusion[i, j]) for i, j in np.argwhere(analysis.confusion))

@@ -14,7 +14,13 @@ import tensorflow as tf
 
 from solo_dist.config import flat_options
 from solo_dist.errors import ConfigError
-from solo_dist.run.directory import EVALUATION_METRICS_FILE, IMAGE_IDS_FILE, RESULTS_FILE, RunDirectory
+from solo_dist.run.directory import (
+    CATEGORY_METRICS_FILE,
+    EVALUATION_METRICS_FILE,
+    IMAGE_IDS_FILE,
+    RESULTS_FILE,
+    RunDirectory,
+)
 from solo_dist.storage import file_io
 
 
@@ -28,6 +34,8 @@ class Evaluation:
     results: list[dict[str, Any]]
     image_ids: list[int] | None
     """The images that were evaluated; None in runs of older versions, which do not say."""
+    category_metrics: dict[str, Any] | None
+    """By id, as text, and the checksum of the annotations; None as above."""
 
 
 @dataclasses.dataclass
@@ -99,9 +107,10 @@ def _read_evaluation(directory: RunDirectory, step: int, missing: list[str]) -> 
     if results is None:
         return None
     metrics = _read_json(f"{folder}/{EVALUATION_METRICS_FILE}", dict, missing) or {}
-    path = f"{folder}/{IMAGE_IDS_FILE}"
-    image_ids = _read_json(path, list, missing) if file_io.exists(path) else None
-    return Evaluation(folder, step, metrics, results, image_ids)
+    # Older versions did not write these two.
+    optional = ((f"{folder}/{IMAGE_IDS_FILE}", list), (f"{folder}/{CATEGORY_METRICS_FILE}", dict))
+    found = [_read_json(path, kind, missing) if file_io.exists(path) else None for path, kind in optional]
+    return Evaluation(folder, step, metrics, results, *found)
 
 
 def _read_json(path: str, kind: type, missing: list[str]) -> Any:

@@ -15,13 +15,14 @@ from solo_dist.config import Config
 from solo_dist.data.schema import Manifest, load_manifest
 from solo_dist.errors import UserError
 from solo_dist.inference.coco_metrics import (
-    CocoEvaluator,
+    METRICS,
+    annotations_checksum,
     ceiling_at_quarter_resolution,
     load_annotations,
 )
 from solo_dist.inference.detector import load_detector
 from solo_dist.reporting import galleries, result_files, sections
-from solo_dist.reporting.analysis import Analysis, analyse
+from solo_dist.reporting.analysis import Analysis, CocoMetrics, analyse, evaluate_results
 from solo_dist.reporting.grid_facts import compare_grids
 from solo_dist.reporting.page import render
 from solo_dist.reporting.run_files import Evaluation, RunFiles, read_run
@@ -128,7 +129,20 @@ def _analyse(
             training = _annotations(run, train_manifest)
         else:
             run.missing.append("Counts of training examples are left out: the training annotations are very large.")
-    return analyse(annotations, results, images, wanted_precision, training)
+    measured = _measured(evaluation, annotations, results)
+    return analyse(annotations, results, images, wanted_precision, training, measured)
+
+
+def _measured(
+    evaluation: Evaluation, annotations: Mapping[str, Any], results: list[dict[str, Any]]
+) -> CocoMetrics | None:
+    """The metrics that the evaluation wrote, or None if they are not of exactly these annotations and results."""
+    stored = evaluation.category_metrics or {}
+    whole = evaluation.image_ids is not None and len(results) == len(evaluation.results)
+    metrics = {tag: evaluation.metrics[tag] for name in METRICS if (tag := f"segm/{name}") in evaluation.metrics}
+    if not whole or len(metrics) < len(METRICS) or stored.get("annotations") != annotations_checksum(annotations):
+        return None
+    return CocoMetrics(metrics, {int(number): values for number, values in stored["categories"].items()})
 
 
 def _known_results(run: RunFiles, evaluation: Evaluation, annotations: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -162,9 +176,8 @@ def _evaluated_images(
         return every.intersection(evaluation.image_ids)
     written = evaluation.metrics.get("segm/AP")
     for images in (every, {result["image_id"] for result in results}):
-        evaluator = CocoEvaluator(dict(annotations))
-        evaluator.add([dict(r) for r in results], images)
-        if written is None or abs(evaluator.metrics()["segm/AP"] - written) < 1e-6:
+        metrics = evaluate_results(annotations, results, images).metrics
+        if written is None or abs(metrics["segm/AP"] - written) < 1e-6:
             return images
     run.missing.append(
         f"{evaluation.folder} does not say which images it evaluated, and its AP of {written:.4f} is not that of all "

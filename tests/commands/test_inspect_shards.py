@@ -88,5 +88,5 @@ def test_the_program(manifest, tmp_path):
     assert PIL.Image.open(tmp_path / "o" / "record_000000.png").width > 300
     assert len(list((tmp_path / "o").iterdir())) == 4, "all of the four, though eight are the default"
     done = subprocess.run([*command, "--num_images=1"], cwd=ROOT, capture_output=True, text=True)
-    message = "error: --num_images needs --output, the folder to write them to."
+    message = "error: --num_images needs --output, the folder to write to."
     assert done.returncode == 2 and done.stderr.strip() == message

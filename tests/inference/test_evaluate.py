@@ -129,11 +129,11 @@ def test_program_prints_the_table_and_writes_what_it_computed(config, tmp_path):
     metrics = json.loads((tmp_path / "eval" / "step_12" / "metrics.json").read_text())
     results = json.loads((tmp_path / "eval" / "step_12" / "coco_instances_results.json").read_text())
     evaluator = coco_metrics.CocoEvaluator(manifest.annotations)
-    evaluator.add(results, evaluator.ground_truth.getImgIds())
+    evaluator.add(results, [image["id"] for image in evaluator.annotations["images"]])
     ceiling = coco_metrics.ceiling_at_quarter_resolution(manifest.annotations, config.data.canvas)
     at_most = {tag.replace("segm/", "ceiling/"): value for tag, value in ceiling.items()}
     assert evaluator.metrics() | at_most == pytest.approx(metrics)
     visited = json.loads((tmp_path / "eval" / "step_12" / "image_ids.json").read_text())
-    assert visited == sorted(evaluator.ground_truth.getImgIds())
+    assert visited == sorted(image["id"] for image in evaluator.annotations["images"])
     assert coco_metrics.format_table(metrics, ceiling) in done.stdout
     assert "on 7 images" in done.stdout

@@ -15,11 +15,12 @@ from solo_dist.config import Config, DataConfig, GridConfig
 from solo_dist.data.schema import load_manifest
 from solo_dist.data.sharding import job, records, shapes
 from solo_dist.errors import ConfigError
-from solo_dist.inference.coco_metrics import load_annotations
+from solo_dist.inference.coco_metrics import CocoEvaluator, load_annotations, write_evaluation
 from solo_dist.inference.predict_files import best_threshold
 from solo_dist.reporting import galleries, result_files, sections
-from solo_dist.reporting.analysis import analyse
+from solo_dist.reporting.analysis import CategoryRow, Outcome, analyse
 from solo_dist.reporting.grid_facts import compare_grids
+from solo_dist.reporting.headlines import why
 from solo_dist.reporting.page import render
 from solo_dist.reporting.run_files import read_run
 from solo_dist.reporting.run_report import write_report
@@ -187,6 +188,27 @@ def test_an_evaluation_of_unknown_images(run):
     assert "does not say which images it evaluated" in text
 
 
+def test_stored_metrics_are_taken_if_they_are_of_these_annotations(run, shards):
+    write_report(str(run), speed=False)
+    computed = json.loads((run / "report" / "report.json").read_text())["evaluation"]
+    annotations = load_annotations(load_manifest(shards).annotations)
+    evaluator = CocoEvaluator(annotations)
+    evaluator.add(results_of(annotations), [image["id"] for image in annotations["images"]])
+    folder = run / "eval" / "step_40"
+    write_evaluation(str(folder), evaluator.metrics(), evaluator)
+    write_report(str(run), speed=False)
+    assert json.loads((run / "report" / "report.json").read_text())["evaluation"] == computed
+    # That they are read shows in a number that was changed by hand; that is not trusted for other annotations.
+    stored = json.loads((folder / "category_metrics.json").read_text())
+    for values in stored["categories"].values():
+        values["AP"] = 0.125
+    for checksum, taken in ((stored["annotations"], True), ("00000000", False)):
+        (folder / "category_metrics.json").write_text(json.dumps(stored | {"annotations": checksum}))
+        write_report(str(run), speed=False)
+        rows = json.loads((run / "report" / "report.json").read_text())["evaluation"]["categories"]
+        assert {row["ap"] == 0.125 for row in rows} == {taken}
+
+
 def test_no_run_and_no_such_step(tmp_path, run):
     with pytest.raises(ConfigError, match="There is no run in"):
         write_report(str(tmp_path / "nothing"))
@@ -260,3 +282,14 @@ def test_dropped_positives_are_those_of_a_step_however_often_a_line_is_written(s
         facts = dict(sections.of_grids(manifest, None, lines)["grid_facts"])
         assert facts["positives beyond data.max_positives, a step"] == "2.00"
     assert not [name for name, _ in sections.of_grids(manifest, None, [])["grid_facts"] if "max_positives" in name]
+
+
+# --- what is said about the weakest category and the threshold
+
+
+def test_why_the_weakest_category_is_weak():
+    outcome = Outcome(truths=10, found=6, confused=1, inaccurate=0, missed=3)
+    row = CategoryRow("pear", 0.4, 0.9, 0.5, outcome, 8, 1, "quince", None, None)
+    assert "its masks are less exact" in why(row, ap50_of_others=0.88)
+    text = why(dataclasses.replace(row, ap50=0.7), ap50_of_others=0.88)
+    assert "Not being seen at all is what goes wrong most." in text and "less exact" not in text

@@ -50,6 +50,8 @@ class Rejection:
     """File name of the image; empty if it is not known."""
     reason: str
     detail: str = ""
+    number: int = 0
+    """Place of the annotation in the file, from 1; 0: it is an image, or the place is not known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,6 +218,8 @@ def _notices(mask: Mask, bbox: list[float], from_mask: list[float], image: CocoI
         yield wrong
     if mask.reaches_out(image.height, image.width):
         yield "mask reaches out of the image and is cut off"
+    if mask.crossed:
+        yield "outline crosses itself"
     for reason in dict.fromkeys(mask.left_out):
         yield f"a part of the mask is left out: {reason}"
 

@@ -14,7 +14,15 @@ from solo_dist.config import AugmentConfig, GridConfig
 from solo_dist.data import augmentation, geometry, image_io
 from solo_dist.data.pixel_range import PixelRange
 from solo_dist.data.schema import ORIENTATIONS, serialize_record
-from solo_dist.data.sharding.coco import Annotation, CocoImage, Reading, Rejection, clean_annotation, official_boxes
+from solo_dist.data.sharding.coco import (
+    NUMBER,
+    Annotation,
+    CocoImage,
+    Reading,
+    Rejection,
+    clean_annotation,
+    official_boxes,
+)
 from solo_dist.data.sharding.images import EntryImage, read_entry
 from solo_dist.errors import Unusable
 from solo_dist.masks import rle
@@ -260,7 +268,7 @@ def _count_positives(
 
 
 def _reject(raw: dict[str, Any], image: CocoImage, reason: str, detail: str = "") -> Rejection:
-    return Rejection("annotation", raw.get("id"), image.file_name, reason, detail)
+    return Rejection("annotation", raw.get("id"), image.file_name, reason, detail, raw.get(NUMBER, 0))
 
 
 def _cause(error: Unusable) -> str:

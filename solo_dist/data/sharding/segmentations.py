@@ -10,6 +10,7 @@ from typing import Any
 from pycocotools import mask as coco_mask
 
 from solo_dist.coco_values import identifier, is_absent, number, numbers, structure
+from solo_dist.data.sharding.crossings import crosses_itself
 from solo_dist.errors import Unusable
 from solo_dist.masks.rle import segmentation_to_rle
 
@@ -30,6 +31,8 @@ class Mask:
     """Of the outline; it can reach out of the image."""
     left_out: tuple[str, ...] = ()
     """Why parts of it are left out."""
+    crossed: bool = False
+    """An outline crosses itself."""
 
     def reaches_out(self, height: int, width: int) -> bool:
         """Whether the outline lies outside the image to an extent that rounding does not explain."""
@@ -60,7 +63,7 @@ def read_mask(segmentation: Any, height: int, width: int) -> Mask:
     rle = rles[0] if len(rles) == 1 else coco_mask.merge(rles)
     extent = _extent(polygons, rle)
     _check_pixels(rle, extent, bool(polygons))
-    return Mask(rle, extent, tuple(left_out))
+    return Mask(rle, extent, tuple(left_out), any(map(crosses_itself, polygons)))
 
 
 def outermost(segmentation: Any) -> tuple[float, float] | tuple[()]:
