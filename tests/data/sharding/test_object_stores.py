@@ -346,7 +346,7 @@ def test_the_cache_is_bounded_and_survives_damage_while_it_is_read(gcs, forks, s
     assert output.count("is damaged; it is fetched again") == SHARDS and "Broken" not in output
 
 
-@pytest.mark.parametrize("switch", ["0", "1"])
+@pytest.mark.parametrize("switch", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_s3_is_read_with_and_without_tensorflow_io(switch, s3, forks, source):
     fill(s3, source / "shards", "shards/")
     output = forks(s3).run(
