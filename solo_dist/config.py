@@ -129,11 +129,29 @@ class AugmentConfig:
     """Largest share cut off at each side; an image still larger than the canvas is cropped to it at random."""
     short_sides: tuple[int, ...] = checked((), _check_short_sides)
     """Short sides to draw from at random, the long side bounded by the canvas: the official multi-scale training."""
+    mosaic: float = bounded(0.0, at_least=0, at_most=1)
+    """Probability that four images, windows of them if they are large, share a canvas."""
+    mosaic_scale: tuple[float, float] = checked((0.5, 1.0), _check_scale)
+    """Random scale of each image of a mosaic, in place of data.augment.scale; 1: as large as fits into the canvas."""
+    paste: float = bounded(0.0, at_least=0, at_most=1)
+    """Probability that some instances of another image are pasted over the image, or over the mosaic."""
+    off_for_last: float = bounded(0.0, at_least=0, at_most=1)
+    """Share of the schedule, at its end, without mosaic and paste, so that training ends on images as they are."""
 
     @property
     def changes_geometry(self) -> bool:
         """Whether images are scaled or cut at random; flips and turns keep every pixel."""
         return self.scale != (1.0, 1.0) or self.crop > 0 or bool(self.short_sides)
+
+    @property
+    def composes(self) -> bool:
+        """Whether a canvas can hold parts of several images."""
+        return self.mosaic > 0 or self.paste > 0
+
+    @property
+    def largest_scale(self) -> float:
+        """The largest scale that is drawn, relative to the image fitted into the canvas."""
+        return max(self.scale[1], self.mosaic_scale[1] if self.mosaic else 0.0)
 
 
 @dataclasses.dataclass

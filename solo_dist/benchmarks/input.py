@@ -4,6 +4,7 @@ All cases are tf.data pipelines over the same images on the same cores; they tak
 folder of shards, for example in a bucket, the cases are reading it directly, through a cache, and from a local copy.
 """
 
+import dataclasses
 import json
 import multiprocessing
 import statistics
@@ -16,7 +17,9 @@ from solo_dist.benchmarks.timing import Options, alternate, peak_kilobytes, rati
 from solo_dist.config import AugmentConfig, Config, DataConfig, ModelConfig
 from solo_dist.data import geometry
 from solo_dist.data.input import pipeline
+from solo_dist.data.input.element import record_to_element
 from solo_dist.data.input.reader import RecordReader
+from solo_dist.data.input.sampler import Sampler
 from solo_dist.data.schema import is_complete, load_manifest, parse_record
 from solo_dist.data.sharding import shapes
 from solo_dist.data.sharding.copy import copy_shards
@@ -30,10 +33,12 @@ AUGMENT = {
     "precomputed": AugmentConfig(flip=True, brightness=0.2),
     "recomputed": AugmentConfig(flip=True, scale=(0.8, 1.2), crop=0.2),
 }
+COMPOSED = {"mosaic": {"mosaic": 1.0}, "paste": {"paste": 1.0}}
+"""Added to the second; each image of these cases is a mosaic, or has pasted instances."""
 
 
 def run(options: Options) -> dict[str, float]:
-    """Images/s of both paths and both bounds, memory, the cost of restoring, and the time of each stage of a path."""
+    """Images/s of both paths, of both bounds and of composed images; memory, cost of restoring, time of each stage."""
     if options.data and is_complete(options.data.rstrip("/")):
         return _throughput_of_shards(options.data.rstrip("/"), options.rounds)
     with tempfile.TemporaryDirectory() as folder:
@@ -86,12 +91,14 @@ def _shard(data: str, output: str) -> dict[str, Config]:
 
 
 def _throughput(data: str, recipes: dict[str, Config], rounds: int) -> dict[str, float]:
+    recipes = recipes | {name: _with_augment(recipes["recomputed"], more) for name, more in COMPOSED.items()}
     batches = {path: pipeline.build_dataset(recipe, "train", batch_size=BATCH) for path, recipe in recipes.items()}
     cases = {
         "decode": _turn(_floor(data, resize=False), IMAGES_A_TURN),
         "precomputed": _turn(batches["precomputed"], IMAGES_A_TURN // BATCH),
         "decode and resize": _turn(_floor(data, resize=True), IMAGES_A_TURN),
         "recomputed": _turn(batches["recomputed"], IMAGES_A_TURN // BATCH),
+        **{name: _turn(batches[name], IMAGES_A_TURN // BATCH) for name in COMPOSED},
     }
     seconds = alternate(cases, rounds)
     report(seconds)
@@ -99,8 +106,14 @@ def _throughput(data: str, recipes: dict[str, Config], rounds: int) -> dict[str,
     return {
         "precomputed_vs_decode": ratio(seconds, "decode", "precomputed"),
         "recomputed_vs_resize": ratio(seconds, "decode and resize", "recomputed"),
+        **{f"{name}_vs_recomputed": ratio(seconds, "recomputed", name) for name in COMPOSED},
         **{f"images_per_second_{name}": speed for name, speed in speeds.items()},
     }
+
+
+def _with_augment(recipe: Config, changes: dict[str, float]) -> Config:
+    augment = dataclasses.replace(recipe.data.augment, **changes)
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, augment=augment))
 
 
 def _floor(data: str, resize: bool) -> tf.data.Dataset:
@@ -166,8 +179,8 @@ def _seconds_to_first_batch(recipe: Config) -> dict[str, float]:
 def _milliseconds_by_stage(path: str, recipe: Config, rounds: int) -> dict[str, float]:
     """Milliseconds an image, on all cores together, that each stage adds to those before it."""
     manifest = load_manifest(recipe.data.train)
-    reader, order = RecordReader(manifest, 0), pipeline.Sampler(recipe, manifest, training=True)
-    build = pipeline.record_to_element(recipe, manifest, training=True)
+    reader, order = RecordReader(manifest, 0), Sampler(recipe, manifest, training=True)
+    build = record_to_element(recipe, manifest, training=True)
 
     def element(position: tf.Tensor) -> dict[str, tf.Tensor]:
         record, _ = reader.read(order.record(position))

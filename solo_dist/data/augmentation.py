@@ -1,7 +1,8 @@
 """Augmentation: random numbers for an image, and the changes of its geometry and colours that they give.
 
-Every random number of an image comes from one stateless draw of (seed, position). Colour changes are composed into one
-affine map of RGB. Legend of shapes: `solo_dist.config`.
+Every random number of an image comes from one stateless draw of (seed, position), and those of the images that share
+its canvas from one each of (seed, position, part). Colour changes are composed into one affine map of RGB. Legend of
+shapes: `solo_dist.config`.
 """
 
 import math
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from solo_dist.config import AugmentConfig
+from solo_dist.config import MASK_STRIDE, AugmentConfig
 from solo_dist.data.geometry import Placement, fit_factor, reduction, scaled_size, to_uint8, whole_image
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -36,14 +37,33 @@ class Draws(NamedTuple):
     saturation: tf.Tensor
     hue: tf.Tensor
     turn: tf.Tensor
+    mosaic: tf.Tensor
+    center_y: tf.Tensor
+    center_x: tf.Tensor
+    paste: tf.Tensor
+    partner: tf.Tensor
 
 
-def draw(seed: int, position: tf.Tensor) -> Draws:
-    """All random numbers of the image at a position (int64 scalar) of the training order; the same on any machine."""
-    numbers = tf.random.stateless_uniform(
-        [len(Draws._fields)], seed=tf.stack([tf.constant(seed, tf.int64), position]), alg="philox"
-    )
+_PART = 1 << 41
+"""Added to a position, once for each part; the subset of too many instances is drawn at 1 << 40."""
+_CHOICE = 1 << 40
+"""Added besides, for the instances that are pasted."""
+
+
+def draw(seed: int, position: tf.Tensor, part: int = 0) -> Draws:
+    """All random numbers of an image; the same on any machine.
+
+    Args:
+      seed: of the run.
+      position: in the training order, int64 scalar.
+      part: 0 for the image at the position, from 1 on for others that share its canvas.
+    """
+    numbers = tf.random.stateless_uniform([len(Draws._fields)], _seed(seed, position + part * _PART), alg="philox")
     return Draws(*tf.unstack(numbers))
+
+
+def _seed(seed: int, number: tf.Tensor) -> tf.Tensor:
+    return tf.stack([tf.constant(seed, tf.int64), number])
 
 
 # ---- Geometry
@@ -69,25 +89,69 @@ def draw_placement(draws: Draws, size: tf.Tensor, canvas: tuple[int, int], augme
     """
     if not augment.changes_geometry:
         return whole_image(size, canvas, draw_flip(draws, augment))
-    factor = _draw_factor(draws, size, canvas, augment)
+    return draw_part(draws, size, canvas, augment, augment.scale, tf.constant(canvas))
+
+
+def draw_part(
+    draws: Draws,
+    size: tf.Tensor,
+    canvas: tuple[int, int],
+    augment: AugmentConfig,
+    scale: tuple[float, float],
+    room: tf.Tensor,
+) -> Placement:
+    """`draw_placement` of an image that gets only a part of the canvas.
+
+    Args:
+      draws: of this image.
+      size: int32 [2] height, width of the image.
+      canvas: H, W, which the scale refers to.
+      augment: crop, flip and short sides.
+      scale: smallest and largest scale.
+      room: int32 [2] height, width of the part of the canvas, multiples of 4.
+    """
+    factor = _draw_factor(draws, size, canvas, augment.short_sides, scale)
     begin, end = _draw_crop(draws, size, augment.crop)
     # An image that fits exactly must not lose its last row to rounding.
-    largest = tf.cast(tf.floor(tf.constant(canvas, tf.float64) / factor + 1e-6), tf.int32)
+    largest = tf.cast(tf.floor(tf.cast(room, tf.float64) / factor + 1e-6), tf.int32)
     sides = tf.minimum(end - begin, tf.maximum(largest, 1))
-    room = tf.cast(end - begin - sides + 1, tf.float32)
-    begin += tf.cast(tf.floor(tf.stack([draws.place_y, draws.place_x]) * room), tf.int32)
-    begin, sides = _at_multiples(begin, begin + sides, size, reduction(size, canvas, augment.scale[1]))
+    spare = tf.cast(end - begin - sides + 1, tf.float32)
+    begin += tf.cast(tf.floor(tf.stack([draws.place_y, draws.place_x]) * spare), tf.int32)
+    begin, sides = _at_multiples(begin, begin + sides, size, reduction(size, canvas, augment.largest_scale))
     window = tf.concat([begin, sides], axis=0)
-    return Placement(window, scaled_size(sides, factor, canvas), factor, draw_flip(draws, augment))
+    return Placement(window, scaled_size(sides, factor, room), factor, draw_flip(draws, augment))
 
 
-def _draw_factor(draws: Draws, size: tf.Tensor, canvas: tuple[int, int], augment: AugmentConfig) -> tf.Tensor:
+def draw_center(draws: Draws, canvas: tuple[int, int]) -> tf.Tensor:
+    """The point at which the four images of a mosaic meet: int32 [2] y, x.
+
+    It is in the middle half of the canvas, at multiples of 4.
+    """
+    choices = tf.constant(canvas, tf.float32) / (2 * MASK_STRIDE) + 1.0
+    steps = tf.cast(tf.floor(tf.stack([draws.center_y, draws.center_x]) * choices), tf.int32)
+    return tf.constant(canvas) // 4 + MASK_STRIDE * steps
+
+
+def draw_corner(draws: Draws, size: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
+    """The first row and column, int32 [2], of an image of `size` somewhere in `room`, both int32 [2] height, width."""
+    spare = tf.cast(room - size + 1, tf.float32)
+    return tf.cast(tf.floor(tf.stack([draws.center_y, draws.center_x]) * spare), tf.int32)
+
+
+def draw_pasted(seed: int, position: tf.Tensor, part: int, num_instances: tf.Tensor) -> tf.Tensor:
+    """Which instances of a part are pasted, bool [m]: each with probability 1/2, and always at least one."""
+    numbers = tf.random.stateless_uniform([num_instances], _seed(seed, position + part * _PART + _CHOICE), alg="philox")
+    return (numbers < 0.5) | (numbers == tf.reduce_min(numbers))
+
+
+def _draw_factor(
+    draws: Draws, size: tf.Tensor, canvas: tuple[int, int], short_sides: tuple[int, ...], scale: tuple[float, float]
+) -> tf.Tensor:
     factor = fit_factor(size, canvas)
-    if augment.short_sides:
-        sides = tf.constant(augment.short_sides, tf.float64)
-        chosen = tf.gather(sides, tf.cast(draws.short_side * len(augment.short_sides), tf.int32))
+    if short_sides:
+        chosen = tf.gather(tf.constant(short_sides, tf.float64), tf.cast(draws.short_side * len(short_sides), tf.int32))
         factor = tf.minimum(factor, chosen / tf.cast(tf.reduce_min(size), tf.float64))
-    low, high = augment.scale
+    low, high = scale
     return factor * tf.cast(low + (high - low) * draws.scale, tf.float64)
 
 

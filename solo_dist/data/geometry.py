@@ -43,14 +43,14 @@ def fit_factor(size: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
     return tf.reduce_min(tf.constant(canvas, tf.float64) / tf.cast(size, tf.float64))
 
 
-def scaled_size(size: tf.Tensor, factor: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
+def scaled_size(size: tf.Tensor, factor: tf.Tensor, canvas: tuple[int, int] | tf.Tensor) -> tf.Tensor:
     """The size, int32 [2], that an image of `size` takes on the canvas if it is scaled by `factor`, float64 scalar.
 
     Sides are rounded to multiples of 4, so that masks at 1/4 are exact under a flip within the image.
     """
     sides = tf.cast(size, tf.float64) * factor
     rounded = tf.cast(tf.floor(sides / MASK_STRIDE + 0.5), tf.int32) * MASK_STRIDE
-    return tf.clip_by_value(rounded, MASK_STRIDE, tf.constant(canvas, tf.int32))
+    return tf.clip_by_value(rounded, MASK_STRIDE, tf.convert_to_tensor(canvas, tf.int32))
 
 
 def whole_image(size: tf.Tensor, canvas: tuple[int, int], flip: tf.Tensor | bool = False) -> Placement:

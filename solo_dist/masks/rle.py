@@ -184,20 +184,61 @@ def flip_rows(runs: Runs, height: tf.Tensor | int) -> Runs:
     return Runs(height - 1 - runs.row, runs.start, runs.end, runs.instance)
 
 
-def transpose(runs: Runs, size: tf.Tensor) -> Runs:
-    """Rows and columns exchanged, of an image of `size`, int32 [2] height, width."""
+def shift(runs: Runs, by: tf.Tensor) -> Runs:
+    """Moved by int32 [2] rows and columns."""
+    return Runs(runs.row + by[0], runs.start + by[1], runs.end + by[1], runs.instance)
+
+
+def pixels(runs: Runs) -> tuple[tf.Tensor, tf.Tensor]:
+    """For each pixel of all runs, the index of its run and its column; int32 [number of pixels] each."""
     length = runs.end - runs.start
     index = tf.repeat(tf.range(tf.size(length)), length)
-    x = tf.gather(runs.start - tf.cumsum(length, exclusive=True), index) + tf.range(tf.size(index))
+    return index, tf.gather(runs.start - tf.cumsum(length, exclusive=True), index) + tf.range(tf.size(index))
+
+
+def subtract(runs: Runs, cover: Runs, width: tf.Tensor | int) -> Runs:
+    """The runs without the pixels that are in any run of `cover`; all are in an image of `width` columns."""
+
+    def ends(of: Runs) -> tuple[tf.Tensor, tf.Tensor]:
+        """Begin and end of each run among all pixels of the image, counted row by row."""
+        return of.row * width + of.start, of.row * width + of.end
+
+    # Between the i-th smallest end and the next smallest begin, as many runs have ended as have begun.
+    begins_of_cover, ends_of_cover = (tf.sort(values) for values in ends(cover))
+    begin = tf.concat([[0], ends_of_cover], axis=0)
+    end = tf.concat([begins_of_cover, [tf.int32.max]], axis=0)
+    begin, end = begin[begin < end], end[begin < end]
+    # The gaps that a run reaches into are neighbours.
+    run_begin, run_end = ends(runs)
+    first, past = tf.searchsorted(end, run_begin, side="right"), tf.searchsorted(begin, run_end, side="left")
+    pieces = tf.maximum(past - first, 0)
+    index = tf.repeat(tf.range(tf.size(pieces)), pieces)
+    gap = tf.gather(first - tf.cumsum(pieces, exclusive=True), index) + tf.range(tf.size(index))
+    row = tf.gather(runs.row, index)
+    start = tf.maximum(tf.gather(run_begin, index), tf.gather(begin, gap)) - row * width
+    stop = tf.minimum(tf.gather(run_end, index), tf.gather(end, gap)) - row * width
+    return Runs(row, start, stop, tf.gather(runs.instance, index))
+
+
+def select(runs: Runs, kept: tf.Tensor) -> Runs:
+    """The runs of those of m instances that are kept, bool [m]; these are numbered anew, in the same order."""
+    new_number = tf.cumsum(tf.cast(kept, tf.int32)) - 1
+    row, start, end, instance = (tf.boolean_mask(part, tf.gather(kept, runs.instance)) for part in runs)
+    return Runs(row, start, end, tf.gather(new_number, instance))
+
+
+def transpose(runs: Runs, size: tf.Tensor) -> Runs:
+    """Rows and columns exchanged, of an image of `size`, int32 [2] height, width."""
+    index, x = pixels(runs)
     height, width = tf.unstack(tf.cast(size, tf.int64), num=2)
     # A number for each pixel, in the order in which the transposed runs visit them.
     column = tf.cast(tf.gather(runs.instance, index), tf.int64) * width + tf.cast(x, tf.int64)
-    pixels = tf.sort(column * height + tf.cast(tf.gather(runs.row, index), tf.int64))
+    visited = tf.sort(column * height + tf.cast(tf.gather(runs.row, index), tf.int64))
     # A run ends if the next pixel is not its neighbour, or is in another column.
-    breaks = (pixels[1:] != pixels[:-1] + 1) | (pixels[1:] % height == 0)
-    edge = tf.ones([tf.minimum(tf.size(pixels), 1)], tf.bool)
-    first = tf.boolean_mask(pixels, tf.concat([edge, breaks], axis=0))
-    last = tf.boolean_mask(pixels, tf.concat([breaks, edge], axis=0))
+    breaks = (visited[1:] != visited[:-1] + 1) | (visited[1:] % height == 0)
+    edge = tf.ones([tf.minimum(tf.size(visited), 1)], tf.bool)
+    first = tf.boolean_mask(visited, tf.concat([edge, breaks], axis=0))
+    last = tf.boolean_mask(visited, tf.concat([breaks, edge], axis=0))
     parts = (first // height % width, first % height, last % height + 1, first // (height * width))
     return Runs(*(tf.cast(part, tf.int32) for part in parts))
 

@@ -71,7 +71,8 @@ def servers() -> Iterator[Servers]:
 def test_batches_are_those_made_without_the_service_although_workers_die(servers, shards, monkeypatch):
     monkeypatch.setattr(service, "PATIENCE_SECONDS", 0.2)
     grid = GridConfig(levels=("p3", "p4"), sizes=(8, 6), scale_ranges=((1, 40), (24, 2048)))
-    data = DataConfig(train=shards["train"], canvas=(64, 64), augment=AugmentConfig(brightness=0.2, crop=0.1))
+    augment = AugmentConfig(brightness=0.2, crop=0.1, mosaic=0.5, paste=0.5)
+    data = DataConfig(train=shards["train"], canvas=(64, 64), augment=augment)
     recipe = Config(data=data, model=ModelConfig(grid=grid))
     place = {"batch_size": 3, "worker": 1, "num_workers": 2, "start_position": 12}
     count = 60

@@ -92,6 +92,30 @@ def test_transposed_runs_are_the_transposed_masks(height, width, seed):
         np.testing.assert_array_equal(part, other)
 
 
+@settings(max_examples=60, deadline=None)
+@given(height=st.integers(1, 12), width=st.integers(1, 12), seed=st.integers(0, 1000))
+def test_subtracted_runs_are_the_masks_without_those_that_cover_them(height, width, seed):
+    masks, cover = masks_of(3, height, width, seed), masks_of(3, height, width, seed + 1)
+    cover = cover[[0, 2, 2][: seed % 3 + 1]]  # nothing, or a mask, or the same twice: runs of the cover may overlap
+    below, above = (runs.from_numpy([runs.dense_to_runs(mask) for mask in part]) for part in (masks, cover))
+    left = tf.function(runs.subtract)(below, above, tf.constant(width))
+    np.testing.assert_array_equal(dense(left, 3, height, width), masks & ~cover.any(axis=0))
+
+
+def test_selected_and_shifted_runs_and_pixels():
+    masks = masks_of(5, 9, 7)
+    all_runs = runs.from_numpy([runs.dense_to_runs(mask) for mask in masks])
+    kept = np.array([True, False, True, True, False])
+    np.testing.assert_array_equal(dense(runs.select(all_runs, tf.constant(kept)), 3, 9, 7), masks[kept])
+    shifted = dense(runs.shift(all_runs, tf.constant([2, 3])), 5, 11, 10)
+    np.testing.assert_array_equal(shifted, np.pad(masks, [(0, 0), (2, 0), (3, 0)]))
+    index, column = runs.pixels(all_runs)
+    found = np.zeros_like(masks)
+    found[tf.gather(all_runs.instance, index), tf.gather(all_runs.row, index), column] = True
+    np.testing.assert_array_equal(found, masks)
+    assert len(index) == masks.sum()
+
+
 def test_rows_of_runs_are_flipped():
     masks = masks_of(3, 10, 15)
     flipped = runs.flip_rows(runs.from_numpy([runs.dense_to_runs(mask) for mask in masks]), 10)

@@ -4,7 +4,7 @@ Everything about an element is a function of its position: the number of images 
 image p % n of epoch p // n in an order drawn from (seed, epoch), and all its random numbers are drawn from (seed, p).
 So a run continues at any position at once, workers read disjoint parts without communication, and the batches do not
 depend on the degree of parallelism. No image is left out: a batch may contain the end of one epoch and the start of the
-next.
+next. The images that share a canvas with the one at p are drawn from (seed, p) too.
 Legend of shapes: `solo_dist.config`.
 """
 
@@ -13,16 +13,15 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from solo_dist.config import Config
-from solo_dist.data import augmentation, geometry
 from solo_dist.data.input.cache import open_shards
-from solo_dist.data.input.fixed_size import Element, fixed_size_targets, padding_element
-from solo_dist.data.input.reader import RecordReader
+from solo_dist.data.input.composed import composed_element
+from solo_dist.data.input.element import record_to_element, reduction
+from solo_dist.data.input.fixed_size import Element, padding_element
+from solo_dist.data.input.reader import Readings, RecordReader, no_readings
+from solo_dist.data.input.sampler import Sampler
 from solo_dist.data.input.service import through_service
-from solo_dist.data.schema import Manifest, Record, load_manifest, parse_record, precomputed_targets
+from solo_dist.data.schema import Manifest, Record, load_manifest, parse_record
 from solo_dist.errors import ConfigError
-from solo_dist.solo import targets
-from solo_dist.solo.family import find_member
-from solo_dist.solo.targets import STORED_TARGETS
 from solo_dist.storage import urls
 
 _WAITING_ELEMENTS = 32
@@ -155,39 +154,25 @@ def input_options(threads: int = 0) -> tf.data.Options:
     return options
 
 
-class Sampler:
-    """Maps positions to numbers of records."""
-
-    def __init__(self, config: Config, manifest: Manifest, training: bool):
-        self._images, self._copies, self._seed = manifest.num_images, manifest.augmented_copies, config.seed
-        self._shuffle = training and config.data.shuffle
-
-    def record(self, position: tf.Tensor) -> tf.Tensor:
-        """From position to record, int64 scalars. Each epoch has every image once, and uses the next of its copies."""
-        epoch, index = position // self._images, position % self._images
-        if self._shuffle:
-            seed = tf.stack([tf.constant(self._seed, tf.int64), epoch])
-            index = tf.random.experimental.index_shuffle(index, seed, self._images - 1)
-        return index * self._copies + epoch % self._copies
-
-
 def _position_to_element(
     config: Config, manifest: Manifest, reader: RecordReader, training: bool
 ) -> Callable[[tf.Tensor], Element]:
     """A function of a position, which returns its element of a batch."""
     sampler = Sampler(config, manifest, training)
-    build = record_to_element(config, manifest, training)
+    if training and config.data.augment.composes:
+        make = composed_element(config, manifest, reader, sampler)
+    else:
+        make = _element_of_one_image(record_to_element(config, manifest, training), reader, sampler)
+    limited = config.data.max_bad_records > 0
 
     def element(position: tf.Tensor) -> Element:
-        number = sampler.record(position)
-        stored, bad_records = reader.read(number)
-        values = build(parse_record(stored.serialized), stored.image, position)
-        values |= {"position": position, "bad_records": bad_records}
-        return values | {"record": number} if config.data.max_bad_records else values
+        values, read = make(position)
+        values |= {"position": position, "bad_records": tf.reduce_sum(read.broken)}
+        return values | read._asdict() if limited else values
 
     def padding(position: tf.Tensor) -> Element:
         values = padding_element(config) | {"position": position}
-        return values | {"record": position} if config.data.max_bad_records else values
+        return values | no_readings(1)._asdict() if limited else values
 
     if training:
         return element
@@ -196,63 +181,13 @@ def _position_to_element(
     )
 
 
-def reduction(config: Config, manifest: Manifest, training: bool) -> Callable[[tf.Tensor], tf.Tensor] | None:
-    """The factor by which whole images are shrunk while they are decoded, to save time in training; None: 1.
+def _element_of_one_image(
+    build: Callable[[Record, tf.Tensor, tf.Tensor], Element], reader: RecordReader, sampler: Sampler
+) -> Callable[[tf.Tensor], tuple[Element, Readings]]:
+    def element(position: tf.Tensor) -> tuple[Element, Readings]:
+        number = sampler.record(position)
+        stored, broken = reader.read(number)
+        values = build(parse_record(stored.serialized), stored.image, position)
+        return values, Readings(number[None], broken[None])
 
-    Evaluation does not use it, so that it sees the same pixels as prediction.
-    """
-    if not (training and manifest.keep_original):
-        return None
-    return lambda size: geometry.reduction(size, config.data.canvas, config.data.augment.scale[1])
-
-
-def record_to_element(
-    config: Config, manifest: Manifest, training: bool, always_make_targets: bool = False
-) -> Callable[[Record, tf.Tensor, tf.Tensor], Element]:
-    """A function of a record, its decoded image and the position, which returns an element of a batch.
-
-    If the image keeps the geometry of the record, apart from a flip, the stored targets are used. Otherwise, or if
-    `always_make_targets` is True, targets are computed here with `make_targets`, as in the shard tool.
-    """
-    canvas, grid, augment = config.data.canvas, config.model.grid, config.data.augment
-    spec = find_member(config.model).target_spec(grid)
-    fits = manifest.canvas == canvas and manifest.grid == grid
-    # Augmented copies are random crops and scales already: they are taken as they are.
-    draw = training and augment.changes_geometry and manifest.augmented_copies == 1
-    turn = training and augment.turn
-    make_targets = always_make_targets or not fits or draw or turn or spec != STORED_TARGETS
-    reduce = reduction(config, manifest, training)
-
-    def build(record: Record, image: tf.Tensor, position: tf.Tensor) -> Element:
-        draws = augmentation.draw(config.seed, position)
-        turns = augmentation.draw_turns(draws)
-        if draw:
-            placement = augmentation.draw_placement(draws, record.size, canvas, augment)
-        else:
-            flip = augmentation.draw_flip(draws, augment) if training else tf.constant(False)
-            placement = geometry.stored_image(record.size, canvas, manifest.keep_original, flip)
-        size = placement.size
-        if make_targets:
-            runs, boxes = geometry.move_instances(record.runs, record.boxes, record.size, placement)
-            if turn:
-                runs, boxes, size = geometry.turn_instances(runs, boxes, size, turns)
-            made = targets.make_targets(runs, boxes, record.categories, canvas, grid, spec)
-        else:
-            made = precomputed_targets(record, placement.flip, canvas, grid.num_cells)
-        if draw or manifest.keep_original:
-            image = geometry.move_image(image, placement, reduce(record.size) if reduce else 1)
-        else:
-            image = geometry.flip_image(image, placement.flip)
-        if turn:
-            image = geometry.turn_image(image, turns)
-        if training and augmentation.changes_colour(augment):
-            image = augmentation.change_colours(image, draws, augment)
-        return {
-            "image": geometry.pad_to_canvas(geometry.to_uint8(image), canvas),
-            "image_size": size,
-            "image_id": record.image_id,
-            "original_size": record.original_size,
-            **fixed_size_targets(made, config, position),
-        }
-
-    return build
+    return element

@@ -38,6 +38,20 @@ class StoredImage(NamedTuple):
     """string scalar, for `parse_record`."""
 
 
+class Readings(NamedTuple):
+    """The records that were read for an element."""
+
+    record: tf.Tensor
+    """int64 [n], the numbers of those that were wanted."""
+    broken: tf.Tensor
+    """int32 [n], how many after each, itself included, could not be read."""
+
+
+def no_readings(count: int) -> Readings:
+    """In place of `count` readings, if nothing is read."""
+    return Readings(tf.zeros([count], tf.int64), tf.zeros([count], tf.int32))
+
+
 class RecordReader:
     """Reads and decodes record i of a folder."""
 
@@ -91,21 +105,22 @@ class RecordReader:
             return StoredImage(*(tf.identity(part) for part in stored)), attempts - 1
 
     def limit_bad_records(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """Batches with keys record int64 [B] and bad_records int32 [B] -> the same without record.
+        """Batches with the keys of `Readings`, [B, n] each, -> the same without them.
 
         Counts distinct broken records. Beyond data.max_bad_records reading raises InvalidArgumentError, which names
         them. If data.max_bad_records is 0, `read` has already failed at the first broken record.
         """
 
         def update(seen: tf.Tensor, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-            seen = tf.cond(tf.reduce_any(batch["bad_records"] > 0), lambda: add(seen, batch), lambda: seen)
+            read = Readings(*(batch[key] for key in Readings._fields))
+            seen = tf.cond(tf.reduce_any(read.broken > 0), lambda: add(seen, read), lambda: seen)
             with tf.control_dependencies([seen]):
-                return seen, {key: tf.identity(value) for key, value in batch.items() if key != "record"}
+                return seen, {key: tf.identity(value) for key, value in batch.items() if key not in Readings._fields}
 
-        def add(seen: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-            counts = tf.cast(batch["bad_records"], tf.int64)
+        def add(seen: tf.Tensor, read: Readings) -> tf.Tensor:
+            counts = tf.cast(tf.reshape(read.broken, [-1]), tf.int64)
             before = tf.repeat(tf.cumsum(counts, exclusive=True), counts)
-            broken = tf.repeat(batch["record"], counts) + tf.range(tf.reduce_sum(counts)) - before
+            broken = tf.repeat(tf.reshape(read.record, [-1]), counts) + tf.range(tf.reduce_sum(counts)) - before
             seen = tf.unique(tf.concat([seen, broken % self.num_records], axis=0)).y
             with tf.control_dependencies([self._assert_few(tf.size(seen) <= self._allowed, seen)]):
                 return tf.identity(seen)

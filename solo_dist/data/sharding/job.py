@@ -228,6 +228,9 @@ def _fingerprint(job: ShardJob, num_shards: int) -> str:
     settings = dataclasses.asdict(job.settings)
     if job.settings.augmented_copies == 1:
         del settings["augment"], settings["seed"]
+    else:
+        for option in ("mosaic", "mosaic_scale", "paste", "off_for_last"):  # not of copies
+            del settings["augment"][option]
     if job.settings.reading == Reading():
         del settings["reading"]
     if job.settings.pixel_range is None:

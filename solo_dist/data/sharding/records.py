@@ -152,7 +152,8 @@ class RecordMaker:
         settings = self._settings
         if settings.augmented_copies == 1:
             return geometry.whole_image(size, settings.canvas)
-        augment = dataclasses.replace(settings.augment, flip=False)  # both orientations are stored
+        # Both orientations are stored, and each copy is of one image.
+        augment = dataclasses.replace(settings.augment, flip=False, mosaic=0.0, paste=0.0)
         return augmentation.draw_placement(augmentation.draw(settings.seed, number), size, settings.canvas, augment)
 
     def _record(self, read: EntryImage, instances: "_Instances", placement: geometry.Placement) -> tuple[bytes, Counts]:

@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from solo_dist.config import AugmentConfig, Config, DataConfig, GridConfig, ModelConfig
-from solo_dist.data import schema
-from solo_dist.data.input import pipeline, reader
+from solo_dist.data import augmentation, schema
+from solo_dist.data.input import element, pipeline, reader
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
 from solo_dist.errors import ConfigError
@@ -231,7 +231,7 @@ def test_turned_elements_are_those_of_the_turned_image(keep_original, source, tm
     for batch in read(pipeline.build_dataset(turning, "train", batch_size=NUM_IMAGES), 3):
         for b, (height, width) in enumerate(before["image_size"]):
             image, masks = before["image"][b, :height, :width], unpack(before["masks"][b])
-            draws = pipeline.augmentation.draw(turning.seed, tf.constant(batch["position"][b]))
+            draws = augmentation.draw(turning.seed, tf.constant(batch["position"][b]))
             turns = int(draws.turn * 4)
             seen.add(turns)
             wanted = np.rot90(image, turns)
@@ -256,9 +256,9 @@ def test_turned_elements_are_those_of_the_turned_image(keep_original, source, tm
 def assert_paths_agree(config: Config, count: int) -> None:
     """Precomputed and recomputed elements of the first `count` records, plain and flipped, are the same bits."""
     manifest = pipeline.load_split(config, "train")
-    records = reader.RecordReader(manifest, 0, pipeline.reduction(config, manifest, training=True))
+    records = reader.RecordReader(manifest, 0, element.reduction(config, manifest, training=True))
     paths = [
-        pipeline.record_to_element(config, manifest, training=True, always_make_targets=always)
+        element.record_to_element(config, manifest, training=True, always_make_targets=always)
         for always in (False, True)
     ]
 
@@ -275,7 +275,7 @@ def assert_paths_agree(config: Config, count: int) -> None:
 
 
 def _one_plain_one_flipped(config: Config) -> list[int]:
-    draws = [float(pipeline.augmentation.draw(config.seed, tf.constant(p, tf.int64)).flip) for p in range(50)]
+    draws = [float(augmentation.draw(config.seed, tf.constant(p, tf.int64)).flip) for p in range(50)]
     return [next(p for p, draw in enumerate(draws) if (draw < 0.5) == flipped) for flipped in (False, True)]
 
 
