@@ -50,20 +50,20 @@ _CHOICE = 1 << 40
 """Added besides, for the instances that are pasted."""
 
 
-def draw(seed: int, position: tf.Tensor, part: int = 0) -> Draws:
+def draw(seed: int, position: tf.Tensor, part: tf.Tensor | int = 0) -> Draws:
     """All random numbers of an image; the same on any machine.
 
     Args:
       seed: of the run.
       position: in the training order, int64 scalar.
-      part: 0 for the image at the position, from 1 on for others that share its canvas.
+      part: 0 for the image at the position, from 1 on for others that share its canvas; int32 scalar.
     """
-    numbers = tf.random.stateless_uniform([len(Draws._fields)], _seed(seed, position + part * _PART), alg="philox")
+    numbers = tf.random.stateless_uniform([len(Draws._fields)], _seed(seed, position, part), alg="philox")
     return Draws(*tf.unstack(numbers))
 
 
-def _seed(seed: int, number: tf.Tensor) -> tf.Tensor:
-    return tf.stack([tf.constant(seed, tf.int64), number])
+def _seed(seed: int, position: tf.Tensor, part: tf.Tensor | int) -> tf.Tensor:
+    return tf.stack([tf.constant(seed, tf.int64), position + tf.cast(part, tf.int64) * _PART])
 
 
 # ---- Geometry
@@ -89,7 +89,7 @@ def draw_placement(draws: Draws, size: tf.Tensor, canvas: tuple[int, int], augme
     """
     if not augment.changes_geometry:
         return whole_image(size, canvas, draw_flip(draws, augment))
-    return draw_part(draws, size, canvas, augment, augment.scale, tf.constant(canvas))
+    return draw_part(draws, size, canvas, augment, draw_scale(draws, augment.scale), tf.constant(canvas))
 
 
 def draw_part(
@@ -97,7 +97,7 @@ def draw_part(
     size: tf.Tensor,
     canvas: tuple[int, int],
     augment: AugmentConfig,
-    scale: tuple[float, float],
+    scale: tf.Tensor,
     room: tf.Tensor,
 ) -> Placement:
     """`draw_placement` of an image that gets only a part of the canvas.
@@ -107,10 +107,10 @@ def draw_part(
       size: int32 [2] height, width of the image.
       canvas: H, W, which the scale refers to.
       augment: crop, flip and short sides.
-      scale: smallest and largest scale.
+      scale: of the image, float64 scalar; 1: as large as fits into the canvas.
       room: int32 [2] height, width of the part of the canvas, multiples of 4.
     """
-    factor = _draw_factor(draws, size, canvas, augment.short_sides, scale)
+    factor = scale * _draw_fit(draws, size, canvas, augment.short_sides)
     begin, end = _draw_crop(draws, size, augment.crop)
     # An image that fits exactly must not lose its last row to rounding.
     largest = tf.cast(tf.floor(tf.cast(room, tf.float64) / factor + 1e-6), tf.int32)
@@ -138,21 +138,24 @@ def draw_corner(draws: Draws, size: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.floor(tf.stack([draws.center_y, draws.center_x]) * spare), tf.int32)
 
 
-def draw_pasted(seed: int, position: tf.Tensor, part: int, num_instances: tf.Tensor) -> tf.Tensor:
+def draw_pasted(seed: int, position: tf.Tensor, part: tf.Tensor | int, num_instances: tf.Tensor) -> tf.Tensor:
     """Which instances of a part are pasted, bool [m]: each with probability 1/2, and always at least one."""
-    numbers = tf.random.stateless_uniform([num_instances], _seed(seed, position + part * _PART + _CHOICE), alg="philox")
+    numbers = tf.random.stateless_uniform([num_instances], _seed(seed, position + _CHOICE, part), alg="philox")
     return (numbers < 0.5) | (numbers == tf.reduce_min(numbers))
 
 
-def _draw_factor(
-    draws: Draws, size: tf.Tensor, canvas: tuple[int, int], short_sides: tuple[int, ...], scale: tuple[float, float]
-) -> tf.Tensor:
+def draw_scale(draws: Draws, bounds: tuple[float, float]) -> tf.Tensor:
+    """Of an image relative to the largest that fits, float64 scalar."""
+    low, high = bounds
+    return tf.cast(low + (high - low) * draws.scale, tf.float64)
+
+
+def _draw_fit(draws: Draws, size: tf.Tensor, canvas: tuple[int, int], short_sides: tuple[int, ...]) -> tf.Tensor:
     factor = fit_factor(size, canvas)
     if short_sides:
         chosen = tf.gather(tf.constant(short_sides, tf.float64), tf.cast(draws.short_side * len(short_sides), tf.int32))
         factor = tf.minimum(factor, chosen / tf.cast(tf.reduce_min(size), tf.float64))
-    low, high = scale
-    return factor * tf.cast(low + (high - low) * draws.scale, tf.float64)
+    return factor
 
 
 def _draw_crop(draws: Draws, size: tf.Tensor, largest_share: float) -> tuple[tf.Tensor, tf.Tensor]:

@@ -5,7 +5,6 @@ the edges, which made no difference there. In both sources an instance goes once
 if less than a tenth is left, as a sliver cannot be recognised. Legend of shapes: `solo_dist.config`; m instances.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,51 +54,19 @@ def visible(scene: Scene) -> tf.Tensor:
     return (shown > 0) & (shown * LEAST_VISIBLE >= scene.areas)
 
 
-def joined(image: tf.Tensor, scenes: Sequence[Scene]) -> Scene:
-    """The instances of all scenes, in order, over one image, uint8 [h, w, 3]."""
-    counts = [tf.size(scene.categories) for scene in scenes]
-    runs = [
-        scene.runs._replace(instance=scene.runs.instance + sum(counts[:k], tf.constant(0)))
-        for k, scene in enumerate(scenes)
-    ]
-    boxes, categories, areas = (
-        tf.concat(parts, axis=0) for parts in zip(*(scene[2:] for scene in scenes), strict=True)
-    )
-    return Scene(
-        image, rle.Runs(*(tf.concat(parts, axis=0) for parts in zip(*runs, strict=True))), boxes, categories, areas
-    )
+def empty(canvas: tuple[int, int]) -> Scene:
+    """A canvas without an image."""
+    no_int = tf.zeros([0], tf.int32)
+    runs, boxes = rle.Runs(*[no_int] * 4), tf.zeros([0, 4])
+    return Scene(tf.constant(np.full((*canvas, 3), PADDING, np.uint8)), runs, boxes, no_int, tf.zeros([0], tf.int64))
 
 
-# ---- Mosaics
-
-
-def rooms(center: tf.Tensor, canvas: tuple[int, int]) -> list[tf.Tensor]:
-    """The sizes, int32 [2], of the four parts of a canvas that meet at `center`, int32 [2]: two above, two below."""
-    far = tf.constant(canvas) - center
-    return [tf.stack([y, x]) for y in (center[0], far[0]) for x in (center[1], far[1])]
-
-
-def mosaic(parts: Sequence[Scene], center: tf.Tensor, canvas: tuple[int, int]) -> Scene:
-    """Four scenes on one canvas, each in the corner of its room that is at `center`; padding is at the edges.
-
-    Args:
-      parts: scenes that are not larger than their `rooms`.
-      center: int32 [2] y, x.
-      canvas: H, W.
-    """
-    empty = tf.constant(np.full((*canvas, 3), PADDING, np.uint8))
-    tiles, moved = [], []
-    for k, (part, room) in enumerate(zip(parts, rooms(center, canvas), strict=True)):
-        is_above, is_left = k < 2, k % 2 == 0
-        size = tf.shape(part.image)[:2]
-        beside = empty[: size[0], : room[1] - size[1]]
-        strip = tf.concat([beside, part.image] if is_left else [part.image, beside], axis=1)
-        outside = empty[: room[0] - size[0], : room[1]]
-        tiles.append(tf.concat([outside, strip] if is_above else [strip, outside], axis=0))
-        corner = center - size * tf.constant([is_above, is_left], tf.int32)
-        moved.append(select(_shifted(part, corner), visible(part)))
-    image = tf.concat([tf.concat(tiles[:2], axis=1), tf.concat(tiles[2:], axis=1)], axis=0)
-    return joined(tf.ensure_shape(image, [*canvas, 3]), moved)
+def _with_instances(scene: Scene, more: Scene) -> Scene:
+    """The scene with the instances of another one after its own."""
+    later = more.runs._replace(instance=more.runs.instance + tf.size(scene.categories))
+    runs = rle.Runs(*(tf.concat(parts, axis=0) for parts in zip(scene.runs, later, strict=True)))
+    rest = (tf.concat(parts, axis=0) for parts in zip(scene[2:], more[2:], strict=True))
+    return Scene(scene.image, runs, *rest)
 
 
 def _shifted(scene: Scene, corner: tf.Tensor) -> Scene:
@@ -108,13 +75,46 @@ def _shifted(scene: Scene, corner: tf.Tensor) -> Scene:
     return scene._replace(runs=rle.shift(scene.runs, corner), boxes=scene.boxes + by)
 
 
+# ---- Mosaics
+
+
+def room_of(tile: tf.Tensor, center: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
+    """The height and width, int32 [2], of a tile of a canvas.
+
+    Args:
+      tile: int32 scalar: 0, 1 above and 2, 3 below, each time from left to right.
+      center: int32 [2] y, x of the point at which the tiles meet.
+      canvas: H, W.
+    """
+    return tf.where(_is_far(tile), tf.constant(canvas) - center, center)
+
+
+def corner_of(tile: tf.Tensor, center: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """The first row and column, int32 [2], of an image of `size`, int32 [2], whose corner is at `center`."""
+    return tf.where(_is_far(tile), center, center - size)
+
+
+def _is_far(tile: tf.Tensor) -> tf.Tensor:
+    return tf.stack([tile // 2 > 0, tile % 2 > 0])
+
+
+def lay(canvas: Scene, scene: Scene, corner: tf.Tensor) -> Scene:
+    """A scene on a free part of the canvas that begins at `corner`, int32 [2]."""
+    (top, left), (height, width) = tf.unstack(corner, num=2), tf.unstack(tf.shape(scene.image)[:2], num=2)
+    image, end, right = canvas.image, top + height, left + width
+    strip = tf.concat([image[top:end, :left], scene.image, image[top:end, right:]], axis=1)
+    image = tf.concat([image[:top], strip, image[end:]], axis=0)
+    laid = canvas._replace(image=tf.ensure_shape(image, canvas.image.shape))
+    return _with_instances(laid, _shifted(scene, corner))
+
+
 # ---- Pasting
 
 
 def paste(below: Scene, above: Scene, corner: tf.Tensor) -> Scene:
     """All instances of `above` over `below`, without what is around them.
 
-    What they cover is taken from the masks below, whose boxes become tight if anything is.
+    What they cover is taken from the masks below, and the boxes of these become tight.
 
     Args:
       below: a scene.
@@ -128,7 +128,7 @@ def paste(below: Scene, above: Scene, corner: tf.Tensor) -> Scene:
     changed = rle.areas(left, num_instances) < rle.areas(below.runs, num_instances)
     boxes = tf.where(changed[:, None], rle.tight_boxes(left, num_instances), below.boxes)
     below = below._replace(runs=left, boxes=boxes, image=_with_pixels(below.image, above, corner))
-    return joined(below.image, [select(below, visible(below)), placed])
+    return _with_instances(below, placed)
 
 
 def _with_pixels(image: tf.Tensor, above: Scene, corner: tf.Tensor) -> tf.Tensor:

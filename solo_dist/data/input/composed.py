@@ -5,11 +5,12 @@ shares a canvas is changed like one that has a canvas to itself, by random numbe
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from solo_dist.config import Config
-from solo_dist.data import augmentation, composition, geometry
+from solo_dist.data import augmentation, composition
 from solo_dist.data.augmentation import Draws
 from solo_dist.data.composition import Scene
 from solo_dist.data.input.element import ImageMaker
@@ -21,11 +22,9 @@ from solo_dist.errors import ConfigError
 from solo_dist.solo import targets
 from solo_dist.solo.family import find_member
 
-_PASTED_PART = 4
-_INTERVALS = {1: (0, 3), 2: (1, 3), 3: (2, 3), _PASTED_PART: (0, 1)}
-"""By part: its interval of the other images of the epoch, and how many there are, so that a mosaic has four images."""
-
-Make = Callable[[], tuple[Scene, Readings]]
+_PARTS = 5
+_PASTED = 4
+"""The number of the part whose instances are pasted."""
 
 
 def composed_element(
@@ -46,22 +45,50 @@ def composed_element(
     composer = _Composer(config, manifest, reader, sampler)
 
     def element(position: tf.Tensor) -> tuple[Element, Readings]:
-        record, scene, readings = composer.compose(position)
-        made = targets.make_targets(scene.runs, scene.boxes, scene.categories, canvas, grid, spec)
+        made = composer.compose(position)
+        scene = made.scene
         values = {
-            "image": geometry.pad_to_canvas(scene.image, canvas),
-            "image_size": tf.shape(scene.image)[:2],
-            "image_id": record.image_id,
-            "original_size": record.original_size,
-            **fixed_size_targets(made, config, position),
+            "image": scene.image,
+            "image_size": made.image_size,
+            "image_id": made.image_id,
+            "original_size": made.original_size,
         }
-        return values, readings
+        goals = targets.make_targets(scene.runs, scene.boxes, scene.categories, canvas, grid, spec)
+        return values | fixed_size_targets(goals, config, position), made.read
 
     return element
 
 
+class _Composed(NamedTuple):
+    """A canvas to which one image after another is added."""
+
+    scene: Scene
+    """On the canvas, padding included."""
+    image_size: tf.Tensor
+    """int32 [2], height and width of the canvas without padding at its edges."""
+    image_id: tf.Tensor
+    """int64, of the image at the position."""
+    original_size: tf.Tensor
+    """int32 [2], of the same image."""
+    read: Readings
+    """By part; zeros for parts that the canvas does not have."""
+
+
+class _Plan(NamedTuple):
+    """What is drawn for a canvas as a whole."""
+
+    position: tf.Tensor
+    is_mosaic: tf.Tensor
+    center: tf.Tensor
+    """int32 [2] y, x of the point at which the images of a mosaic meet; 0, 0 if it is none."""
+
+
 class _Composer:
-    """Reads the images of a position and makes one scene of them."""
+    """Reads the images of a position and makes one scene of them.
+
+    The images are added in a loop. TensorFlow would need several times as long for the start if each had operations of
+    its own in the graph.
+    """
 
     def __init__(self, config: Config, manifest: Manifest, reader: RecordReader, sampler: Sampler):
         self._seed, self._canvas, self._augment = config.seed, config.data.canvas, config.data.augment
@@ -69,74 +96,94 @@ class _Composer:
         self._make = ImageMaker(config, manifest, training=True)
         self._end = _end_of_composing(config)
 
-    def compose(self, position: tf.Tensor) -> tuple[Record, Scene, Readings]:
-        """The record at a position, int64 scalar, the scene, and what was read for it."""
+    def compose(self, position: tf.Tensor) -> _Composed:
+        """The canvas at a position, int64 scalar."""
         draws = augmentation.draw(self._seed, position)
-        record, image, own = self._read(self._sampler.record(position))
+        composing = position < self._end
+        is_mosaic = composing & (draws.mosaic < self._augment.mosaic)
+        is_pasted = composing & (draws.paste < self._augment.paste)
+        center = tf.where(is_mosaic, augmentation.draw_center(draws, self._canvas), 0)
+        plan = _Plan(position, is_mosaic, center)
+        parts = tf.boolean_mask(tf.range(_PARTS), tf.stack([True, *[is_mosaic] * 3, is_pasted]))
 
-        def alone() -> tuple[Scene, Readings]:
-            return self._scene(record, image, draws, tf.constant(self._canvas), self._augment.scale), no_readings(3)
+        def add(index: tf.Tensor, made: _Composed) -> tuple[tf.Tensor, _Composed]:
+            return index + 1, self._add(made, parts[index], plan)
 
-        def mosaic() -> tuple[Scene, Readings]:
-            center = augmentation.draw_center(draws, self._canvas)
-            rooms, scale = composition.rooms(center, self._canvas), self._augment.mosaic_scale
-            partners = [self._partner(position, part, rooms[part], scale) for part in (1, 2, 3)]
-            scenes = [self._scene(record, image, draws, rooms[0], scale), *(scene for scene, _ in partners)]
-            return composition.mosaic(scenes, center, self._canvas), _joined([read for _, read in partners])
-
-        def pasted() -> tuple[Scene, Readings]:
-            return self._paste(scene, position)
-
-        scene, others = self._if_drawn(position, draws.mosaic, self._augment.mosaic, mosaic, alone)
-        unchanged = scene, no_readings(1)
-        scene, other = self._if_drawn(position, draws.paste, self._augment.paste, pasted, lambda: unchanged)
-        return record, scene, _joined([own, others, other])
-
-    def _if_drawn(
-        self, position: tf.Tensor, number: tf.Tensor, probability: float, composed: Make, otherwise: Make
-    ) -> tuple[Scene, Readings]:
-        """What `composed` makes, if the number says so and the last part of the schedule has not begun."""
-        if not probability:
-            return otherwise()
-        return tf.cond((position < self._end) & (number < probability), composed, otherwise)
-
-    def _paste(self, below: Scene, position: tf.Tensor) -> tuple[Scene, Readings]:
-        """Some instances of another image over a scene."""
-        room = tf.shape(below.image)[:2]
-        above, readings = self._partner(position, _PASTED_PART, room, self._augment.scale)
-        chosen = augmentation.draw_pasted(self._seed, position, _PASTED_PART, tf.size(above.categories))
-        above = composition.select(above, chosen & composition.visible(above))
-        corner = augmentation.draw_corner(
-            augmentation.draw(self._seed, position, _PASTED_PART), tf.shape(above.image)[:2], room
+        start = (tf.constant(0), self._nothing())
+        _, made = tf.while_loop(
+            lambda index, _: index < tf.size(parts), add, start, _shapes(start), parallel_iterations=1
         )
-        return composition.paste(below, above, corner), readings
+        # As in plain training, an image alone keeps all that its window leaves.
+        kept = composition.visible(made.scene) | (tf.size(parts) == 1)
+        return made._replace(scene=composition.select(made.scene, kept))
 
-    def _partner(
-        self, position: tf.Tensor, part: int, room: tf.Tensor, scale: tuple[float, float]
-    ) -> tuple[Scene, Readings]:
-        """Another image of the epoch, within `room`, int32 [2] height, width."""
-        draws = augmentation.draw(self._seed, position, part)
-        interval, intervals = _INTERVALS[part]
-        share = (interval + tf.cast(draws.partner, tf.float64)) / intervals
-        record, image, readings = self._read(self._sampler.partner(position, share))
-        return self._scene(record, image, draws, room, scale), readings
+    def _nothing(self) -> _Composed:
+        sizes, read = tf.zeros([2], tf.int32), no_readings(_PARTS)
+        return _Composed(composition.empty(self._canvas), sizes, tf.constant(0, tf.int64), sizes, read)
 
-    def _scene(
-        self, record: Record, image: tf.Tensor, draws: Draws, room: tf.Tensor, scale: tuple[float, float]
-    ) -> Scene:
+    def _add(self, made: _Composed, part: tf.Tensor, plan: _Plan) -> _Composed:
+        """With one more image: part 0 is the one at the position, 1 to 3 complete a mosaic, the last one is pasted."""
+        draws = augmentation.draw(self._seed, plan.position, part)
+        number = self._number(part, plan, draws)
+        stored, broken = self._reader.read(number)
+        record, is_pasted = parse_record(stored.serialized), part == _PASTED
+        # An image alone is the lower right tile of a mosaic that meets at the upper left corner.
+        tile = tf.where(plan.is_mosaic, part, 3)
+        room = tf.where(is_pasted, made.image_size, composition.room_of(tile, plan.center, self._canvas))
+        scale = tf.where(
+            plan.is_mosaic & ~is_pasted,
+            augmentation.draw_scale(draws, self._augment.mosaic_scale),
+            augmentation.draw_scale(draws, self._augment.scale),
+        )
+        scene = self._scene(record, stored.image, draws, scale, room)
+        size = tf.shape(scene.image)[:2]
+
+        def pasted() -> Scene:
+            chosen = augmentation.draw_pasted(self._seed, plan.position, part, tf.size(scene.categories))
+            above = composition.select(scene, chosen & composition.visible(scene))
+            return composition.paste(made.scene, above, augmentation.draw_corner(draws, size, room))
+
+        def laid() -> Scene:
+            return composition.lay(made.scene, scene, composition.corner_of(tile, plan.center, size))
+
+        read = Readings(
+            tf.tensor_scatter_nd_update(made.read.record, [[part]], number[None]),
+            tf.tensor_scatter_nd_update(made.read.broken, [[part]], broken[None]),
+        )
+        is_own = part == 0
+        return _Composed(
+            scene=tf.cond(is_pasted, pasted, laid),
+            image_size=tf.where(is_own, tf.where(plan.is_mosaic, self._canvas, size), made.image_size),
+            image_id=tf.where(is_own, record.image_id, made.image_id),
+            original_size=tf.where(is_own, record.original_size, made.original_size),
+            read=read,
+        )
+
+    def _number(self, part: tf.Tensor, plan: _Plan, draws: Draws) -> tf.Tensor:
+        """The record of a part, int64 scalar; those of a mosaic come from different thirds of the other images."""
+        share = tf.cast(draws.partner, tf.float64)
+        share = tf.where(part == _PASTED, share, (tf.cast(part - 1, tf.float64) + share) / 3)
+        own, partner = self._sampler.record(plan.position), self._sampler.partner(plan.position, share)
+        return tf.where(part == 0, own, partner)
+
+    def _scene(self, record: Record, image: tf.Tensor, draws: Draws, scale: tf.Tensor, room: tf.Tensor) -> Scene:
         """An image, at most as large as `room`, int32 [2], and its instances."""
-        size_before_turn = tf.where(augmentation.draw_turns(draws) % 2 > 0, room[::-1], room)
-        room = size_before_turn if self._augment.turn else room
+        if self._augment.turn:
+            room = tf.where(augmentation.draw_turns(draws) % 2 > 0, room[::-1], room)
         placement = augmentation.draw_part(draws, record.size, self._canvas, self._augment, scale, room)
         runs, boxes, _ = self._make.instances(record, placement, draws)
         areas = composition.whole_areas(record.runs, tf.size(record.categories), placement)
         pixels = self._make.pixels(record, image, placement, draws)
         return Scene(pixels, runs, boxes, record.categories, areas)
 
-    def _read(self, number: tf.Tensor) -> tuple[Record, tf.Tensor, Readings]:
-        """Record, decoded image."""
-        stored, broken = self._reader.read(number)
-        return parse_record(stored.serialized), stored.image, Readings(number[None], broken[None])
+
+def _shapes(values: Any) -> Any:
+    """Shapes of the values of a loop: that of an image stays, and the number of instances and of runs changes."""
+
+    def shape(value: tf.Tensor) -> tf.TensorShape:
+        return tf.TensorShape([None, *value.shape[1:]]) if 0 in value.shape else value.shape
+
+    return tf.nest.map_structure(shape, values)
 
 
 def _end_of_composing(config: Config) -> int:
@@ -144,7 +191,3 @@ def _end_of_composing(config: Config) -> int:
     if not config.train.steps:  # the speed is being measured, to find how many steps there will be
         return tf.int64.max
     return round(config.train.steps * config.train.global_batch * (1.0 - config.data.augment.off_for_last))
-
-
-def _joined(readings: list[Readings]) -> Readings:
-    return Readings(*(tf.concat(parts, axis=0) for parts in zip(*readings, strict=True)))
