@@ -1,5 +1,6 @@
 """The parts of a run, each made from the config and the strategy."""
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -106,13 +107,15 @@ def build_optimizer(config: Config, strategy: tf.distribute.Strategy, model: Any
 
 
 def build_batches(
-    config: Config, strategy: tf.distribute.Strategy, replica_batch: int, images_seen: int
+    config: Config, strategy: tf.distribute.Strategy, replica_batch: int, images_seen: int, total_steps: int = 0
 ) -> Iterator[Any]:
     """The distributed training batches that follow the images already seen.
 
     Args:
       replica_batch: images of one replica in one optimizer step.
+      total_steps: of the whole run, for augmentation that ends before it; 0: not known yet, with train.minutes.
     """
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=total_steps))
 
     def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
         batches = build_dataset(

@@ -97,7 +97,9 @@ class Trainer:
             total_steps = find_length(self.config, self.parts, self.strategy, self.start, self.watchdog.beat)
             self.schedule.total_steps = total_steps
             self.parts.optimizer.set_total_steps(total_steps)
-            batches = build_batches(self.config, self.strategy, self.parts.plan.replica_batch, self.images_seen)
+            batches = build_batches(
+                self.config, self.strategy, self.parts.plan.replica_batch, self.images_seen, total_steps
+            )
             self.progress.start(self.step_number, total_steps)
             self._make_up_evaluation()
             while not self.schedule.is_last(self.step_number):
