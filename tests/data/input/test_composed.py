@@ -18,7 +18,7 @@ SQUARE, WIDE = (64, 64), (64, 96)
 NUM_IMAGES = 7
 LIMITS = {"max_instances": 24, "max_positives": 300}
 ALL_AT_ONCE = AugmentConfig(
-    turn=True, brightness=0.2, contrast=0.2, crop=0.1, scale=(0.4, 1.6), mosaic=0.6, mosaic_scale=(0.3, 1.1), paste=0.6
+    turn=True, brightness=0.2, contrast=0.2, crop=0.1, scale=(0.1, 2.0), mosaic=0.6, mosaic_scale=(0.3, 1.1), paste=0.6
 )
 
 
