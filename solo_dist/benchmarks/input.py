@@ -10,6 +10,7 @@ import multiprocessing
 import statistics
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -33,7 +34,7 @@ AUGMENT = {
     "precomputed": AugmentConfig(flip=True, brightness=0.2),
     "recomputed": AugmentConfig(flip=True, scale=(0.8, 1.2), crop=0.2),
 }
-COMPOSED = {"mosaic": {"mosaic": 1.0}, "paste": {"paste": 1.0}}
+COMPOSED: dict[str, dict[str, Any]] = {"mosaic": {"mosaic": 1.0}, "paste": {"paste": 1.0}}
 """What is added to the second, so that each image is a mosaic, or has pasted instances."""
 
 
@@ -112,7 +113,7 @@ def _throughput(data: str, recipes: dict[str, Config], rounds: int) -> dict[str,
 def _composed_vs_recomputed(recipe: Config, rounds: int) -> dict[str, float]:
     """Images/s of mosaics and of pasted instances as shares of the images/s of one image a canvas."""
     cases = {}
-    for name, changes in {"one image": {}, **COMPOSED}.items():
+    for name, changes in ({"one image": {}} | COMPOSED).items():
         augment = dataclasses.replace(recipe.data.augment, **changes)
         config = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, augment=augment))
         cases[name] = _turn(pipeline.build_dataset(config, "train", batch_size=BATCH), IMAGES_A_TURN // BATCH // 4)

@@ -87,9 +87,9 @@ class SlowVersion:
         """One image within its room."""
         record = schema.parse_record(self.stored[number].serialized)
         turns = int(float(draws.turn) * 4) if self.augment.turn else 0
-        room = tf.constant(room[:: -1 if turns % 2 else 1])
+        room_before_turn = tf.constant(room[:: -1 if turns % 2 else 1])
         zoom = augmentation.draw_scale(draws, scale)
-        placement = augmentation.draw_part(draws, record.size, self.canvas, self.augment, zoom, room)
+        placement = augmentation.draw_part(draws, record.size, self.canvas, self.augment, zoom, room_before_turn)
         reduced_by = self.reduce(record.size) if self.reduce else 1
         image = geometry.move_image(self.stored[number].image, placement, reduced_by).numpy()
         image = tf.constant(np.rot90(image, turns))
