@@ -112,8 +112,9 @@ def _throughput(data: str, recipes: dict[str, Config], rounds: int) -> dict[str,
 
 def _composed_vs_recomputed(recipe: Config, rounds: int) -> dict[str, float]:
     """Images/s of mosaics and of pasted instances as shares of the images/s of one image a canvas."""
+    changes_of: dict[str, dict[str, Any]] = {"one image": {}, **COMPOSED}
     cases = {}
-    for name, changes in ({"one image": {}} | COMPOSED).items():
+    for name, changes in changes_of.items():
         augment = dataclasses.replace(recipe.data.augment, **changes)
         config = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, augment=augment))
         cases[name] = _turn(pipeline.build_dataset(config, "train", batch_size=BATCH), IMAGES_A_TURN // BATCH // 4)
