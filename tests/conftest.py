@@ -34,6 +34,11 @@ class _Deprecations(logging.Handler):
 logging.getLogger("tensorflow").addHandler(_Deprecations())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file comes first, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: "training/test_trainer.py" not in item.nodeid)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def two_cpus() -> list[str]:
     """The CPU as two logical devices, for Mirrored without GPUs; set before any test can start TensorFlow's runtime."""

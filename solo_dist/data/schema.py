@@ -23,7 +23,7 @@ from solo_dist.data.pixel_range import PixelRange
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.masks.rle import Runs, decode_runs
 from solo_dist.solo.targets import Positives, Targets, category_grid
-from solo_dist.storage import file_io, opening, store_errors, urls
+from solo_dist.storage import file_io, store_errors, urls
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -294,7 +294,7 @@ def _check_files(manifest: Manifest) -> None:
             raise ShardError(f"{path} is missing, the manifest lists it; run `solo-dist shard` on the folder again.")
     # In threads, as each request to a bucket takes a round trip.
     with concurrent.futures.ThreadPoolExecutor(16) as pool, store_errors.clear_errors(manifest.folder):
-        sizes = list(pool.map(lambda file: opening.size(f"{manifest.folder}/{file.name}"), files))
+        sizes = list(pool.map(lambda file: file_io.size(f"{manifest.folder}/{file.name}"), files))
     for file, size in zip(files, sizes, strict=True):
         if size != file.bytes:
             path = f"{manifest.folder}/{file.name}"

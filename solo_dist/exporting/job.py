@@ -19,7 +19,7 @@ from solo_dist.exporting.graphs import check_raw, export_function
 from solo_dist.exporting.saved_model import write_saved_model
 from solo_dist.exporting.settings import ExportSettings
 from solo_dist.inference.detector import Detector
-from solo_dist.storage import file_io, opening
+from solo_dist.storage import file_io
 
 REPORT = "report.json"
 _SHIPPED = Path(__file__).parent / "shipped"
@@ -109,6 +109,6 @@ def representative_canvases(detector: Detector, batch: int, images: int) -> Iter
 def _bytes_of(folder: str, settings: ExportSettings) -> int:
     """Size of the model itself."""
     if settings.format != "savedmodel":
-        return opening.size(f"{folder}/{settings.file}")
+        return file_io.size(f"{folder}/{settings.file}")
     paths = [f"{folder}/saved_model.pb", *file_io.matches(f"{folder}/variables/*")]
-    return sum(map(opening.size, paths))
+    return sum(map(file_io.size, paths))

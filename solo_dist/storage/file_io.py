@@ -22,7 +22,7 @@ import tensorflow as tf
 # The public listdir calls isdir first, which hides errors.
 from tensorflow.python.lib.io import _pywrap_file_io
 
-from solo_dist.storage import s3
+from solo_dist.storage import opening, s3
 from solo_dist.storage.atomic import replacing
 from solo_dist.storage.retries import with_retries
 from solo_dist.storage.store_errors import clear_errors, explained
@@ -70,6 +70,11 @@ def exists(path: str) -> bool:
         return with_retries(call, path)
     except tf.errors.NotFoundError:
         return False
+
+
+def size(path: str) -> int:
+    """Bytes of a file. Raises NotFoundError, StoreError."""
+    return with_retries(lambda: opening.size_and_time(path)[0], path)
 
 
 def write(path: str, data: bytes) -> None:

@@ -17,11 +17,6 @@ def opened(path: str) -> AbstractContextManager[Any]:
     return s3.opened(path) if path.startswith("s3://") else tf.io.gfile.GFile(path, "rb")
 
 
-def size(path: str) -> int:
-    """Bytes of a file. Raises tf.errors.OpError."""
-    return size_and_time(path)[0]
-
-
 def size_and_time(path: str) -> tuple[int, int]:
     """Bytes of a file, and its last change in nanoseconds. Raises tf.errors.OpError."""
     if path.startswith("s3://"):

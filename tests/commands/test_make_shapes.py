@@ -124,6 +124,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_the_trainer_gets_shards_and_can_still_configure_tensorflow(tmp_path):
     script = tmp_path / "ensure.py"
     script.write_text(ENSURE)

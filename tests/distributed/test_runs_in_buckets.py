@@ -207,6 +207,7 @@ def test_an_interrupted_run_in_s3_is_that_on_a_disk(s3, start, undisturbed, shar
     check(s3, undisturbed, tmp_path)
 
 
+@pytest.mark.slow
 def test_errors_and_an_interruption_change_nothing(gcs, start, undisturbed, shards, tmp_path):
     gcs.fail(0.2)
     flags = flags_of(gcs.url("run"), shards["train"], shards["validation"])

@@ -169,6 +169,7 @@ def test_onnx_finds_what_the_model_finds_and_fails_with_the_figures_if_that_is_n
     assert_finds_the_same(detector, *detect.load_model(tmp_path))
 
 
+@pytest.mark.slow
 def test_saved_model_takes_canvases_in_batches_and_encoded_images(detector, tmp_path):
     shards, detector.config.data.validation = detector.config.data.validation, f"{tmp_path}/nothing"
     assert f"{tmp_path}/nothing" in export(detector, tmp_path, ExportSettings()), "the reason why there is no report"

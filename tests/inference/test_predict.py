@@ -132,7 +132,14 @@ def test_exported_model_finds_what_prediction_finds(detector, tmp_path):
         assert (exported["masks"][0].numpy() != found.masks).mean() < 1e-4
 
 
-@pytest.mark.parametrize("choice, compiled", [("auto", False), ("none", False), ("loss", True)])
+@pytest.mark.parametrize(
+    ("choice", "compiled"),
+    [
+        ("auto", False),
+        pytest.param("none", False, marks=pytest.mark.slow),
+        pytest.param("loss", True, marks=pytest.mark.slow),
+    ],
+)
 def test_exported_model_holds_nothing_for_xla_unless_the_recipe_says_so(workdir, tmp_path, choice, compiled):
     """TensorFlow Serving, for one, cannot run what XLA must compile."""
     config = tiny_config()

@@ -34,6 +34,7 @@ def test_heads_have_the_size_of_their_formulas(light_r18):
     assert light_r18["head"].parameters == light_r18["head"].trainable == 2_845_392
 
 
+@pytest.mark.slow
 def test_a_deformable_convolution_has_the_size_of_an_ordinary_one_and_of_its_offsets():
     def part_of(**options):
         config = ModelConfig(num_categories=80, backbone=BackboneConfig("resnet18"), head_channels=64, **options)

@@ -50,7 +50,9 @@ def check_gradients(saving, plain, images):
     assert tf.linalg.global_norm([a - b for a, b in zip(actual, expected, strict=True)]) <= 1e-5 * scale
 
 
-@pytest.mark.parametrize(("recompute", "norm"), [("heads", "group"), ("all", "batch")])
+@pytest.mark.parametrize(
+    ("recompute", "norm"), [("heads", "group"), pytest.param("all", "batch", marks=pytest.mark.slow)]
+)
 def test_gradients_and_moving_statistics_are_unchanged(recompute, norm):
     plain, saving = build("none", norm), build(recompute, norm)
     check_gradients(saving, plain, IMAGES)

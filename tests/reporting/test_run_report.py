@@ -188,6 +188,7 @@ def test_an_evaluation_of_unknown_images(run):
     assert "does not say which images it evaluated" in text
 
 
+@pytest.mark.slow
 def test_stored_metrics_are_taken_if_they_are_of_these_annotations(run, shards):
     write_report(str(run), speed=False)
     computed = json.loads((run / "report" / "report.json").read_text())["evaluation"]

@@ -29,7 +29,6 @@ def loss_and_gradients(case, request):
     """Outputs, losses, gradients by features and by parameters, in one pass for all tests; also compiled by XLA."""
     batch = case.batch()
 
-    @tf.function(jit_compile=request.param, autograph=False)
     def run():
         variables = {name: variable.value for name, variable in case.variables.items()}
         with tf.GradientTape() as tape:
@@ -38,7 +37,7 @@ def loss_and_gradients(case, request):
             losses = solo_loss(outputs, batch, count_positives(batch), LossConfig(), case.model)
         return outputs, losses, *tape.gradient(losses["total"], [case.pyramid, variables])
 
-    return run()
+    return tf.function(run, jit_compile=True, autograph=False)() if request.param else run()
 
 
 def test_outputs_are_the_official_ones(case, loss_and_gradients):

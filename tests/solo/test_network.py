@@ -74,10 +74,10 @@ def test_frozen_stages_get_no_gradient_and_the_others_do():
 
 
 # Each takes the compiler many seconds; compilation fails first for bfloat16.
-SLOW = [pytest.param(policy, marks=pytest.mark.slow) for policy in ("float32", "mixed_float16")]
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_precisions_compile_and_agree(policy):
     keras.utils.set_random_seed(3)
     reference = build_model(TINY, (64, 96))

@@ -298,6 +298,7 @@ def test_the_profiled_steps_begin_and_end_a_call():
     assert [profiler.steps_ahead(step) for step in range(5)] == [[1, 4], [3], [2], [1], []]
 
 
+@pytest.mark.slow
 def test_profile_of_some_steps(shards, tmp_path, caplog):
     config = recipe(shards, steps_per_call=10, steps=5)
     config.data.validation = ""

@@ -86,7 +86,7 @@ def stored(folder: str, files: Iterable[ShardFile]) -> dict[str, tuple[int, str]
     here = [wanted[name] for name in file_io.names(folder) if name in wanted]
 
     def facts(file: ShardFile) -> tuple[int, str]:
-        size = opening.size(f"{folder}/{file.name}")
+        size = file_io.size(f"{folder}/{file.name}")
         return size, checksum(f"{folder}/{file.name}") if size == file.bytes else ""
 
     with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool, store_errors.clear_errors(folder):

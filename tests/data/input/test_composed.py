@@ -227,7 +227,7 @@ def all_at_once(folders) -> list[Batch]:
     return read(pipeline.build_dataset(config, "train", batch_size=4), 6)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param("fitted", marks=pytest.mark.slow), "all at once"])
 def test_elements_are_those_of_a_slow_version(case, folders, all_at_once):
     kind, canvas, augment = CASES[case]
     config = recipe_of(folders[kind], canvas, augment)

@@ -32,6 +32,7 @@ def test_a_worker_waits_for_the_shards_that_the_recipe_uses(shapes):
     make_missing_shapes(config(shapes, train=uses["train"], validation=""), is_chief=False)
 
 
+@pytest.mark.slow
 def test_shards_for_other_grids_are_made_again_from_the_same_images(shapes):
     """As for a user of the demo whose data are from a version of the recipe that had other grids."""
     uses = {"train": f"{shapes}/train/shards", "validation": f"{shapes}/validation/shards"}
