@@ -19,6 +19,7 @@ import numpy as np
 from solo_dist.errors import ConfigError, UserError
 from solo_dist.reporting.run_files import RunFiles, read_run
 from solo_dist.reporting.training_curves import seconds_at
+from solo_dist.run.directory import RunDirectory
 
 _WORKDIR_TAG = "solo_dist.workdir"
 _BATCH = 1000
@@ -55,6 +56,15 @@ def points_of(run: RunFiles) -> Iterator[Point]:
             for tag, value in line.items():
                 if tag not in ("step", "split") and isinstance(value, (int, float)) and math.isfinite(value):
                     yield Point(f"{split}/{tag}".translate(_NO_KEY_CHARACTERS), line["step"], float(value), at)
+
+
+def has_ended(run: RunFiles) -> bool:
+    """Whether the last step has been trained. With train.minutes, the newest checkpoint says which step that is."""
+    last = max((line["step"] for line in run.train), default=0)
+    total = run.option("train.steps", 0)
+    if not total and (newest := RunDirectory(run.folder).checkpoints().newest_metadata()):
+        total = newest.total_steps
+    return 0 < total <= last
 
 
 class MlflowTracker:
@@ -102,9 +112,7 @@ class MlflowTracker:
                 for one in new[place : place + _BATCH]
             ]
             self._call(self._client.log_batch, number, metrics=metrics)
-        last = max((line["step"] for line in run.train), default=0)
-        ended = last >= run.option("train.steps", math.inf)
-        self._call(self._client.update_run, number, status="FINISHED" if ended else "RUNNING")
+        self._call(self._client.update_run, number, status="FINISHED" if has_ended(run) else "RUNNING")
         return len(new)
 
     def _stored_run(self, run: RunFiles) -> Any:

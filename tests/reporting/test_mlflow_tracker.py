@@ -15,8 +15,9 @@ import pytest
 from solo_dist.config import Config
 from solo_dist.distributed.launcher import free_ports
 from solo_dist.errors import ConfigError
-from solo_dist.reporting.mlflow_tracker import MlflowTracker, points_of
+from solo_dist.reporting.mlflow_tracker import MlflowTracker, has_ended, points_of
 from solo_dist.reporting.run_files import read_run
+from solo_dist.run.checkpoint import CheckpointMetadata, save_checkpoint
 from solo_dist.run.directory import RunDirectory
 from solo_dist.run.metric_writers import MetricWriter
 
@@ -65,6 +66,21 @@ def test_points_have_the_time_of_their_step(tmp_path):
     assert len(points) == 20 * 3 + 2  # nan is no value
     assert points[3] == ("train/loss/total", 2, 0.5, 2 * 4 / 8)
     assert points[-1] == ("validation/segm/AP", 20, 0.2, 20 * 4 / 8)
+
+
+def test_a_run_has_ended_at_its_last_step_also_if_it_trains_for_minutes(tmp_path):
+    folder = str(tmp_path / "run")
+    make_run(tmp_path / "run")
+    write_steps(tmp_path / "run", 0, 49)
+    assert not has_ended(read_run(folder))
+    config = Config(name="tiny")
+    config.train.steps, config.train.minutes = 0, 5.0
+    (tmp_path / "run" / "config.json").write_text(config.to_json())
+    assert not has_ended(read_run(folder))  # how many steps there are is not known yet
+    save_checkpoint(RunDirectory(folder).checkpoints().path(40), {}, CheckpointMetadata(step=40, total_steps=50))
+    assert not has_ended(read_run(folder))
+    write_steps(tmp_path / "run", 49, 50)
+    assert has_ended(read_run(folder))
 
 
 def test_what_is_missing_is_named(monkeypatch):
