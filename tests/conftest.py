@@ -13,8 +13,10 @@ import pytest
 # Before any test module imports TensorFlow: its log on every start hides what a failed test has to say.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# A shell that starts the tests in the background makes them ignore Ctrl-C, and so would the processes that they start.
+# A shell that starts the tests in the background makes them ignore Ctrl-C, nohup makes them ignore SIGHUP, and so would
+# the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 pytest_plugins = ["tests.stores.fixtures", "tests.torch_files", "tests.weights.http_server"]
 

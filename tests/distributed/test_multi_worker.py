@@ -65,6 +65,7 @@ def test_training_changes_the_weights(start, one_device):
     assert np.median(changes) > 10 * WEIGHT_TOLERANCE  # otherwise the comparisons below would mean nothing
 
 
+@pytest.mark.slow
 def test_two_workers_with_micro_batches(continue_run, one_device):
     workers, more = CASES["2 workers, 2 micro-batches"]
     run = continue_run(STEPS, workers, more)
