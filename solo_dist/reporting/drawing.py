@@ -11,7 +11,7 @@ import PIL.ImageDraw
 from pycocotools import mask as coco_mask
 
 from solo_dist.viz.fonts import font_for
-from solo_dist.viz.overlay import paint_mask
+from solo_dist.viz.overlay import from_planes, paint_mask, to_planes
 
 _CLOSE_UP_SIDE = 132
 _QUALITY = 80
@@ -30,11 +30,11 @@ class Part(NamedTuple):
 def painted(pixels: np.ndarray, parts: Iterable[Part], side: int) -> PIL.Image.Image:
     """An image, uint8 [h,w,3], with its long side scaled to `side`, and masks of any size with their labels."""
     large = scaled(pixels, side)
-    canvas = large.astype(np.float32)
+    canvas = to_planes(large)
     masks = [(_resized(part.rle, large.shape[:2]), part) for part in parts]
     for mask, part in sorted(masks, key=lambda pair: -int(pair[0].sum())):
         paint_mask(canvas, mask, part.colour, max(2, side // 250))
-    image = PIL.Image.fromarray(canvas.round().astype(np.uint8))
+    image = from_planes(canvas)
     for mask, part in masks:
         _write(image, mask, part, max(12, side // 34))
     return image
@@ -46,9 +46,9 @@ def close_up(pixels: np.ndarray, rle: dict[str, Any], colour: Colour) -> PIL.Ima
     top, left, bottom, right = _around(mask)
     large = scaled(pixels[top:bottom, left:right], _CLOSE_UP_SIDE)
     part = PIL.Image.fromarray(mask[top:bottom, left:right]).resize((large.shape[1], large.shape[0]))
-    canvas = large.astype(np.float32)
+    canvas = to_planes(large)
     paint_mask(canvas, np.asarray(part), colour, 2)
-    return PIL.Image.fromarray(canvas.round().astype(np.uint8))
+    return from_planes(canvas)
 
 
 def scaled(pixels: np.ndarray, side: int) -> np.ndarray:
