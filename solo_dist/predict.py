@@ -11,12 +11,20 @@ Examples:
   solo-dist predict --workdir=gs://bucket/run --images='gs://bucket/photos/*.png' --output=gs://bucket/out
       everything in a bucket
 
+  solo-dist predict --workdir=runs/mine --images=holiday --output=out --shard=2/4
+      the second of four processes, on this machine or others, that share the work; the first has --shard=1/4
+
+  solo-dist predict --workdir=runs/mine --images=clip.mp4 --output=out
+      a video, frame by frame, to out/clip.mp4; needs the extra `video`
+
   solo-dist predict --model=mmdet:solov2_light_r18_fpn_3x --images='holiday/*.jpg' --output=out
       a published model, 80 categories of COCO, without any training; solo-dist models lists the names
 
 OUTPUT gets one overlay NAME.jpg for each image and coco_instances_results.json, whose entries name the file; the
-image_id is the number of the image in the order of the names, from 1. The exit code is 1 if an image could not be read;
-the others are done all the same.
+image_id is the number of the file in the order of the names, from 1. With --shard=i/n the json is
+coco_instances_results_i_of_n.json. A video (mp4, m4v, mov, avi, mkv, webm, animated gif) becomes NAME.mp4 without sound
+and NAME_coco_instances_results.json, whose image_id is the number of the frame, from 1. `solo-dist prelabel` makes
+LabelMe and YOLO files of results. The exit code is 1 if a file could not be read; the others are done all the same.
 """
 
 import logging
@@ -39,7 +47,10 @@ _MODEL = flags.DEFINE_string(
 )
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or the folder of a checkpoint.")
 _IMAGES = flags.DEFINE_string(
-    "images", None, "A folder of images, an image, or a pattern in quotes such as 'photos/*.jpg'.", required=True
+    "images",
+    None,
+    "A folder of images and videos, a file, or a pattern in quotes such as 'photos/*.jpg'.",
+    required=True,
 )
 _ANNOTATIONS = flags.DEFINE_string(
     "annotations", "", "COCO json: only the images that it lists, by their names in the folder --images."
@@ -48,6 +59,15 @@ _PIXEL_RANGE = flags.DEFINE_string(
     "pixel_range", "", "LOW:HIGH, black and white in images of more than 8 bits; by default as in training."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the overlays and the results.", required=True)
+_BATCH = flags.DEFINE_integer(
+    "batch", 0, "Images that the network gets at once; by default 8 on a GPU and 1 on a CPU.", lower_bound=0
+)
+_SHARD = flags.DEFINE_string(
+    "shard", "1/1", "i/n: only every n-th file, beginning with the i-th, for n processes beside each other."
+)
+_INDEX_PNGS = flags.DEFINE_bool(
+    "index_pngs", False, "Also write NAME.png for each image, whose pixels are 0 or the number of an instance."
+)
 _SCORE_THRESHOLD = flags.DEFINE_string(
     "score_threshold",
     "0.3",
@@ -68,21 +88,24 @@ def main(arguments: list[str]) -> int:
     del arguments
 
     from solo_dist.data.pixel_range import parse_range
-    from solo_dist.inference.predict_files import best_threshold, find_images, listed_images, predict_images
+    from solo_dist.inference import predict_files as files
 
-    paths = listed_images(_ANNOTATIONS.value, _IMAGES.value) if _ANNOTATIONS.value else find_images(_IMAGES.value)
+    shard = files.parse_shard(_SHARD.value)
+    listed = bool(_ANNOTATIONS.value)
+    paths = files.listed_images(_ANNOTATIONS.value, _IMAGES.value) if listed else files.find_images(_IMAGES.value)
     detector = _detector()
     if _PIXEL_RANGE.value:
         detector.pixel_range = parse_range(_PIXEL_RANGE.value)
     output = _OUTPUT.value.rstrip("/")
     threshold = _SCORE_THRESHOLD.value
-    least = best_threshold(_WORKDIR.value or "", detector.step) if threshold == BEST else float(threshold)
-    summary = predict_images(detector, paths, output, least)
+    least = files.best_threshold(_WORKDIR.value or "", detector.step) if threshold == BEST else float(threshold)
+    options = files.Options(least, _BATCH.value or files.default_batch(), shard, _INDEX_PNGS.value)
+    summary = files.predict_files(detector, paths, output, options)
     print(f"{summary.instances} instances in {summary.images} images, from {detector.source}; see {output}")
     for path, reason in summary.unreadable:
         print(f"not read: {path}: {reason}", file=sys.stderr)
     if summary.unreadable:
-        print(f"{len(summary.unreadable)} of {len(paths)} images could not be read.", file=sys.stderr)
+        print(f"{len(summary.unreadable)} of {len(paths)} files could not be read.", file=sys.stderr)
     return 1 if summary.unreadable else 0
 
 

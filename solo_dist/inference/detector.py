@@ -7,7 +7,7 @@ Used by evaluate, predict and export. Shape legend: config.py; D detections, H0 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,28 @@ from solo_dist.run.checkpoint import CheckpointError, assign_arrays, inference_w
 from solo_dist.run.directory import RunDirectory
 from solo_dist.solo.network import build_model
 from solo_dist.solo.postprocess import detect
+
+
+class Fitted(NamedTuple):
+    """An image on the model's canvas."""
+
+    canvas: tf.Tensor
+    """uint8 [H,W,3]."""
+    size: tuple[int, int]
+    """Height and width of the image on the canvas."""
+    original_size: tuple[int, int]
+    """Height and width of the image itself."""
+
+
+class Detected(NamedTuple):
+    """Instances in one image, best first, before their masks have the size of the image."""
+
+    scores: np.ndarray
+    """float32 [n]."""
+    classes: np.ndarray
+    """int32 [n], position in the list of categories."""
+    mask_probabilities: np.ndarray
+    """float32 [n,h,w], at a quarter of the canvas."""
 
 
 class Found(NamedTuple):
@@ -61,16 +83,38 @@ class Detector:
 
     def detect_image(self, image: np.ndarray) -> Found:
         """Detects in an image of any size, uint8 [H0,W0,3] RGB; masks have its size."""
-        canvas, image_size = self._letterbox(tf.constant(image))
-        found = self.detect(canvas[None])
-        count, (height, width) = int(found["count"][0]), image_size.numpy().tolist()
-        probabilities = found["mask_probabilities"][0, :count].numpy()
+        fitted = self.fit(image)
+        return self.paste(fitted, self.detect_batch([fitted])[0])
+
+    def fit(self, image: np.ndarray) -> Fitted:
+        """Fits an image of any size, uint8 [H0,W0,3] RGB, into the canvas."""
+        canvas, size = self._letterbox(tf.constant(image))
+        height, width = size.numpy().tolist()
+        return Fitted(canvas, (height, width), (image.shape[0], image.shape[1]))
+
+    def detect_batch(self, images: Sequence[Fitted], batch: int = 1, least_score: float = 0.0) -> list[Detected]:
+        """Detects in images at once.
+
+        Args:
+          images: up to `batch` of them.
+          batch: the batch that the network gets, as each size is traced anew; what is missing is filled up.
+          least_score: instances with lower scores are left out.
+        """
+        canvases = [image.canvas for image in images]
+        found = self.detect(tf.stack(canvases + canvases[-1:] * (batch - len(images))))
+        counts, scores, classes = (found[key].numpy() for key in ("count", "scores", "categories"))
+        detected = []
+        for i in range(len(images)):
+            count = int((scores[i, : counts[i]] >= least_score).sum())
+            probabilities = found["mask_probabilities"][i, :count].numpy()
+            detected.append(Detected(scores[i, :count], classes[i, :count], probabilities))
+        return detected
+
+    def paste(self, image: Fitted, detected: Detected) -> Found:
+        """Brings the masks to the size of the image."""
         threshold = self.config.postprocess.mask_threshold
-        return Found(
-            scores=found["scores"][0, :count].numpy(),
-            classes=found["categories"][0, :count].numpy(),
-            masks=paste_masks(probabilities, (height, width), (image.shape[0], image.shape[1]), threshold),
-        )
+        masks = paste_masks(detected.mask_probabilities, image.size, image.original_size, threshold)
+        return Found(detected.scores, detected.classes, masks)
 
 
 def raw_outputs(model: Any, images: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -1,11 +1,11 @@
-"""From image files to overlays and COCO results: what `solo-dist predict` does."""
+"""From files of images and videos to overlays and COCO results: what `solo-dist predict` does."""
 
 import dataclasses
-import io
+import itertools
 import json
 import posixpath
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,13 +14,13 @@ import tqdm
 from solo_dist.data.image_io import read_image
 from solo_dist.data.pixel_range import FULL_RANGE
 from solo_dist.errors import ConfigError, Unusable
-from solo_dist.inference.coco_metrics import BEST_THRESHOLD, encode_masks, load_annotations
+from solo_dist.inference import videos
+from solo_dist.inference.coco_metrics import BEST_THRESHOLD, load_annotations
 from solo_dist.inference.detector import Detector, Found
+from solo_dist.inference.image_results import coco_results, draw, index_png, jpeg, without_empty_masks
+from solo_dist.inference.overlap import overlapped
 from solo_dist.run.directory import EVALUATION_METRICS_FILE, RESULTS_FILE, RunDirectory
 from solo_dist.storage import file_io
-from solo_dist.viz.overlay import overlay
-
-_OVERLAY_QUALITY = 92
 
 
 @dataclasses.dataclass
@@ -28,21 +28,22 @@ class Summary:
     """Counts of a prediction."""
 
     images: int = 0
-    """Images that were read."""
+    """Images, and frames of videos, that were read."""
     instances: int = 0
     """Instances found in them."""
     unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    """Path and reason of each image that could not be read."""
+    """Path and reason of each file that could not be read."""
 
 
 def find_images(pattern: str) -> list[str]:
-    """Paths of a file, of the images in a folder, or of what matches a pattern, sorted.
+    """Paths of a file, of the images and videos in a folder, or of what matches a pattern, sorted.
 
     Raises ConfigError if there are none.
     """
     folder = pattern.rstrip("/")
     if file_io.is_folder(folder):
-        paths = [f"{folder}/{name}" for name in file_io.names(folder) if name.lower().endswith(file_io.IMAGE_SUFFIXES)]
+        suffixes = (*file_io.IMAGE_SUFFIXES, *videos.SUFFIXES)
+        paths = [f"{folder}/{name}" for name in file_io.names(folder) if name.lower().endswith(suffixes)]
         if not paths:
             raise ConfigError(
                 f"--images={pattern} is a folder without an image; give a pattern such as '{folder}/*/*'."
@@ -64,34 +65,105 @@ def listed_images(annotations: str, folder: str) -> list[str]:
     return [f"{folder.rstrip('/')}/{name}" for name in sorted(names)]
 
 
-def predict_images(detector: Detector, paths: Sequence[str], output: str, score_threshold: float) -> Summary:
-    """Writes an overlay for each image and all results as one json.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How images are predicted, and what is written."""
+
+    score_threshold: float = 0.3
+    """Least score of what is drawn and written."""
+    batch: int = 1
+    """Images that the network gets at once."""
+    shard: tuple[int, int] = (1, 1)
+    """i, n: every n-th file, beginning with the i-th; ids and names are those that they have among all."""
+    index_pngs: bool = False
+    """Write the instances of each image as a PNG too, see `image_results.index_png`."""
+
+
+class _Job(NamedTuple):
+    """A file to predict."""
+
+    number: int
+    path: str
+    name: str
+    """Of what is written, without a suffix."""
+
+
+def predict_files(detector: Detector, paths: Sequence[str], output: str, options: Options) -> Summary:
+    """Writes an overlay for each image and all their results as one json, and both for each video.
 
     Args:
       detector: the model.
-      paths: image files, paths or URLs.
+      paths: files of images and videos, paths or URLs.
       output: folder, made if it is missing.
-      score_threshold: least score of what is drawn and written.
+      options: how.
     """
-    summary, results = Summary(), []
-    names = overlay_names(paths)
     folder = posixpath.realpath(output)
     if beside := [path for path in paths if posixpath.realpath(posixpath.dirname(path)) == folder]:
         raise ConfigError(f"--output={output} has images in it, such as {beside[0]}; choose another folder.")
-    bar = tqdm.tqdm(paths, desc="predicting", unit=" images")
-    for number, (path, name) in enumerate(zip(bar, names, strict=True), start=1):
-        try:
-            image = read_image(path, detector.pixel_range or FULL_RANGE)
-        except Unusable as error:
-            summary.unreadable.append((path, str(error)))
-            continue
-        found = _above(detector.detect_image(image), score_threshold)
-        _write_overlay(f"{output}/{name}", image, found, detector.categories)
-        results += coco_results(found, number, path, detector.categories)
-        summary.images += 1
-        summary.instances += len(found.scores)
-    file_io.write(f"{output}/{RESULTS_FILE}", json.dumps(results).encode())
+    index, count = options.shard
+    jobs = [_Job(*job) for job in zip(itertools.count(1), paths, output_names(paths))][index - 1 :: count]
+    clips = {job for job in jobs if videos.is_video(job.path)}
+    if clips:
+        videos.check_installed()
+    summary = Summary()
+    _predict_images(detector, [job for job in jobs if job not in clips], output, options, summary)
+    for job in sorted(clips):
+        _predict_video(detector, job, output, options, summary)
     return summary
+
+
+def _predict_images(detector: Detector, jobs: Sequence[_Job], output: str, options: Options, summary: Summary) -> None:
+    def read(job: _Job) -> np.ndarray:
+        return read_image(job.path, detector.pixel_range or FULL_RANGE)
+
+    def finish(job: _Job, image: np.ndarray, found: Found) -> list[dict[str, Any]]:
+        found = without_empty_masks(found)
+        file_io.write(f"{output}/{job.name}.jpg", jpeg(draw(image, found, detector.categories)))
+        if options.index_pngs:
+            file_io.write(f"{output}/{job.name}.png", index_png(found))
+        return coco_results(found, job.number, job.path, detector.categories)
+
+    results: list[dict[str, Any]] = []
+    outcomes = overlapped(detector, jobs, read, finish, options.batch, options.score_threshold)
+    for job, outcome in zip(tqdm.tqdm(jobs, desc="predicting", unit=" images"), outcomes, strict=True):
+        if isinstance(outcome, Unusable):
+            summary.unreadable.append((job.path, str(outcome)))
+            continue
+        results += outcome
+        summary.images += 1
+    summary.instances += len(results)
+    file_io.write(f"{output}/{results_name(options.shard)}", json.dumps(results).encode())
+
+
+def _predict_video(detector: Detector, job: _Job, output: str, options: Options, summary: Summary) -> None:
+    try:
+        frames, instances = videos.predict_video(
+            detector, job.path, output, job.name, options.score_threshold, options.batch
+        )
+    except Unusable as error:
+        summary.unreadable.append((job.path, str(error)))
+        return
+    summary.images += frames
+    summary.instances += instances
+
+
+def default_batch() -> int:
+    """Images that the network gets at once: on a CPU, more take no less time each."""
+    return 8 if tf.config.list_physical_devices("GPU") else 1
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """i, n of the flag --shard=i/n. Raises ConfigError."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise ConfigError(f"--shard={text} must be i/n with i from 1 to n, for example 1/4 to 4/4.")
+    return int(index), int(count)
+
+
+def results_name(shard: tuple[int, int]) -> str:
+    """File name of the results of a shard."""
+    stem, suffix = posixpath.splitext(RESULTS_FILE)
+    return RESULTS_FILE if shard == (1, 1) else f"{stem}_{shard[0]}_of_{shard[1]}{suffix}"
 
 
 def best_threshold(workdir: str, step: int) -> float:
@@ -106,49 +178,16 @@ def best_threshold(workdir: str, step: int) -> float:
         ) from None
 
 
-def overlay_names(paths: Sequence[str]) -> list[str]:
-    """A file name ending in .jpg for each path; paths of the same name in different folders get a number."""
+def output_names(paths: Sequence[str]) -> list[str]:
+    """A file name without a suffix for each path; paths of the same name in different folders get a number."""
     taken: set[str] = set()
     names = []
     for path in paths:
         stem = posixpath.splitext(posixpath.basename(path))[0]
-        name, count = f"{stem}.jpg", 1
+        name, count = stem, 1
         while name in taken:
             count += 1
-            name = f"{stem}_{count}.jpg"
+            name = f"{stem}_{count}"
         taken.add(name)
         names.append(name)
     return names
-
-
-def coco_results(found: Found, image_id: int, path: str, categories: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Entries of coco_instances_results.json for one image."""
-    return [
-        {
-            "image_id": image_id,
-            "file_name": path,
-            "category_id": categories[index]["id"],
-            "score": float(score),
-            "segmentation": rle,
-        }
-        for score, index, rle in zip(found.scores, found.classes, encode_masks(found.masks), strict=True)
-    ]
-
-
-def labels_of(found: Found, categories: Sequence[dict[str, Any]]) -> list[str]:
-    """Category and score of each instance, for people."""
-    pairs = zip(found.classes, found.scores, strict=True)
-    return [f"{categories[index]['name']} {score:.2f}" for index, score in pairs]
-
-
-def _above(found: Found, score_threshold: float) -> Found:
-    # An instance without a pixel at the original size cannot be shown.
-    kept = (found.scores >= score_threshold) & found.masks.any(axis=(1, 2))
-    return Found(*(values[kept] for values in found))
-
-
-def _write_overlay(path: str, image: np.ndarray, found: Found, categories: Sequence[dict[str, Any]]) -> None:
-    drawn = overlay(image, found.masks, labels_of(found, categories))
-    buffer = io.BytesIO()
-    drawn.save(buffer, "JPEG", quality=_OVERLAY_QUALITY, subsampling=0)
-    file_io.write(path, buffer.getvalue())

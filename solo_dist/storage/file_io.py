@@ -175,3 +175,18 @@ def staged(folder: str) -> Iterator[str]:
         for root, _, files in tf.io.gfile.walk(local, topdown=False):
             for name in sorted(files):
                 write(f"{folder}{root[len(local) :]}/{name}", read(f"{root}/{name}"))
+
+
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """A path on this machine of a file for a library that opens it itself; what comes from a store is removed again.
+
+    Raises NotFoundError, StoreError.
+    """
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="solo_dist_") as folder:
+        local = f"{folder}/{posixpath.basename(path)}"
+        write(local, read(path))
+        yield local

@@ -194,7 +194,7 @@ def test_predict_writes_overlays_and_results_and_names_bad_pictures(workdir, tmp
 
 
 def test_overlays_of_equal_names_get_numbers():
-    assert predict_files.overlay_names(["a/x.png", "b/x.jpg", "c/y.jpg"]) == ["x.jpg", "x_2.jpg", "y.jpg"]
+    assert predict_files.output_names(["a/x.png", "b/x.jpg", "c/y.jpg"]) == ["x", "x_2", "y"]
 
 
 @pytest.mark.parametrize("program", ["predict", "evaluate", "export"])
@@ -241,7 +241,7 @@ def test_pictures_are_not_replaced_by_their_overlays(detector, tmp_path):
     (tmp_path.parent / "link").symlink_to(tmp_path)
     for output in (f"{tmp_path}/.", os.path.relpath(tmp_path), str(tmp_path.parent / "link")):
         with pytest.raises(UserError, match=f"has images in it, such as {path}; choose another folder"):
-            predict_files.predict_images(detector, [str(path)], output, 0.0)
+            predict_files.predict_files(detector, [str(path)], output, predict_files.Options())
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
