@@ -1,14 +1,17 @@
 """A detector as a SavedModel: from an image of any size, encoded or not, to instances at that size, and on canvases.
 
 Programs that batch requests, such as TensorFlow Serving, can do so with the signature `canvas`, whose shapes are fixed.
+Serving sends the requests in assets.extra to itself before it serves the model.
 """
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from solo_dist.data.geometry import letterbox
 from solo_dist.data.image_io import DCT_METHOD
+from solo_dist.exporting.warmup import write_warmup
 from solo_dist.inference.detector import Detector, detections
 from solo_dist.masks.paste import paste_masks_in_graph
 
@@ -67,3 +70,11 @@ def write_saved_model(detector: Detector, folder: str) -> None:
     module = ServedDetector(detector)
     signatures = {"serving_default": module.__call__, "jpeg": module.jpeg, "canvas": module.canvas()}
     tf.saved_model.save(module, folder, signatures=signatures)
+    write_warmup(folder, warmup_requests(detector.config.data.canvas))
+
+
+def warmup_requests(canvas: tuple[int, int]) -> list[tuple[str, dict[str, Any]]]:
+    """A request for each signature, with a grey image of the size of the canvas."""
+    image = np.full([1, *canvas, 3], 128, np.uint8)
+    jpeg = tf.io.encode_jpeg(image[0]).numpy()
+    return [("serving_default", {"image": image}), ("jpeg", {"image_bytes": jpeg}), ("canvas", {"image": image})]
