@@ -49,6 +49,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Measure": {
         "benchmark": "solo_dist.commands.benchmark",
+        "benchmark-exports": "solo_dist.commands.benchmark_exports",
         "doctor": "solo_dist.commands.doctor",
     },
 }

@@ -33,7 +33,7 @@ from ml_collections import config_flags
 
 from solo_dist import cli
 from solo_dist.config import parse_canvas
-from solo_dist.exporting.settings import MAX_AP_DROP, OUTPUTS, PRECISIONS, ExportSettings
+from solo_dist.exporting.settings import CALIBRATION_IMAGES, MAX_AP_DROP, OUTPUTS, PRECISIONS, ExportSettings
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; by default the run's own.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory, a path or URL.", required=True)
@@ -65,7 +65,7 @@ _MAX_AP_DROP = flags.DEFINE_float(
     "max_ap_drop", None, "An export whose mask AP is lower by more fails; by default 0.005, dynamic 0.01, int8 0.02."
 )
 _CALIBRATION_IMAGES = flags.DEFINE_integer(
-    "calibration_images", 100, "Training images that int8 takes its ranges from.", lower_bound=1
+    "calibration_images", CALIBRATION_IMAGES, "Training images that int8 takes its ranges from.", lower_bound=1
 )
 
 

@@ -27,6 +27,7 @@ ROOMS: dict[str, set[str]] = {
         "suggesting",
         "importing",
         "reporting",
+        "inference",
         "weights",
         "data",
         "run",
@@ -42,6 +43,7 @@ ROOMS: dict[str, set[str]] = {
     "diagnosis": {"storage", "distributed", "stack", "errors"},
     "benchmarks": {
         "reporting",
+        "exporting",
         "training",
         "inference",
         "data",
@@ -53,6 +55,7 @@ ROOMS: dict[str, set[str]] = {
         "recipes",
         "masks",
         "config",
+        "errors",
     },
     "quickstart": {"importing", "inference", "run", "storage", "distributed", "recipes", "errors"},
     "suggesting": {
@@ -72,7 +75,7 @@ ROOMS: dict[str, set[str]] = {
     "importing": {"coco_values", "storage", "masks", "errors"},
     "exporting": {"inference", "data", "solo", "storage", "masks", "config", "stack", "errors"},
     "training": {"inference", "weights", "data", "run", "solo", "storage", "distributed", "viz", "config", "errors"},
-    "inference": {"data", "run", "solo", "storage", "distributed", "viz", "masks", "config", "errors"},
+    "inference": {"data", "run", "solo", "storage", "distributed", "viz", "masks", "config", "stack", "errors"},
     "weights": {"run", "storage", "models", "config", "errors"},
     "data": {"coco_values", "solo", "storage", "viz", "masks", "config", "errors"},
     "run": {"storage", "distributed", "config", "errors"},

@@ -17,7 +17,7 @@ from solo_dist.exporting import onnx_file, parity, tflite
 from solo_dist.exporting.description import describe
 from solo_dist.exporting.graphs import check_raw, export_function
 from solo_dist.exporting.saved_model import write_saved_model
-from solo_dist.exporting.settings import ExportSettings
+from solo_dist.exporting.settings import CALIBRATION_IMAGES, ExportSettings
 from solo_dist.inference.detector import Detector
 from solo_dist.storage import file_io
 
@@ -53,7 +53,8 @@ def export(
             report = parity.check(detector, settings, local, check_images)
         except (ConfigError, DataError) as error:
             return str(error)
-        report["bytes"] = _bytes_of(local, settings)
+        report["milliseconds_an_image"] = parity.time_export(detector, settings, local)
+        report["bytes"] = bytes_of(local, settings)
         report["max_ap_drop"] = max_ap_drop
         file_io.write(f"{local}/{REPORT}", json.dumps(report, indent=2).encode())
         parity.refuse_loss(report, max_ap_drop)
@@ -91,7 +92,7 @@ def write_export(
         file_io.write(f"{folder}/{name}", file_io.read(str(_SHIPPED / name)))
 
 
-def representative_canvases(detector: Detector, batch: int, images: int) -> Iterator[np.ndarray]:
+def representative_canvases(detector: Detector, batch: int, images: int = CALIBRATION_IMAGES) -> Iterator[np.ndarray]:
     """The first images of the training shards, unchanged, as batches uint8 [B,H,W,3]. Raises ConfigError, DataError."""
     config = detector.config
     if not config.data.train:
@@ -106,7 +107,7 @@ def representative_canvases(detector: Detector, batch: int, images: int) -> Iter
             yield element["image"].numpy()
 
 
-def _bytes_of(folder: str, settings: ExportSettings) -> int:
+def bytes_of(folder: str, settings: ExportSettings) -> int:
     """Size of the model itself."""
     if settings.format != "savedmodel":
         return file_io.size(f"{folder}/{settings.file}")

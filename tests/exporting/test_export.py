@@ -11,7 +11,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
 
+from solo_dist.benchmarks import exports
 from solo_dist.config import BackboneConfig, Config, DataConfig, GridConfig, ModelConfig, PostprocessConfig
 from solo_dist.data.geometry import letterbox
 from solo_dist.data.sharding import job as sharding
@@ -21,10 +23,12 @@ from solo_dist.exporting import job, parity
 from solo_dist.exporting.description import describe
 from solo_dist.exporting.settings import ExportSettings
 from solo_dist.exporting.shipped import decode, detect
+from solo_dist.exporting.warmup import prediction_log
 from solo_dist.inference import detector as inference
 from solo_dist.run import checkpoint
 from solo_dist.solo.network import build_model
 
+WARMUP = "assets.extra/tf_serving_warmup_requests"
 ROOT = Path(__file__).resolve().parents[2]
 GRID = GridConfig(levels=("p3", "p4"), sizes=(8, 6), scale_ranges=((1, 48), (32, 2048)))
 RUNTIMES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime"}
@@ -184,6 +188,45 @@ def test_saved_model_takes_canvases_in_batches_and_encoded_images(detector, tmp_
     of_bytes, of_pixels = served["jpeg"](image_bytes=data[None]), served["serving_default"](image=decoded[None])
     assert of_bytes["masks"].shape == of_pixels["masks"].shape and of_bytes["scores"].shape[1] > 1
     assert all(np.array_equal(of_bytes[name], of_pixels[name]) for name in of_pixels)
+    asked = [warmup_request(record) for record in tf.data.TFRecordDataset(str(tmp_path / WARMUP)).as_numpy_iterator()]
+    assert {signature for signature, _ in asked} == set(served)
+    for signature, inputs in asked:
+        assert "scores" in served[signature](**{name: tf.constant(value) for name, value in inputs.items()})
+
+
+def warmup_request(record):
+    """Signature and inputs of a tensorflow.serving.PredictionLog, read field by field."""
+    request = fields(fields(record)[6][0])[1][0]
+    (signature,) = fields(fields(request)[1][0])[3]
+    inputs = {}
+    for entry in fields(request)[2]:
+        name, value = fields(entry)[1][0], fields(entry)[2][0]
+        inputs[name.decode()] = tf.make_ndarray(tensor_pb2.TensorProto.FromString(value))
+    return signature.decode(), inputs
+
+
+def fields(message):
+    """Length-delimited fields of a protobuf message, by number."""
+    found, place = {}, 0
+    while place < len(message):
+        key, place = message[place], place + 1
+        assert key & 7 == 2
+        length = shift = 0
+        while True:
+            byte, place = message[place], place + 1
+            length |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        found.setdefault(key >> 3, []).append(message[place : place + length])
+        place += length
+    return found
+
+
+def test_requests_that_serving_sends_itself_are_as_its_protocol_says():
+    image = np.arange(300, dtype=np.uint8).reshape(1, 10, 10, 3)
+    signature, inputs = warmup_request(prediction_log("canvas", {"image": image, "other": b"x" * 200}))
+    assert signature == "canvas" and np.array_equal(inputs["image"], image) and inputs["other"].tolist() == [b"x" * 200]
 
 
 # --- the check
@@ -212,6 +255,21 @@ def test_differences_are_those_of_the_same_instances_in_any_order():
     assert (found.detections, found.unmatched, found.mask_pixels) == (3, 2, 1)
     assert found.score == pytest.approx(0.04, abs=1e-6)
     assert found.mask_probability == pytest.approx(0.35)
+
+
+@pytest.mark.slow
+def test_exports_are_shown_side_by_side(detector, tmp_path):
+    kinds = [("savedmodel", "float32", "detections"), ("tflite", "float32", "detections"), ("tflite", "int8", "raw")]
+    rows = exports.compare(detector, str(tmp_path), kinds, pairs=500, images=4, rounds=1)
+    assert set(rows) == {exports.MODEL, exports.STATIC, "savedmodel", "tflite_float32", "tflite_int8_raw"}
+    for name in ("savedmodel", "tflite_float32"):
+        assert rows[name]["unmatched"] == 0 and rows[name]["ap"] == pytest.approx(rows[exports.MODEL]["ap"])
+    assert set(rows["tflite_float32"]["milliseconds"]) == {"1", "all"}
+    assert len(exports.format_rows(rows).splitlines()) == 2 + len(rows)
+    detector.config.postprocess.one_category = True
+    rows = exports.compare(detector, str(tmp_path), kinds[1:2], pairs=500, images=4, rounds=1)
+    assert "one_category needs a loop" in rows["tflite_float32"]["failed"]
+    assert "one_category needs a loop" in exports.format_rows(rows)
 
 
 # --- mistakes
