@@ -84,7 +84,7 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
 def _help() -> str:
     lines = ["Usage: solo-dist COMMAND [--flag=value ...]"]
     for heading, modules in COMMANDS.items():
-        lines += ["", f"{heading}:", *(f"  {name:<16}{_summary(module)}" for name, module in modules.items())]
+        lines += ["", f"{heading}:", *(f"  {name:<19}{_summary(module)}" for name, module in modules.items())]
     return "\n".join([*lines, "", "solo-dist COMMAND --help lists the flags of a command, with examples."])
 
 
