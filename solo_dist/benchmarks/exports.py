@@ -66,6 +66,7 @@ def compare(
             continue
         rows.setdefault(MODEL, {"ap": row.pop("ap_model")})
         rows[name] = row
+        print(f"{name}: mask AP {row['ap']:.4f}, {row['bytes'] / 1e6:.1f} MB", flush=True)
         runs |= _runs(name, settings, f"{folder}/{name}")
         if settings.format != "savedmodel":
             static = export_function(detector, ExportSettings("onnx", pairs=pairs))

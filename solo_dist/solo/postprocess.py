@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from solo_dist.config import GridConfig, ModelConfig, PostprocessConfig
-from solo_dist.solo.candidates import find_candidates
+from solo_dist.solo.candidates import Candidates, find_candidates
 from solo_dist.solo.family import find_member
 from solo_dist.solo.mask_map import MaskMap, mask_probabilities
 from solo_dist.solo.nms import keep_one_category, mask_ious, matrix_nms, points_nms
@@ -49,16 +49,16 @@ def detect(
     )
 
 
+_FEW = 96
+"""Candidates that most images have at most: suppression takes time with the square of their number."""
+
+
 def _detect_image(
     scores: tf.Tensor, maps: Sequence[MaskMap], grid: GridConfig, config: PostprocessConfig, compiled: bool
 ) -> dict[str, tf.Tensor]:
     """`detect` of one image: scores [N,C] after points-NMS, and its maps, B = 1."""
     found = find_candidates(scores, maps, grid, config)
-    ious = mask_ious(found.masks, compiled)
-    decayed = matrix_nms(ious, found.categories, found.scores, config.nms_kernel, config.nms_sigma)
-    decayed = tf.where((decayed >= config.update_threshold) & (found.scores > 0), decayed, 0.0)
-    if config.one_category:
-        decayed = keep_one_category(ious, found.categories, decayed)
+    decayed = _without_duplicates(found, config, compiled)
     short = max(0, config.max_detections - config.max_candidates)
     best, order = tf.math.top_k(decayed, config.max_detections - short)
     best, order = tf.pad(best, [[0, short]]), tf.pad(order, [[0, short]])
@@ -68,3 +68,21 @@ def _detect_image(
         "mask_probabilities": mask_probabilities(maps, tf.gather(found.cells, order)[None])[0],
         "count": tf.reduce_sum(tf.cast(best > 0, tf.int32)),
     }
+
+
+def _without_duplicates(found: Candidates, config: PostprocessConfig, compiled: bool) -> tf.Tensor:
+    """Scores of candidates after suppression, float32 [T], 0 for what is left out."""
+
+    def among(count: int) -> tf.Tensor:
+        scores, categories, _, masks = (values[:count] for values in found)
+        ious = mask_ious(masks, compiled)
+        decayed = matrix_nms(ious, categories, scores, config.nms_kernel, config.nms_sigma)
+        decayed = tf.where((decayed >= config.update_threshold) & (scores > 0), decayed, 0.0)
+        if config.one_category:
+            decayed = keep_one_category(ious, categories, decayed)
+        return tf.pad(decayed, [[0, config.max_candidates - count]])
+
+    if config.max_candidates <= _FEW:
+        return among(config.max_candidates)
+    # Best first, so all others have a score of 0 as well.
+    return tf.cond(found.scores[_FEW] > 0, lambda: among(config.max_candidates), lambda: among(_FEW))

@@ -194,3 +194,16 @@ def test_masks_are_made_only_until_no_better_candidate_can_come(monkeypatch):
     config = PostprocessConfig(score_threshold=0.01, max_candidates=5, max_detections=5)
     postprocess.detect(outputs | {"category_logits": many}, SMALL_MODEL, config)
     assert sum(made) < SMALL.num_cells / 2
+
+
+@pytest.mark.parametrize("shift", [-4.5, -1.0])  # few candidates, and more than _FEW
+@pytest.mark.parametrize("one_category", [False, True])
+def test_suppression_among_few_candidates_is_that_among_all(monkeypatch, shift, one_category):
+    outputs = random_outputs(3, shift=shift)
+    config = PostprocessConfig(score_threshold=0.1, update_threshold=0.01, one_category=one_category)
+    found = postprocess.detect(outputs, SMALL_MODEL, config)
+    monkeypatch.setattr(postprocess, "_FEW", config.max_candidates)  # no shortcut
+    expected = postprocess.detect(outputs, SMALL_MODEL, config)
+    assert 0 < int(found["count"][0])
+    for name in found:
+        np.testing.assert_array_equal(found[name], expected[name])
