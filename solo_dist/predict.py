@@ -60,7 +60,7 @@ _PIXEL_RANGE = flags.DEFINE_string(
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the overlays and the results.", required=True)
 _BATCH = flags.DEFINE_integer(
-    "batch", 0, "Images that the network gets at once; by default 8 on a GPU and 1 on a CPU.", lower_bound=0
+    "batch", 0, "Images that the network gets at once; by default 8, or fewer if the canvas is large.", lower_bound=0
 )
 _SHARD = flags.DEFINE_string(
     "shard", "1/1", "i/n: only every n-th file, beginning with the i-th, for n processes beside each other."
@@ -84,7 +84,7 @@ def _is_threshold(value: str) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Predicts image by image; returns the exit code."""
+    """Predicts and says how much was found; returns the exit code."""
     del arguments
 
     from solo_dist.data.pixel_range import parse_range
@@ -99,7 +99,9 @@ def main(arguments: list[str]) -> int:
     output = _OUTPUT.value.rstrip("/")
     threshold = _SCORE_THRESHOLD.value
     least = files.best_threshold(_WORKDIR.value or "", detector.step) if threshold == BEST else float(threshold)
-    options = files.Options(least, _BATCH.value or files.default_batch(), shard, _INDEX_PNGS.value)
+    options = files.Options(
+        least, _BATCH.value or files.default_batch(detector.config.data.canvas), shard, _INDEX_PNGS.value
+    )
     summary = files.predict_files(detector, paths, output, options)
     print(f"{summary.instances} instances in {summary.images} images, from {detector.source}; see {output}")
     for path, reason in summary.unreadable:

@@ -22,6 +22,8 @@ from solo_dist.inference.overlap import overlapped
 from solo_dist.run.directory import EVALUATION_METRICS_FILE, RESULTS_FILE, RunDirectory
 from solo_dist.storage import file_io
 
+_BATCH_PIXELS = 1 << 21
+
 
 @dataclasses.dataclass
 class Summary:
@@ -147,9 +149,9 @@ def _predict_video(detector: Detector, job: _Job, output: str, options: Options,
     summary.instances += instances
 
 
-def default_batch() -> int:
-    """Images that the network gets at once: on a CPU, more take no less time each."""
-    return 8 if tf.config.list_physical_devices("GPU") else 1
+def default_batch(canvas: tuple[int, int]) -> int:
+    """Images that the network gets at once: 8, or fewer if their canvases have more than _BATCH_PIXELS together."""
+    return max(1, min(8, _BATCH_PIXELS // (canvas[0] * canvas[1])))
 
 
 def parse_shard(text: str) -> tuple[int, int]:

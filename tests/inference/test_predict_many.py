@@ -97,6 +97,10 @@ def test_shards_that_there_are_not_are_refused(text):
         predict_files.parse_shard(text)
 
 
+def test_large_canvases_come_in_small_batches():
+    assert [predict_files.default_batch(side) for side in ((256, 256), (512, 768), (800, 1344))] == [8, 5, 1]
+
+
 def test_results_are_in_order_and_work_ahead_is_bounded():
     costs, started, asked = [3, 1, 1, 9, 2, 2, 2], [], []
 

@@ -204,6 +204,6 @@ def test_suppression_among_few_candidates_is_that_among_all(monkeypatch, shift, 
     found = postprocess.detect(outputs, SMALL_MODEL, config)
     monkeypatch.setattr(postprocess, "_FEW", config.max_candidates)  # no shortcut
     expected = postprocess.detect(outputs, SMALL_MODEL, config)
-    assert 0 < int(found["count"][0])
+    assert int(found["count"][0]) > 0
     for name in found:
         np.testing.assert_array_equal(found[name], expected[name])
