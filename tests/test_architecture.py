@@ -77,7 +77,7 @@ ROOMS: dict[str, set[str]] = {
     "training": {"inference", "weights", "data", "run", "solo", "storage", "distributed", "viz", "config", "errors"},
     "inference": {"data", "run", "solo", "storage", "distributed", "viz", "masks", "config", "stack", "errors"},
     "weights": {"run", "storage", "models", "config", "errors"},
-    "data": {"coco_values", "solo", "storage", "viz", "masks", "config", "errors"},
+    "data": {"coco_values", "solo", "storage", "distributed", "viz", "masks", "config", "errors"},
     "run": {"storage", "distributed", "config", "errors"},
     "cli": {"storage", "distributed", "recipes", "config", "errors"},
     "solo": {"models", "masks", "config", "errors"},
@@ -265,7 +265,7 @@ def test_files_are_named_after_a_concept():
 # something else; the reason is beside each.
 LOCAL_FILES = {
     "solo_dist.storage.host_lock": "locks of files are a matter of one host",
-    "solo_dist.run.workdir_lock": "reads /proc to see whether a process lives",
+    "solo_dist.storage.lease": "links a file on a local disk, reads /proc to see whether a process lives",
     "solo_dist.distributed.stop_signals": "reads the machine's product name in /sys",
     "solo_dist.storage.atomic": "brings the content of a local file to the disk before its rename",
     "solo_dist.storage.file_io": "a temporary folder of its own for what is on its way to a store",

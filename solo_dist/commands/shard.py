@@ -5,6 +5,9 @@ r"""Turns COCO annotations and their images into TFRecord shards, the input of t
     solo-dist shard --annotations=mine/instances.json --images=mine/images --output=mine/shards \
         --config=solov2_light_448_r50_fpn_3x --canvas=448x448
 
+On a cluster, the same command with one more flag does a part of the work (docs/sharding.md, launch/README.md): --plan,
+then any number of tasks with --task_index and --task_count, then --finish.
+
 If a run was interrupted, the same command continues it. Images are stored fitted into the recipe's canvas, or at full
 size with --keep_original, which recipes with random scale or crop need to see small objects at full resolution. Every
 image and annotation that is left out is in OUTPUT/rejected.jsonl with its reason.
@@ -14,12 +17,19 @@ import os
 import posixpath
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import config_flags
 
 from solo_dist import cli
 from solo_dist.config import parse_canvas
+from solo_dist.distributed.array_task import array_task
+from solo_dist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from solo_dist.data.sharding.plan import Plan
+    from solo_dist.data.sharding.shard_job import ShardJob
 
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO instances json; a path or URL.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the images; a path or URL.", required=True)
@@ -28,7 +38,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, which gives canvas, grids and limits.", lock_config=True
 )
 _CANVAS = flags.DEFINE_string("canvas", "", "HEIGHTxWIDTH instead of the recipe's canvas, for example 512x512.")
-_NUM_SHARDS = flags.DEFINE_integer("num_shards", 0, "Number of files; 0: one for every 64 images, at most 256.")
+_NUM_SHARDS = flags.DEFINE_integer(
+    "num_shards", 0, "Number of files; 0: one for every 64 images, at most 256, or more if they would exceed 200 MB."
+)
 _PROCESSES = flags.DEFINE_integer("processes", os.cpu_count() or 1, "Number of processes; the shards are the same.", 1)
 _KEEP_ORIGINAL = flags.DEFINE_bool("keep_original", False, "Store images at full size, not fitted into the canvas.")
 _COPIES = flags.DEFINE_integer(
@@ -48,20 +60,57 @@ _DROP_EMPTY = flags.DEFINE_bool("drop_empty_categories", False, "Leave out categ
 _PIXEL_RANGE = flags.DEFINE_string(
     "pixel_range", "", "LOW:HIGH, black and white in images of more than 8 bits; by default found in the images."
 )
+_PLAN = flags.DEFINE_bool("plan", False, "Only decide what is in each shard: the first step on a cluster.")
+_TASK_INDEX = flags.DEFINE_integer(
+    "task_index", None, "Only make the shards of this task, from 0. With --task_count alone: from Slurm or Kubernetes."
+)
+_TASK_COUNT = flags.DEFINE_integer("task_count", None, "Number of all tasks. By default: that of the Slurm array.", 1)
+_FINISH = flags.DEFINE_bool("finish", False, "Only verify the shards of all tasks and write the manifest.")
 _STRICT = flags.DEFINE_bool("strict", False, "Fail at the first rejection that is not a crowd or marked to ignore.")
 flags.mark_flag_as_required("config")
 
 
 def main(arguments: list[str]) -> None:
-    """Makes the shards, and prints their contents and the next command."""
+    """Makes the shards, or does one step of it, and prints what was made and the next command."""
     del arguments
+    job = _job()
+    task = None if _PLAN.value or _FINISH.value else array_task(os.environ, _TASK_INDEX.value, _TASK_COUNT.value)
+    if _PLAN.value + _FINISH.value + (_TASK_INDEX.value is not None) > 1:
+        raise ConfigError("--plan, --task_index and --finish are different steps; give one of them.")
+    from solo_dist.data.sharding import job as steps
+
+    if _PLAN.value:
+        plan = steps.plan_shards(job)
+        print(_planned(plan) if plan else f"{job.output} is finished already.")
+    elif task:
+        made = steps.make_task(job, *task, _PROCESSES.value)
+        print(f"Task {task[0]} of {task[1]}: {made} shards are made." if made else f"Nothing to make in {job.output}.")
+    else:
+        finish = _FINISH.value
+        manifest = (
+            steps.finish_shards(job, _TASK_COUNT.value or 1) if finish else steps.shard_coco(job, _PROCESSES.value)
+        )
+        from solo_dist.data.sharding.inspection import summary
+
+        print(summary(manifest, _CONFIG.value.data))
+        print(f"Next: {_train_command(job.output)}")
+
+
+def _planned(plan: "Plan") -> str:
+    return (
+        f"{plan.num_images} images in {plan.num_shards} shards are planned. Next: the same command with --task_index=0 "
+        f"to N-1 and --task_count=N in place of --plan, N at most {plan.num_shards}, then with --finish."
+    )
+
+
+def _job() -> "ShardJob":
+    """What the flags ask for."""
     config = _CONFIG.value
     canvas = parse_canvas(_CANVAS.value) if _CANVAS.value else config.data.canvas
     from solo_dist.data.pixel_range import parse_range
     from solo_dist.data.sharding.coco import Reading
-    from solo_dist.data.sharding.inspection import summary
-    from solo_dist.data.sharding.job import ShardJob, shard_coco
     from solo_dist.data.sharding.records import ShardSettings
+    from solo_dist.data.sharding.shard_job import ShardJob
 
     reading = Reading(
         crowd=_CROWD.value,
@@ -80,7 +129,7 @@ def main(arguments: list[str]) -> None:
         reading=reading,
         pixel_range=parse_range(_PIXEL_RANGE.value) if _PIXEL_RANGE.value else None,
     )
-    job = ShardJob(
+    return ShardJob(
         annotations=_ANNOTATIONS.value,
         images=_IMAGES.value.rstrip("/"),
         output=_OUTPUT.value.rstrip("/"),
@@ -88,9 +137,6 @@ def main(arguments: list[str]) -> None:
         num_shards=_NUM_SHARDS.value,
         strict=_STRICT.value,
     )
-    manifest = shard_coco(job, _PROCESSES.value)
-    print(summary(manifest, config.data))
-    print(f"Next: {_train_command(job.output)}")
 
 
 def _train_command(output: str) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import struct
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -46,7 +47,7 @@ def replacing(path: str) -> Iterator[str]:
     if is_remote(path):
         yield path
         return
-    temporary = f"{path}.{os.getpid()}{PARTIAL}"
+    temporary = f"{path}.{uuid.uuid4().hex[:12]}{PARTIAL}"  # process ids repeat between machines
     yield temporary
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())

@@ -15,7 +15,7 @@ import contextlib
 import posixpath
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
@@ -23,7 +23,7 @@ import tensorflow as tf
 from tensorflow.python.lib.io import _pywrap_file_io
 
 from solo_dist.storage import opening, s3
-from solo_dist.storage.atomic import replacing
+from solo_dist.storage.atomic import replacing, write_atomically
 from solo_dist.storage.retries import with_retries
 from solo_dist.storage.store_errors import clear_errors, explained
 from solo_dist.storage.urls import is_remote
@@ -94,6 +94,32 @@ def write(path: str, data: bytes) -> None:
         with_retries(call, path)
     except (tf.errors.NotFoundError, OSError) as error:
         raise explained(error, path) from error
+
+
+def upload(source: str, target: str) -> None:
+    """Copies a file of this machine to a store; it appears there whole. Raises StoreError."""
+    copy = s3.upload if target.startswith("s3://") else lambda *paths: tf.io.gfile.copy(*paths, overwrite=True)
+    with_retries(lambda: copy(source, target), target)
+
+
+def write_through(path: str, chunks: Iterable[bytes], scratch: str) -> tuple[int, str]:
+    """Writes a file that is either complete or absent; returns its bytes and CRC-32C.
+
+    Args:
+      path: of the file, a path or URL.
+      chunks: its content.
+      scratch: local folder, made if need be, for a file on its way to a store.
+    Raises:
+      tf.errors.OpError: a disk cannot be written. StoreError: a store cannot be written.
+    """
+    if not is_remote(path):
+        return write_atomically(path, chunks)
+    tf.io.gfile.makedirs(scratch)
+    local = f"{scratch}/{posixpath.basename(path)}"
+    facts = write_atomically(local, chunks)
+    upload(local, path)
+    tf.io.gfile.remove(local)
+    return facts
 
 
 def remove(path: str) -> None:

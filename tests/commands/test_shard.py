@@ -23,13 +23,14 @@ from pycocotools.coco import COCO
 
 from solo_dist.config import AugmentConfig, DataConfig, GridConfig
 from solo_dist.data import geometry, schema
-from solo_dist.data.sharding import coco, coco_json, inspection, resume
+from solo_dist.data.sharding import coco_json, inspection
 from solo_dist.data.sharding import job as sharding
+from solo_dist.data.sharding.claims import claimed
 from solo_dist.data.sharding.job import ShardJob, shard_coco
+from solo_dist.data.sharding.notes import shard_task
 from solo_dist.data.sharding.records import ShardSettings
 from solo_dist.errors import ConfigError
 from solo_dist.solo.targets import make_targets
-from solo_dist.storage.host_lock import exclusive
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GRID = GridConfig(levels=("p2", "p3", "p4"), sizes=(12, 8, 4), scale_ranges=((1, 24), (16, 48), (40, 512)))
@@ -427,9 +428,9 @@ def test_strict_holds_for_what_an_interrupted_upload_left(data_set, monkeypatch,
         data_set.add(f"{number}.png", b"x" if number == 1 else None)
     job = dataclasses.replace(data_set.job(), output="ram://bucket/shards")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(sharding, "copy_shards", break_off)
+        patched.setattr(sharding, "finish", break_off)
         shard(job)
-    with pytest.raises(schema.ShardError, match="--strict: .* leaves out 1 "):
+    with pytest.raises(schema.ShardError, match="--strict: image 2 .1.png.: image does not decode"):
         shard(dataclasses.replace(job, strict=True))
     assert not schema.is_complete(job.output)
 
@@ -578,9 +579,9 @@ def test_the_program_with_two_processes_gives_the_same_bytes(many, tmp_path):
 def test_a_second_process_is_refused_while_one_is_at_work(many, tmp_path):
     data_set, undisturbed = many
     output = tmp_path / "x"
-    with exclusive(f"{output}/{schema.PROGRESS}/lock"):
+    with claimed(str(output)):
         second = subprocess.run(command(data_set, output), cwd=ROOT, capture_output=True, text=True)
-    assert second.returncode == 2 and second.stderr.endswith("is making " + f"{output}; wait for it, or stop it.\n")
+    assert second.returncode == 2 and f"{output} is in use by process {os.getpid()} on " in second.stderr
     processes = [
         subprocess.Popen(command(data_set, output), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(2)
@@ -627,12 +628,9 @@ def interrupted(many, tmp_path):
     """A folder as a kill leaves it: three shards with notes, one file half written, no manifest."""
     data_set, undisturbed = many
     job = data_set.job(str(tmp_path / "half"), num_shards=9)
-    catalogue = coco.read_catalogue(job.annotations)
-    plan = sharding._Plan(job, catalogue, 9)
-    resume.prepare_folder(job.output, sharding._fingerprint(job, 9))
-    sharding._spool_annotations(plan)
-    tasks = [plan.task(number) for number in range(3)]
-    list(sharding.make_shards(tasks, job.settings, catalogue.categories, 0, lambda count: None))
+    plan = sharding.plan_shards(job)
+    tasks = [shard_task(plan, number, job.images) for number in range(3)]
+    list(sharding.make_shards(tasks, job.settings, plan.categories, 0, lambda count: None))
     Path(job.output, "shard-00003-of-00009.tfrecord.partial").write_bytes(b"half")
     return job, undisturbed
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from solo_dist.distributed.array_task import array_task
 from solo_dist.distributed.cluster.resolve import resolve_cluster
 from solo_dist.distributed.exit_codes import EXIT_USER_ERROR, is_restartable
 from solo_dist.distributed.job import job_id
@@ -148,11 +149,44 @@ def test_data_workers_find_the_dispatcher_and_the_shards():
     assert making["volumeMounts"][0]["mountPath"] == training["containers"][0]["volumeMounts"][0]["mountPath"]
 
 
+def flags_of(job: dict) -> dict[str, str]:
+    """The flags of the one container of a Job, by name; "": no value."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    pairs = [argument.partition("=") for argument in container["args"] if argument.startswith("--")]
+    return {name: value for name, _, value in pairs}
+
+
+def test_sharding_jobs_are_the_steps_of_one_command():
+    plan, tasks, finish = documents("kubernetes/shard.yaml")
+    assert [job["metadata"]["labels"]["step"] for job in (plan, tasks, finish)] == ["plan", "task", "finish"]
+    assert "--plan" in flags_of(plan) and "--finish" in flags_of(finish) and "--task_index" not in flags_of(tasks)
+    own = {"--plan", "--finish", "--task_count", "--processes"}
+    shared = [
+        {name: value for name, value in flags_of(job).items() if name not in own} for job in (plan, tasks, finish)
+    ]
+    assert shared[0] == shared[1] == shared[2]
+    count = tasks["spec"]["completions"]
+    assert flags_of(tasks)["--task_count"] == flags_of(finish)["--task_count"] == str(count)
+    for index in range(count):
+        assert array_task({"JOB_COMPLETION_INDEX": str(index)}, None, count) == (index, count)
+    (claim,) = documents("kubernetes/workdir.yaml")
+    for job, action in ((plan, "FailJob"), (tasks, "FailIndex"), (finish, "FailJob")):
+        template = job["spec"]["template"]
+        rule = job["spec"]["podFailurePolicy"]["rules"][0]
+        assert rule["action"] == action and rule["onExitCodes"]["values"] == [EXIT_USER_ERROR]
+        assert rule["onExitCodes"]["containerName"] == template["spec"]["containers"][0]["name"]
+        assert job_id(pod_environment(template, {"batch.kubernetes.io/controller-uid": "7f"})) == "SOLO_DIST_JOB_ID=7f"
+        (mount,) = template["spec"]["containers"][0]["volumeMounts"]
+        assert flags_of(job)["--output"].startswith(mount["mountPath"])
+        (volume,) = template["spec"]["volumes"]
+        assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+
+
 def test_kubernetes_schemas():
     validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate to check the schemas")
     job = jobset()["spec"]["replicatedJobs"][0]["template"]["spec"]
     worker = tfjob()["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]
-    names = ("workdir", "indexed_job", "data_service")
+    names = ("workdir", "indexed_job", "data_service", "shard")
     objects = [thing for name in names for thing in documents(f"kubernetes/{name}.yaml")]
     objects.append({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, "spec": job})
     objects.append({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": worker})
@@ -160,6 +194,6 @@ def test_kubernetes_schemas():
         validate.validate(thing, "1.32", strict=True)
 
 
-@pytest.mark.parametrize("name", ["train", "data_service"])
+@pytest.mark.parametrize("name", ["train", "data_service", "shard"])
 def test_slurm_scripts_are_valid_shell(name):
     subprocess.run(["bash", "-n", str(LAUNCH / f"slurm/{name}.sbatch")], check=True)

@@ -12,9 +12,11 @@ import pytest
 import tensorflow as tf
 
 from solo_dist.distributed.exit_codes import EXIT_USER_ERROR
+from solo_dist.distributed.job import job_id
 from solo_dist.errors import StoreError
-from solo_dist.run import workdir_lock
-from solo_dist.run.workdir_lock import Holder, LockError, WorkdirLock
+from solo_dist.run.workdir_lock import WorkdirLock
+from solo_dist.storage import lease
+from solo_dist.storage.lease import Holder, LockError
 
 HOLD = """
 import sys
@@ -39,7 +41,7 @@ def start_holder(workdir, heartbeat_seconds=10.0):
 
 def leave(workdir, **changes):
     """Leaves a lock as some other process would have."""
-    holder = dataclasses.replace(Holder.this_process(0.05), **changes)
+    holder = dataclasses.replace(Holder.this_process(0.05, job_id(os.environ)), **changes)
     with tf.io.gfile.GFile(f"{workdir}/lock.json", "w") as file:
         file.write(json.dumps(dataclasses.asdict(holder)))
     return holder
@@ -107,8 +109,9 @@ def test_same_process_id_of_a_later_process_does_not_hold_the_lock(tmp_path):
 
 
 def test_two_at_the_same_moment(tmp_path, monkeypatch):
-    # The other writes after this one has looked and before it looks again.
-    monkeypatch.setattr(workdir_lock.time, "sleep", lambda seconds: leave(tmp_path, pid=1, host="other"))
+    # Both take over; the other writes after this one has written and before it looks again.
+    leave(tmp_path, process_started="1")
+    monkeypatch.setattr(lease.time, "sleep", lambda seconds: leave(tmp_path, pid=1, host="other"))
     with pytest.raises(LockError, match="process 1 on other"), WorkdirLock(str(tmp_path)):
         pass
     assert held_by(tmp_path)["host"] == "other"

@@ -7,7 +7,7 @@ with each reason.
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import numpy as np
@@ -54,9 +54,9 @@ class Rejection:
     """Place of the annotation in the file, from 1; 0: it is an image, or the place is not known."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class CocoImage:
-    """An entry of `images`."""
+    """An entry of `images`; there can be millions in memory."""
 
     id: int
     file_name: str
@@ -94,6 +94,47 @@ class Catalogue:
     rejected: list[Rejection]
 
 
+class CatalogueBuilder:
+    """Collects the images and categories of a file, entry by entry, in the order of the file."""
+
+    def __init__(self, path: str):
+        self.images: dict[int, CocoImage] = {}
+        """Those that can be used, by id."""
+        self.rejected: list[Rejection] = []
+        self._path = path
+        self._categories: list[Any] = []
+
+    def add(self, name: str, entry: Any) -> None:
+        """Takes an entry of `images` or `categories`, whichever `name` says."""
+        if name == "categories":
+            self._categories.append(entry)
+            return
+        try:
+            image = _image_of(entry)
+            if image.id in self.images:
+                raise Unusable("duplicate image id")
+            self.images[image.id] = image
+        except Unusable as error:
+            known = entry if isinstance(entry, dict) else {}
+            file = str(known.get("file_name", ""))
+            self.rejected.append(Rejection("image", known.get("id"), file, str(error), error.detail))
+
+    def check_images(self) -> None:
+        """Raises CocoError if there is no image that can be used."""
+        if not self.images:
+            why = self.rejected[0].reason if self.rejected else "its images list is empty"
+            raise CocoError(f"{self._path} has no usable image; {why}.")
+
+    def categories(self, named: set[int] | None = None) -> list[dict[str, Any]]:
+        """As in `Catalogue`; only those of the given ids. Raises CocoError if there is none, or one is not usable."""
+        kept = _categories_of(self._categories, self._path)
+        if named is not None:
+            kept = [category for category in kept if category["id"] in named]
+            if not kept:
+                raise CocoError(f"{self._path}: no annotation is of one of its categories.")
+        return kept
+
+
 def read_catalogue(path: str, drop_empty_categories: bool = False) -> Catalogue:
     """Reads images and categories; entries of images that cannot be used are in `rejected`.
 
@@ -103,57 +144,45 @@ def read_catalogue(path: str, drop_empty_categories: bool = False) -> Catalogue:
     Raises:
       CocoError: the file does not exist, is not json, or is not COCO instances.
     """
-    images: dict[int, CocoImage] = {}
-    rejected: list[Rejection] = []
-    categories: list[Any] = []
+    builder = CatalogueBuilder(path)
     named: set[int] = set()
     for name, entry in stream_arrays(path):
-        known = entry if isinstance(entry, dict) else {}
-        try:
-            if name == "categories":
-                categories.append(entry)
-            elif name == "images":
-                image = _image_of(entry)
-                if image.id in images:
-                    raise Unusable("duplicate image id")
-                images[image.id] = image
-            elif drop_empty_categories:
-                named.add(identifier(known.get("category_id"), "category_id"))
-        except Unusable as error:
-            if name == "images":
-                file = str(known.get("file_name", ""))
-                rejected.append(Rejection("image", known.get("id"), file, str(error), error.detail))
-    if not images:
-        raise CocoError(
-            f"{path} has no usable image; {rejected[0].reason if rejected else 'its images list is empty'}."
-        )
-    kept = _categories_of(categories, path)
-    if drop_empty_categories:
-        kept = [category for category in kept if category["id"] in named]
-        if not kept:
-            raise CocoError(f"{path}: no annotation is of one of its categories.")
-    return Catalogue(list(images.values()), kept, rejected)
-
-
-def read_annotations(path: str, images: dict[int, CocoImage]) -> Iterator[dict[str, Any] | Rejection]:
-    """Annotations in the order of the file, raw but with NUMBER and a usable image_id, or a Rejection for each."""
-    count = 0
-    for name, entry in stream_arrays(path):
         if name != "annotations":
-            continue
-        count += 1
-        if not isinstance(entry, dict):
-            yield Rejection("annotation", None, "", "annotation is not an object")
-            continue
-        try:
-            image = identifier(entry.get("image_id"), "image_id")
-        except Unusable as error:
-            yield Rejection("annotation", entry.get("id"), "", str(error), error.detail)
-            continue
-        if image not in images:
-            yield Rejection("annotation", entry.get("id"), "", "no such image", f"image_id {image}")
-        else:
-            yield {**entry, "image_id": image, NUMBER: count}
+            builder.add(name, entry)
+        elif drop_empty_categories:
+            named |= named_category(entry)
+    builder.check_images()
+    categories = builder.categories(named if drop_empty_categories else None)
+    return Catalogue(list(builder.images.values()), categories, builder.rejected)
+
+
+def named_category(annotation: Any) -> set[int]:
+    """The id of the category of a raw annotation; nothing if it has none that can be one."""
+    known = annotation if isinstance(annotation, dict) else {}
+    try:
+        return {identifier(known.get("category_id"), "category_id")}
+    except Unusable:
+        return set()
+
+
+def read_annotations(path: str, images: Container[int]) -> Iterator[dict[str, Any] | Rejection]:
+    """Annotations in the order of the file, raw but with NUMBER and a usable image_id, or a Rejection for each."""
+    entries = (entry for name, entry in stream_arrays(path) if name == "annotations")
+    for count, entry in enumerate(entries, 1):
+        yield numbered(entry, count, images)
+
+
+def numbered(entry: Any, number: int, images: Container[int]) -> dict[str, Any] | Rejection:
+    """A raw annotation with its NUMBER and a usable image_id, or why it belongs to none of the images, by their ids."""
+    if not isinstance(entry, dict):
+        return Rejection("annotation", None, "", "annotation is not an object")
+    try:
+        image = identifier(entry.get("image_id"), "image_id")
+    except Unusable as error:
+        return Rejection("annotation", entry.get("id"), "", str(error), error.detail)
+    if image not in images:
+        return Rejection("annotation", entry.get("id"), "", "no such image", f"image_id {image}")
+    return {**entry, "image_id": image, NUMBER: number}
 
 
 def clean_annotation(

@@ -28,10 +28,7 @@ def stream_arrays(path: str) -> Iterator[tuple[str, Any]]:
     Raises:
       CocoError: the file does not exist, cannot be read, is not json, or lacks one of the arrays.
     """
-    is_folder = not urls.is_remote(path) and tf.io.gfile.isdir(path)
-    if is_folder or not file_io.exists(path):
-        found = " (it is a folder)" if is_folder else ""
-        raise CocoError(f"There is no file {path}{found}; give the COCO instances json.")
+    check_is_file(path)
     seen = set()
     try:
         with opened(path) as file:
@@ -49,6 +46,14 @@ def stream_arrays(path: str) -> Iterator[tuple[str, Any]]:
     missing = [name for name in ARRAYS if name not in seen]
     if missing:
         raise CocoError(f"{path} is not a COCO instances file: it has no {' and no '.join(missing)}.")
+
+
+def check_is_file(path: str) -> None:
+    """Raises CocoError if there is no file of that name."""
+    is_folder = not urls.is_remote(path) and tf.io.gfile.isdir(path)
+    if is_folder or not file_io.exists(path):
+        found = " (it is a folder)" if is_folder else ""
+        raise CocoError(f"There is no file {path}{found}; give the COCO instances json.")
 
 
 class _NotCoco(ValueError):

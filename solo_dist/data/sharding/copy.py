@@ -66,7 +66,7 @@ def _refuse_strangers(target: str, manifest: bytes, files: Sequence[ShardFile]) 
     if schema.MANIFEST in names and file_io.read(f"{target}/{schema.MANIFEST}") != manifest:
         raise ShardError(f"{target} holds other shards; delete the folder, or choose another.")
     ours = {schema.MANIFEST, schema.PROGRESS, *(file.name for file in files)}
-    strange = sorted(name for name in names if re.sub(rf"\.\d+{PARTIAL}$", "", name) not in ours)
+    strange = sorted(name for name in names if re.sub(rf"\.\w+{PARTIAL}$", "", name) not in ours)
     if strange:
         raise ShardError(f"{target} holds other files ({strange[0]}); choose an empty folder.")
 

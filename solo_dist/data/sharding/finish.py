@@ -5,50 +5,43 @@ import gzip
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
-import tensorflow as tf
 
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError, ShardFile
-from solo_dist.data.sharding.coco import Catalogue, CocoImage, Rejection
-from solo_dist.data.sharding.reasons import remedies
-from solo_dist.data.sharding.records import Counts, ShardSettings
-from solo_dist.data.sharding.worker import ShardNote, ShardTask
-from solo_dist.storage.atomic import write_atomically
+from solo_dist.data.sharding.coco import Rejection
+from solo_dist.data.sharding.notes import ShardNote
+from solo_dist.data.sharding.plan import PLAN, Plan, progress_folder
+from solo_dist.data.sharding.reasons import counted, remedies
+from solo_dist.data.sharding.records import Counts
+from solo_dist.data.sharding.shard_job import ShardJob
+from solo_dist.storage import file_io
+from solo_dist.storage.file_io import write_through
+
+_SCRATCH = "finish"
+_SHOWN_REASONS = 3
 
 
-def finish(
-    output: str,
-    images: str,
-    settings: ShardSettings,
-    catalogue: Catalogue,
-    tasks: list[ShardTask],
-    notes: list[ShardNote],
-    rejected: list[Rejection],
-    fingerprint: str,
-) -> Manifest:
+def finish(plan: Plan, notes: list[ShardNote], job: ShardJob) -> Manifest:
     """Writes the side files of a folder whose shards are all made and, last, its manifest.
 
     Args:
-      output: the folder.
-      images: folder of the images, for the message if none could be used.
-      settings: of the records.
-      catalogue: of the data set.
-      tasks: one a shard.
-      notes: the note of each.
-      rejected: what was rejected before the shards were made.
-      fingerprint: of data and settings.
+      plan: of the shards.
+      notes: the note of each, in order.
+      job: with the settings of the records, and the folders.
     Raises:
-      ShardError: no image could be used.
+      ShardError: no image could be used, or there is no instance to train on.
     """
+    rejected = plan.read_rejected()
     rejected = rejected + [rejection for note in notes for rejection in note.rejected]
-    kept = {image.id: image for note in notes for image in note.images}
-    if not kept:
+    output, settings = plan.output, job.settings
+    num_images = sum(len(note.images) for note in notes)
+    if not num_images:
         first = next(rejection for rejection in rejected if rejection.kind == "image")
         raise ShardError(
-            f"None of the {len(catalogue.images)} images in {images} can be used; the first, "
+            f"None of the {plan.num_images} images in {job.images} can be used; the first, "
             f"{first.file}: {first.reason}. Check --images."
             + "".join(f" Or: {text}." for text in remedies([first.reason]))
         )
@@ -56,64 +49,92 @@ def finish(
     for name, entries in ((schema.REJECTED, rejected), (schema.NOTICES, noticed)):
         lines = ((json.dumps(dataclasses.asdict(entry)) + "\n").encode() for entry in entries)
         if entries or name == schema.REJECTED:
-            write_atomically(f"{output}/{name}", lines)
+            write_through(f"{output}/{name}", lines, plan.scratch(_SCRATCH))
     counts = Counts()
     for note in notes:
         counts.add(note.counts)
+    if not counts.instances:
+        _leave_nothing(plan)
+        raise ShardError(_nothing_left(job.annotations, _by_reason(rejected)))
     filled = [note for note in notes if note.offsets]
-    index = [(number, offset) for number, note in enumerate(filled) for offset in note.offsets]
     manifest = Manifest(
         schema_version=schema.SCHEMA_VERSION,
-        num_images=len(kept),
+        num_images=num_images,
         num_instances=counts.instances,
         rejected=_by_reason(rejected),
         notices=_by_reason(noticed),
-        pixel_range=settings.pixel_range,
+        pixel_range=plan.pixel_range,
         canvas=settings.canvas,
         grid=settings.grid,
-        categories=catalogue.categories,
+        categories=plan.categories,
         files=[note.file for note in filled],
         augmented_copies=settings.augmented_copies,
         keep_original=settings.keep_original,
         statistics=dataclasses.asdict(counts),
         side_files=[
-            _side_file(output, schema.RECORDS, [_npy(np.array(index, np.int64))]),
-            _side_file(output, schema.ANNOTATIONS, _annotations(tasks, catalogue, kept)),
+            _side_file(plan, schema.RECORDS, [_npy(_index(filled))]),
+            _side_file(plan, schema.ANNOTATIONS, _annotations(plan, notes)),
         ],
-        fingerprint=fingerprint,
+        fingerprint=plan.fingerprint,
         folder=output,
     )
-    write_atomically(f"{output}/{schema.MANIFEST}", [manifest.to_json().encode()])
-    for task, note in zip(tasks, notes, strict=True):
+    file_io.write(f"{output}/{schema.MANIFEST}", manifest.to_json().encode())
+    for note in notes:
         if not note.offsets:
-            tf.io.gfile.remove(task.shard)
+            file_io.remove(f"{output}/{note.file.name}")
     return manifest
+
+
+def _leave_nothing(plan: Plan) -> None:
+    """Makes room for another try with other flags; what was rejected stays, for people."""
+    for shard in range(plan.num_shards):
+        file_io.remove(f"{plan.output}/{plan.shard_name(shard)}")
+    file_io.remove(f"{progress_folder(plan.output)}/{PLAN}")
+
+
+def _nothing_left(annotations: str, rejected: Mapping[str, int]) -> str:
+    """What the rejected have in common."""
+    if not rejected:
+        return f"{annotations} has no annotations, so there is nothing to train on."
+    lines = counted(rejected, _SHOWN_REASONS)
+    return f"No instance of {annotations} is left to train on: {'; '.join(lines)}."
 
 
 def _by_reason(entries: list[Rejection]) -> dict[str, int]:
     return dict(Counter(entry.reason for entry in entries).most_common())
 
 
-def _annotations(tasks: list[ShardTask], catalogue: Catalogue, kept: dict[int, CocoImage]) -> Iterator[bytes]:
-    """The COCO json for evaluation: gzip members, one from each shard, which may be concatenated."""
+def _index(notes: list[ShardNote]) -> np.ndarray:
+    """records.npy, int64 [num_records, 2]: number of the file, byte offset."""
+    files = np.repeat(np.arange(len(notes)), [len(note.offsets) for note in notes])
+    offsets = np.concatenate([np.array(note.offsets, np.int64) for note in notes])
+    return np.stack([files, offsets], axis=1)
+
+
+def _annotations(plan: Plan, notes: list[ShardNote]) -> Iterator[bytes]:
+    """The COCO json for evaluation: gzip members, one or two from each shard, which may be concatenated."""
 
     def member(text: str) -> bytes:
         return gzip.compress(text.encode(), mtime=0)
 
     yield member('{"annotations": [')
     separator = b""
-    for task in tasks:
-        with tf.io.gfile.GFile(task.annotations, "rb") as file:
-            part = file.read()
+    for note in notes:
+        part = file_io.read(f"{progress_folder(plan.output)}/{note.annotations.name}")
         if gzip.decompress(part):
             yield separator + part
             separator = member(",")
-    images = [dataclasses.asdict(kept[image.id]) for image in catalogue.images if image.id in kept]
-    yield member(f'], "images": {json.dumps(images)}, "categories": {json.dumps(catalogue.categories)}}}')
+    yield member('], "images": [')
+    separator = b""
+    for note in notes:
+        if note.images:
+            yield separator + member(", ".join(json.dumps(dataclasses.asdict(image)) for image in note.images))
+            separator = member(", ")
+    yield member(f'], "categories": {json.dumps(plan.categories)}}}')
 
 
-def _side_file(output: str, name: str, chunks: Iterable[bytes]) -> ShardFile:
-    return ShardFile(name, 0, *write_atomically(f"{output}/{name}", chunks))
+def _side_file(plan: Plan, name: str, chunks: Iterable[bytes]) -> ShardFile:
+    return ShardFile(name, 0, *write_through(f"{plan.output}/{name}", chunks, plan.scratch(_SCRATCH)))
 
 
 def _npy(array: np.ndarray) -> bytes:

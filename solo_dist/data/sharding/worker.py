@@ -16,59 +16,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from solo_dist.data.schema import ShardError, ShardFile
-from solo_dist.data.sharding.coco import Annotation, CocoImage, Reading, Rejection
-from solo_dist.data.sharding.images import repaired
-from solo_dist.data.sharding.records import Counts, ImageResult, RecordMaker, ShardSettings
-from solo_dist.storage import urls
-from solo_dist.storage.atomic import checksum, frame_record, read_json, write_atomically
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardNote:
-    """Facts about a finished shard. If the note exists in `.progress/`, the shard is complete."""
-
-    file: ShardFile
-    offsets: list[int]
-    images: list[CocoImage]
-    """Those that are in the records, with the sizes that were found."""
-    annotations_crc32c: str
-    rejected: list[Rejection]
-    notices: list[Rejection]
-    counts: Counts
-
-    def add(self, made: ImageResult) -> None:
-        """Adds the records, rejections, notices and counts of an image."""
-        self.rejected.extend(made.rejected)
-        self.notices.extend(made.notices)
-        self.counts.add(made.counts)
-        if made.entry:
-            self.images.append(made.entry)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "ShardNote":
-        """From what `dataclasses.asdict` makes."""
-        file, counts = ShardFile(**values.pop("file")), Counts(**values.pop("counts"))
-        images = [CocoImage(**image) for image in values.pop("images")]
-        rejected, notices = ([Rejection(**one) for one in values.pop(name)] for name in ("rejected", "notices"))
-        return cls(file=file, counts=counts, images=images, rejected=rejected, notices=notices, **values)
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardTask:
-    """A shard to make, as it is sent to a worker."""
-
-    images: str
-    """Folder of the images."""
-    first: int
-    """Number of the first entry in the data set."""
-    entries: list[CocoImage]
-    spool: str
-    """Path of its annotations, a json object a line."""
-    shard: str
-    """Path of the TFRecord file to write, and likewise the following two."""
-    annotations: str
-    note: str
+from solo_dist.data.schema import ShardError, ShardFile, crc32c
+from solo_dist.data.sharding.coco import Annotation, CocoImage
+from solo_dist.data.sharding.notes import ShardNote, ShardTask, read_part
+from solo_dist.data.sharding.plan import load_plan
+from solo_dist.data.sharding.records import Counts, RecordMaker, ShardSettings
+from solo_dist.storage import file_io, urls
+from solo_dist.storage.atomic import frame_record
+from solo_dist.storage.file_io import write_through
 
 
 def make_shards(
@@ -152,7 +107,7 @@ def _exit_with_parent() -> None:
 def _run_task(task: ShardTask) -> ShardNote:
     assert _worker is not None
     maker, counter = _worker
-    urls.prepare([task.images])
+    urls.prepare([task.images, task.output])
 
     def count() -> None:
         with counter.get_lock():
@@ -170,13 +125,14 @@ class _Maker:
 
     def make_shard(self, task: ShardTask, count: Callable[[], Any]) -> ShardNote:
         """Writes a shard, its annotations for evaluation and, last, its note."""
-        raw_of = _read_spool(task.spool)
-        note = ShardNote(ShardFile("", 0, 0, ""), [], [], "", [], [], Counts())
+        images, raw_of = read_part(task)
+        nothing = ShardFile("", 0, 0, "")
+        note = ShardNote(task.plan, nothing, [], [], nothing, [], [], Counts())
         annotations: list[str] = []
 
         def framed_records() -> Iterator[bytes]:
             offset = 0
-            for index, image in enumerate(task.entries, task.first):
+            for index, image in enumerate(images, task.first):
                 made = self._records.make(image, index, f"{task.images}/{image.file_name}", raw_of.get(image.id, []))
                 note.add(made)
                 annotations.extend(self._for_evaluation(annotation, image) for annotation in made.annotations)
@@ -187,13 +143,16 @@ class _Maker:
                     yield framed
                 count()
 
-        size, crc = write_atomically(task.shard, framed_records())
-        _, annotations_crc = write_atomically(
-            task.annotations, [gzip.compress(",".join(annotations).encode(), mtime=0)]
+        size, crc = write_through(f"{task.output}/{task.name}", framed_records(), task.scratch)
+        data = gzip.compress(",".join(annotations).encode(), mtime=0)
+        file_io.write(task.annotations, data)
+        note = dataclasses.replace(
+            note,
+            file=ShardFile(task.name, len(note.offsets), size, crc),
+            annotations=ShardFile(task.annotations.rsplit("/", 1)[-1], 0, len(data), crc32c(data)),
         )
-        file = ShardFile(task.shard.rsplit("/", 1)[-1], len(note.offsets), size, crc)
-        note = dataclasses.replace(note, file=file, annotations_crc32c=annotations_crc)
-        write_atomically(task.note, [json.dumps(dataclasses.asdict(note)).encode()])
+        _check_plan(task)
+        file_io.write(task.note, json.dumps(dataclasses.asdict(note)).encode())
         return note
 
     def _for_evaluation(self, annotation: Annotation, image: CocoImage) -> str:
@@ -210,22 +169,10 @@ class _Maker:
         )
 
 
-def _read_spool(path: str) -> dict[int, list[dict[str, Any]]]:
-    raw_of: dict[int, list[dict[str, Any]]] = {}
-    with tf.io.gfile.GFile(path) as file:
-        for line in file:
-            raw = json.loads(line)
-            raw_of.setdefault(raw["image_id"], []).append(raw)
-    return raw_of
-
-
-def valid_note(task: ShardTask, reading: Reading) -> ShardNote | None:
-    """The note of a shard that an earlier run finished, if its files are unchanged and no image has been repaired."""
-    try:
-        note = ShardNote.from_json(read_json(task.note))
-        shard_crc = checksum(task.shard)
-        valid = (shard_crc, checksum(task.annotations)) == (note.file.crc32c, note.annotations_crc32c)
-    except (tf.errors.NotFoundError, ValueError, KeyError, TypeError):
-        return None
-    lacking = {rejection.id for rejection in note.rejected if rejection.kind == "image"}
-    return note if valid and not any(repaired(task.images, task.entries, lacking, reading)) else None
+def _check_plan(task: ShardTask) -> None:
+    plan = load_plan(task.output)
+    if plan is None or plan.id != task.plan:
+        raise ShardError(
+            f"The plan of {task.output} was {'replaced' if plan else 'removed'} while this task was at work; start the "
+            "tasks of the plan that is there now."
+        )

@@ -21,8 +21,7 @@ from pycocotools import mask as coco_mask
 
 from solo_dist.config import DataConfig, GridConfig
 from solo_dist.data import image_io, pixel_range, schema
-from solo_dist.data.sharding import coco, coco_json, images, inspection
-from solo_dist.data.sharding import job as sharding
+from solo_dist.data.sharding import coco, coco_json, finish, images, inspection
 from solo_dist.data.sharding.coco import Reading
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.reasons import remedy
@@ -402,7 +401,7 @@ def test_what_the_rejected_have_in_common_is_said_with_the_flag(tmp_path, name):
     change, words = NOTHING_LEFT[name]
     read = Read(write(tmp_path, changed(change)))
     assert read.kept == [] and sum(read.rejected.values()) == 6
-    text = sharding._nothing_left("x.json", read.rejected)
+    text = finish._nothing_left("x.json", read.rejected)
     assert re.match(f"No instance of x.json is left to train on: {words}", text) and "\n" not in text
 
 
@@ -410,12 +409,12 @@ def test_several_reasons_are_all_named(tmp_path):
     values = changed(lambda annotation: annotation.update(iscrowd=1), every=2)
     for annotation in values["annotations"][1::2]:
         annotation["image_id"] = 5
-    text = sharding._nothing_left("x.json", Read(write(tmp_path, values)).rejected)
+    text = finish._nothing_left("x.json", Read(write(tmp_path, values)).rejected)
     assert "3 x crowd (--crowd" in text and "3 x no such image" in text
 
 
 def test_without_any_annotation_there_is_nothing_to_train_on():
-    assert "x.json has no annotations, so there is nothing to train on" in sharding._nothing_left("x.json", {})
+    assert "x.json has no annotations, so there is nothing to train on" in finish._nothing_left("x.json", {})
 
 
 def test_boxes_of_zeros_of_the_input():

@@ -1,0 +1,95 @@
+"""What is asked of the shard tool, and the text that identifies the data and settings of a folder of shards."""
+
+import dataclasses
+import json
+
+import tensorflow as tf
+
+from solo_dist.config import check_canvas
+from solo_dist.data import schema
+from solo_dist.data.sharding.coco import Reading
+from solo_dist.data.sharding.coco_json import check_is_file
+from solo_dist.data.sharding.records import ShardSettings
+from solo_dist.errors import ConfigError
+from solo_dist.storage import file_io
+from solo_dist.storage.atomic import checksum
+
+MOST_SHARDS = 99_999
+_NOT_OF_COPIES = ("mosaic", "mosaic_scale", "paste", "off_for_last")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardJob:
+    """What to shard, and where to."""
+
+    annotations: str
+    images: str
+    output: str
+    settings: ShardSettings
+    num_shards: int = 0
+    """0: as many as `shard_count.default_count` says."""
+    strict: bool = False
+    """Fail at the first image or annotation that is rejected for a mistake in the data."""
+
+
+def check(job: ShardJob) -> None:
+    """Raises ConfigError if the settings are impossible, or there is no such folder of images."""
+    settings = job.settings
+    settings.grid.validate()
+    check_canvas("canvas", settings.canvas)
+    if not 0 <= job.num_shards <= MOST_SHARDS:
+        raise ConfigError(f"num_shards={job.num_shards} must be 1 to {MOST_SHARDS}, or 0 to choose by the data.")
+    if settings.augmented_copies < 1:
+        raise ConfigError(f"augmented_copies={settings.augmented_copies} must be at least 1.")
+    if settings.augmented_copies > 1 and settings.keep_original:
+        raise ConfigError(
+            "keep_original keeps whole images, so augmented copies cannot be drawn from them; give one of the two."
+        )
+    if settings.augmented_copies > 1 and not settings.augment.changes_geometry:
+        raise ConfigError(
+            "augmented_copies above 1 need a recipe with data.augment.scale, crop or short_sides to draw them by."
+        )
+    if file_io.exists(job.images):
+        raise ConfigError(f"--images={job.images} is a file; give the folder that file_name starts from.")
+    # isdir says False, too, if a store refuses or does not answer; file_io.names then raises the reason.
+    if not tf.io.gfile.isdir(job.images) and not file_io.names(job.images):
+        raise ConfigError(f"The folder of images {job.images!r} does not exist.")
+
+
+def fingerprint(settings: ShardSettings, annotations_crc32c: str, num_shards: int) -> str:
+    """Identifies data and settings, so that shards of another kind are never mixed in."""
+    values = dataclasses.asdict(settings)
+    if settings.augmented_copies == 1:
+        del values["augment"], values["seed"]
+    else:
+        for option in _NOT_OF_COPIES:
+            del values["augment"][option]
+    if settings.reading == Reading():
+        del values["reading"]
+    if settings.pixel_range is None:
+        del values["pixel_range"]
+    known = {"schema": schema.SCHEMA_VERSION, "annotations": annotations_crc32c, "num_shards": num_shards}
+    return json.dumps(known | values, sort_keys=True)
+
+
+def checksum_of(annotations: str) -> str:
+    """CRC-32C of the json. Raises CocoError if there is no such file."""
+    check_is_file(annotations)
+    return checksum(annotations)
+
+
+def completed(job: ShardJob, found: str) -> tuple[ShardJob, str]:
+    """The job with what it leaves open as in the fingerprint of a folder, and the checksum of that folder's json.
+
+    The job is of the folder's kind if `fingerprint` then gives the same text. `found` that is no fingerprint of this
+    version leaves the job as it is.
+    """
+    try:
+        values = json.loads(found)
+        crc, num_shards, pixel_range = values["annotations"], values["num_shards"], values.get("pixel_range")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return job, ""
+    settings = job.settings
+    if settings.pixel_range is None and pixel_range is not None:
+        settings = dataclasses.replace(settings, pixel_range=tuple(pixel_range))
+    return dataclasses.replace(job, settings=settings, num_shards=job.num_shards or num_shards), crc
