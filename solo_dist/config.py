@@ -173,6 +173,9 @@ class DataConfig:
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     shuffle: bool = True
     """Visit the images of each epoch in a new random order, drawn from (seed, epoch)."""
+    repeat_threshold: float = bounded(0.0, at_least=0, at_most=1)
+    """Images with a category that is in a smaller share of the images than this come more than once an epoch: sqrt of
+    this over the share, on average (Gupta et al. 2019, who take 0.001 for LVIS); 0: every image comes once."""
     max_bad_records: int = bounded(0, at_least=0)
     """Unreadable records that a run tolerates; each is reported by file and position."""
     service: str = ""

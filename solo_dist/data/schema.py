@@ -1,7 +1,8 @@
 """The contract between the shard tool and the input pipeline: what a record holds, and the manifest of a folder.
 
 A folder of shards holds TFRecord files, `records.npy` (int64 [num_records, 2]: file number and byte offset of each
-record), `annotations.json.gz` (the COCO json that evaluation uses: original sizes and ids, crowds included),
+record), `image_categories.npy` (int32 [P, 2]: image and class of each pair that is trained on; older folders lack it),
+`annotations.json.gz` (the COCO json that evaluation uses: original sizes and ids, crowds included),
 `rejected.jsonl` and `notices.jsonl` (for people) and `manifest.json`, which is written last: a folder without it is
 not complete.
 
@@ -28,6 +29,7 @@ from solo_dist.storage import file_io, store_errors, urls
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 RECORDS = "records.npy"
+IMAGE_CATEGORIES = "image_categories.npy"
 ANNOTATIONS = "annotations.json.gz"
 REJECTED = "rejected.jsonl"
 NOTICES = "notices.jsonl"
@@ -164,7 +166,7 @@ class Manifest:
     statistics: dict[str, Any]
     """`solo_dist.data.sharding.records.Counts`: positives_per_level, colliding, max_positives, image_bytes, ..."""
     side_files: list[ShardFile]
-    """records.npy and annotations.json.gz."""
+    """records.npy, image_categories.npy and annotations.json.gz."""
     notices: dict[str, int] = dataclasses.field(default_factory=dict)
     """What seems to be wrong with entries that are in the records, by reason."""
     pixel_range: PixelRange | None = None
@@ -250,9 +252,23 @@ def load_manifest(folder: str) -> Manifest:
 
 def load_record_index(manifest: Manifest) -> np.ndarray:
     """records.npy, int64 [num_records, 2]: number of the file in manifest.files, byte offset. Raises ShardError."""
-    path = f"{manifest.folder}/{RECORDS}"
+    return _load_array(manifest, RECORDS)
+
+
+def load_image_categories(manifest: Manifest) -> np.ndarray:
+    """image_categories.npy, int32 [P, 2]: image and class of each pair that is trained on. Raises ShardError."""
+    if not any(side.name == IMAGE_CATEGORIES for side in manifest.side_files):
+        raise ShardError(
+            f"{manifest.folder} does not say which categories are in which image, which data.repeat_threshold needs: "
+            "it was made by an older version. Delete the folder, and shard the data again."
+        )
+    return _load_array(manifest, IMAGE_CATEGORIES)
+
+
+def _load_array(manifest: Manifest, name: str) -> np.ndarray:
+    path = f"{manifest.folder}/{name}"
     data = file_io.read(path)
-    wanted = next(side.crc32c for side in manifest.side_files if side.name == RECORDS)
+    wanted = next(side.crc32c for side in manifest.side_files if side.name == name)
     if crc32c(data) != wanted:
         raise ShardError(
             f"{path} is damaged (checksum {crc32c(data)}, the manifest says {wanted}); shard the data again."
@@ -278,7 +294,7 @@ def _manifest_of(values: dict[str, Any], folder: str) -> Manifest:
     manifest.grid.validate()
     if sum(file.num_records for file in manifest.files) != manifest.num_records:
         raise ValueError("the files' num_records do not add up to num_images times augmented_copies")
-    if {side.name for side in manifest.side_files} != {RECORDS, ANNOTATIONS}:
+    if {side.name for side in manifest.side_files} - {IMAGE_CATEGORIES} != {RECORDS, ANNOTATIONS}:
         raise ValueError("side_files are not as expected")
     if not all(isinstance(category["name"], str) and "id" in category for category in manifest.categories):
         raise ValueError("categories are not as expected")

@@ -27,6 +27,13 @@ from pycocotools.coco import COCO
 from solo_dist.data import geometry
 from solo_dist.data.schema import NO_IMAGE, Manifest, crc32c
 from solo_dist.errors import DataError
+from solo_dist.inference.federated import (
+    LVIS_METRICS,
+    FederatedTruth,
+    federated_evaluation,
+    federated_metrics,
+    is_federated,
+)
 from solo_dist.masks import rle as runs
 from solo_dist.masks.bits import unpack_bits
 from solo_dist.masks.paste import paste_masks
@@ -188,6 +195,7 @@ class CocoEvaluator:
         self.annotations = load_annotations(annotations) if isinstance(annotations, str) else annotations
         # faster-coco-eval takes no image ids below 0; their ranks have the same order.
         self._rank = {number: place for place, number in enumerate(sorted(i["id"] for i in self.annotations["images"]))}
+        self._federated = is_federated(self.annotations)
         self._truth = _indexed(self.annotations, self._rank)
         self.results: list[Result] = []
         self.image_ids: set[int] = set()
@@ -204,9 +212,11 @@ class CocoEvaluator:
         self._finished = None
 
     def metrics(self) -> dict[str, float]:
-        """The twelve metrics as segm/AP, ...; -1 if no ground truth has the size in question."""
+        """The twelve metrics as segm/AP, ..., and those of LVIS; -1 if no ground truth has the size in question."""
         if not self.results:
             return self._without_detections()
+        if self._federated:
+            return {f"segm/{name}": value for name, value in federated_metrics(self._evaluation()).items()}
         stats = self._evaluation().stats[: len(METRICS)]
         return {f"segm/{name}": float(value) for name, value in zip(METRICS, stats, strict=True)}
 
@@ -228,7 +238,9 @@ class CocoEvaluator:
         """The finished evaluation, kept until results are added."""
         if self._finished is None:
             with contextlib.redirect_stdout(io.StringIO()):
-                evaluation = COCOeval(self._truth, _loaded(self._truth, _ranked(self.results, self._rank)), "segm")
+                results = _loaded(self._truth, _ranked(self.results, self._rank))
+                of_kind = federated_evaluation if self._federated else _coco_evaluation
+                evaluation = of_kind(self._truth, results)
                 evaluation.params.imgIds = self._visited_ranks()
                 evaluation.evaluate()
                 evaluation.accumulate()
@@ -254,6 +266,10 @@ class CocoEvaluator:
         return self._truth.loadAnns(self._truth.getAnnIds(imgIds=self._visited_ranks(), iscrowd=False))
 
 
+def _coco_evaluation(truth: COCO, results: COCO) -> COCOeval:
+    return COCOeval(truth, results, "segm")
+
+
 def format_short(metrics: Mapping[str, float]) -> str:
     """AP, AP50 and AP by size in one line."""
     return "  ".join(f"{name} {metrics[f'segm/{name}']:.3f}" for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"))
@@ -264,14 +280,17 @@ def format_table(metrics: Mapping[str, float], ceiling: Mapping[str, float] | No
     kinds = {"AP": "Average Precision  (AP)", "AR": "Average Recall     (AR)"}
     areas = {"s": " small", "m": "medium", "l": " large"}
     lines = []
+    federated = "segm/AR300" in metrics
     for name in METRICS:
         overlap = {"AP50": "0.50     ", "AP75": "0.75     "}.get(name, "0.50:0.95")
-        detections = {"AR1": "  1", "AR10": " 10"}.get(name, "100")
+        detections = {"AR1": "  1", "AR10": " 10", "AR100": "100"}.get(name, "300" if federated else "100")
         line = f" {kinds[name[:2]]} @[ IoU={overlap} | area={areas.get(name[-1], '   all')} | maxDets={detections} ]"
         line += f" = {metrics[f'segm/{name}']:6.3f}"
         if ceiling is not None:
             line += f"   ceiling {ceiling[f'segm/{name}']:6.3f}"
         lines.append(line)
+    if federated:
+        lines.append(" LVIS: " + "  ".join(f"{name} {metrics[f'segm/{name}']:.3f}" for name in LVIS_METRICS))
     return "\n".join(lines)
 
 
@@ -342,7 +361,7 @@ def _indexed(coco: dict[str, Any], rank: Mapping[int, int]) -> COCO:
     # COCOeval notes the id of the annotation that was matched, or 0 if none was; in files ids may well start at 0.
     numbered = [entry | {"id": number} for number, entry in enumerate(_ranked(coco["annotations"], rank), start=1)]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        ground_truth = COCO()
+        ground_truth = FederatedTruth()
         ground_truth.dataset = coco | {"images": images, "annotations": numbered}
         ground_truth.createIndex()
     return ground_truth

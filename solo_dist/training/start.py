@@ -17,6 +17,7 @@ import os
 from typing import NamedTuple
 
 from solo_dist.config import Config, flat_options
+from solo_dist.data.input.sampler import Sampler
 from solo_dist.distributed.job import job_id, report_progress
 from solo_dist.errors import ConfigError
 from solo_dist.run.checkpoint import Checkpoint, load_checkpoint
@@ -82,7 +83,7 @@ def _restore(checkpoint: Checkpoint, point: "ResumePoint", config: Config, parts
     # With a launcher on each machine, only the launcher of the chief has heard of the checkpoints.
     report_progress(step)
     log.info("weights: checkpoint of step %d in %s", step, point.folder.rpartition("/")[0])
-    epoch, image = divmod(images, parts.manifest.num_images)
+    epoch, image = divmod(images, Sampler(config, parts.manifest, training=True).epoch_length)
     log.info("input: continues at image %d of epoch %d; no image is repeated or left out", image + 1, epoch + 1)
     return Start(step, images, checkpoint.metadata.total_steps, point.resumed_from, point.unpublished)
 

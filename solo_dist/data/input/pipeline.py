@@ -4,7 +4,7 @@ Everything about an element is a function of its position: the number of images 
 image p % n of epoch p // n in an order drawn from (seed, epoch), and all its random numbers are drawn from (seed, p).
 So a run continues at any position at once, workers read disjoint parts without communication, and the batches do not
 depend on the degree of parallelism. No image is left out: a batch may contain the end of one epoch and the start of the
-next. The images that share a canvas with the one at p are drawn from (seed, p) too.
+next. With data.repeat_threshold an epoch has some images more than once (repeats.py). The images that share a canvas with the one at p are drawn from (seed, p) too.
 Legend of shapes: `solo_dist.config`.
 """
 

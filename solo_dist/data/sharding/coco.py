@@ -63,6 +63,17 @@ class CocoImage:
     height: int
     """0, and so the width: the json does not say."""
     width: int
+    absent: tuple[int, ...] | None = None
+    """LVIS: ids of categories that are not in the image; None: all that have no annotation in it are not."""
+    unfinished: tuple[int, ...] = ()
+    """LVIS: ids of categories of which some objects may have no annotation."""
+
+    def to_coco(self) -> dict[str, Any]:
+        """The entry of a COCO or LVIS json."""
+        values = {"id": self.id, "file_name": self.file_name, "height": self.height, "width": self.width}
+        if self.absent is None:
+            return values
+        return values | {"neg_category_ids": self.absent, "not_exhaustive_category_ids": self.unfinished}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +135,11 @@ class CatalogueBuilder:
         if not self.images:
             why = self.rejected[0].reason if self.rejected else "its images list is empty"
             raise CocoError(f"{self._path} has no usable image; {why}.")
+
+    def frequencies(self) -> dict[int, str]:
+        """LVIS: r, c or f, for rare, common and frequent, by the id of the category; empty if a category has none."""
+        found = {entry["id"]: entry.get("frequency") for entry in self._categories}
+        return found if all(value in ("r", "c", "f") for value in found.values()) else {}
 
     def categories(self, named: set[int] | None = None) -> list[dict[str, Any]]:
         """As in `Catalogue`; only those of the given ids. Raises CocoError if there is none, or one is not usable."""
@@ -260,7 +276,25 @@ def _image_of(entry: Any) -> CocoImage:
     if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
         raise Unusable("image has no file_name")
     sides = [_side(entry.get(name)) for name in ("height", "width")]
-    return CocoImage(number_of_image, entry["file_name"], *(sides if all(sides) else (0, 0)))
+    height, width = sides if all(sides) else (0, 0)
+    absent = _categories_said(entry, "neg_category_ids")
+    return CocoImage(
+        number_of_image,
+        entry["file_name"],
+        height,
+        width,
+        absent,
+        _categories_said(entry, "not_exhaustive_category_ids") or (),
+    )
+
+
+def _categories_said(entry: dict[str, Any], name: str) -> tuple[int, ...] | None:
+    """What an entry of LVIS says about categories; None: nothing."""
+    if is_absent(entry.get(name)):
+        return None
+    if not isinstance(entry[name], list):
+        raise Unusable(f"{name} of the image are not a list", shown(entry[name]))
+    return tuple(identifier(number, f"a number of {name}") for number in entry[name])
 
 
 def _side(value: Any) -> int:

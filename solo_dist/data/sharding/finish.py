@@ -73,6 +73,7 @@ def finish(plan: Plan, notes: list[ShardNote], job: ShardJob) -> Manifest:
         statistics=dataclasses.asdict(counts),
         side_files=[
             _side_file(plan, schema.RECORDS, [_npy(_index(filled))]),
+            _side_file(plan, schema.IMAGE_CATEGORIES, [_npy(_image_categories(notes))]),
             _side_file(plan, schema.ANNOTATIONS, _annotations(plan, notes)),
         ],
         fingerprint=plan.fingerprint,
@@ -111,6 +112,13 @@ def _index(notes: list[ShardNote]) -> np.ndarray:
     return np.stack([files, offsets], axis=1)
 
 
+def _image_categories(notes: list[ShardNote]) -> np.ndarray:
+    """image_categories.npy, int32 [P, 2]: image, class."""
+    classes = [of_image for note in notes for of_image in note.classes]
+    images = np.repeat(np.arange(len(classes), dtype=np.int32), [len(of_image) for of_image in classes])
+    return np.stack([images, np.array([one for of_image in classes for one in of_image], np.int32)], axis=1)
+
+
 def _annotations(plan: Plan, notes: list[ShardNote]) -> Iterator[bytes]:
     """The COCO json for evaluation: gzip members, one or two from each shard, which may be concatenated."""
 
@@ -128,9 +136,11 @@ def _annotations(plan: Plan, notes: list[ShardNote]) -> Iterator[bytes]:
     separator = b""
     for note in notes:
         if note.images:
-            yield separator + member(", ".join(json.dumps(dataclasses.asdict(image)) for image in note.images))
+            yield separator + member(", ".join(json.dumps(image.to_coco()) for image in note.images))
             separator = member(", ")
-    yield member(f'], "categories": {json.dumps(plan.categories)}}}')
+    known = {number: {"frequency": kind} for number, kind in plan.frequencies.items()}
+    categories = [category | known.get(str(category["id"]), {}) for category in plan.categories]
+    yield member(f'], "categories": {json.dumps(categories)}}}')
 
 
 def _side_file(plan: Plan, name: str, chunks: Iterable[bytes]) -> ShardFile:

@@ -25,12 +25,13 @@ import tqdm
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError
 from solo_dist.data.sharding.claims import claimed
+from solo_dist.data.sharding.coco_json import check_is_file
 from solo_dist.data.sharding.copy import stored
 from solo_dist.data.sharding.finish import finish
 from solo_dist.data.sharding.notes import ShardNote, shard_task, valid_notes
 from solo_dist.data.sharding.plan import Plan, plan_for, progress_folder, refuse
 from solo_dist.data.sharding.planning import make_plan
-from solo_dist.data.sharding.resume import check_folder, discard_manifest, finished_manifest, remove_partial_files
+from solo_dist.data.sharding.resume import check_folder, finished_manifest, remove_partial_files, reopened
 from solo_dist.data.sharding.shard_job import ShardJob, check, checksum_of, completed, fingerprint
 from solo_dist.data.sharding.strict import fail_on, fail_on_reasons
 from solo_dist.data.sharding.worker import make_shards
@@ -53,6 +54,7 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
         another process is at work on the folder. StoreError: a store cannot be read or written.
     """
     check(job)
+    check_is_file(job.annotations)
     manifest = finished_manifest(job)
     if manifest is None or file_io.names(progress_folder(job.output)):
         check_folder(job)
@@ -78,6 +80,7 @@ def plan_shards(job: ShardJob) -> Plan | None:
       As `shard_coco`.
     """
     check(job)
+    check_is_file(job.annotations)
     if finished_manifest(job) is not None:
         return None
     check_folder(job)
@@ -136,12 +139,12 @@ def finish_shards(job: ShardJob, count: int = 1) -> Manifest:
 
 def _planned(job: ShardJob) -> Plan:
     with _readable_errors(job.output):
-        discard_manifest(job.output)
+        job = reopened(job)
         remove_partial_files(job.output)
         plan = plan_for(job)
         if plan is not None:
-            whole, _ = completed(job, plan.fingerprint)
-            if fingerprint(whole.settings, checksum_of(job.annotations), whole.num_shards) != plan.fingerprint:
+            job, _ = completed(job, plan.fingerprint)
+            if fingerprint(job.settings, checksum_of(job.annotations), job.num_shards) != plan.fingerprint:
                 refuse(job.output)
         if plan is None or not _is_intact(plan):
             plan = make_plan(job)

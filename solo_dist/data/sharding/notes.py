@@ -33,6 +33,8 @@ class ShardNote:
     offsets: list[int]
     images: list[CocoImage]
     """Those that are in the records, with the sizes that were found."""
+    classes: list[list[int]]
+    """Of each of these images, those that are trained on, ascending."""
     annotations: ShardFile
     """Those for evaluation."""
     rejected: list[Rejection]
@@ -46,6 +48,7 @@ class ShardNote:
         self.counts.add(made.counts)
         if made.entry:
             self.images.append(made.entry)
+            self.classes.append(sorted({one.category for one in made.annotations if not one.untrainable}))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ShardNote":

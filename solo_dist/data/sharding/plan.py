@@ -36,6 +36,8 @@ class Plan:
     """Of data and settings."""
     categories: list[dict[str, Any]]
     """{"id", "name"} of each class."""
+    frequencies: dict[str, str]
+    """LVIS: r, c or f by the id of the category; else empty."""
     parts: list[ShardFile]
     """One a shard, in order; num_records is the number of its images."""
     rejected: ShardFile
@@ -62,7 +64,8 @@ class Plan:
     @property
     def pixel_range(self) -> PixelRange | None:
         """Black and white of images of more than 8 bits; None: there are none."""
-        return tuple(json.loads(self.fingerprint).get("pixel_range") or ()) or None
+        found = json.loads(self.fingerprint).get("pixel_range")
+        return (found[0], found[1]) if found else None
 
     @functools.cached_property
     def _firsts(self) -> list[int]:

@@ -72,6 +72,7 @@ class _Planned:
 
     images: list[CocoImage]
     categories: list[dict[str, Any]]
+    frequencies: dict[int, str]
     rejected: list[Rejection]
 
 
@@ -123,7 +124,8 @@ def _assign(job: ShardJob, folder: str, builder: CatalogueBuilder, complete: boo
     parts = parts or _begin(job, folder, builder, complete=True)
     parts.flush()
     images = list(builder.images.values())
-    return parts, _Planned(images, builder.categories(named), [*builder.rejected, *misplaced])
+    categories = builder.categories(named)  # checks them
+    return parts, _Planned(images, categories, builder.frequencies(), [*builder.rejected, *misplaced])
 
 
 def _begin(job: ShardJob, folder: str, builder: CatalogueBuilder, complete: bool) -> "_Parts":
@@ -153,7 +155,7 @@ class _Parts:
         for shard, path in enumerate(self._paths):
             chosen = images[bounds[shard] : bounds[shard + 1]]
             self._shard_of.update(dict.fromkeys((image.id for image in chosen), shard))
-            self._write(shard, path, "w", json.dumps([dataclasses.astuple(image) for image in chosen]) + "\n")
+            self._write(shard, path, "w", json.dumps([_values(image) for image in chosen]) + "\n")
 
     def add(self, annotation: dict[str, Any]) -> None:
         """Takes an annotation of one of the images."""
@@ -184,6 +186,10 @@ class _Parts:
         self._crcs[shard] = google_crc32c.extend(self._crcs[shard], data)
 
 
+def _values(image: CocoImage) -> list[Any]:
+    return [getattr(image, field.name) for field in dataclasses.fields(image)]
+
+
 def _part_name(shard: int) -> str:
     return f"{shard:05d}.part.jsonl"
 
@@ -198,6 +204,7 @@ def _described(job: ShardJob, parts: list[ShardFile], planned: _Planned, rejecte
     return Plan(
         fingerprint=fingerprint(settings, checksum(job.annotations), len(parts)),
         categories=planned.categories,
+        frequencies={str(number): kind for number, kind in planned.frequencies.items()},
         parts=parts,
         rejected=ShardFile(plans.REJECTED, 0, len(rejected), crc32c(rejected)),
         versions=plans.versions(),

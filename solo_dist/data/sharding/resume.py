@@ -1,5 +1,6 @@
 """What an earlier run of the shard tool left in a folder: whether it can be kept, and files that are not its own."""
 
+import dataclasses
 import json
 import re
 
@@ -35,9 +36,15 @@ def finished_manifest(job: ShardJob) -> Manifest | None:
     return None
 
 
-def discard_manifest(output: str) -> None:
-    """Removes the manifest of a folder, which then counts as unfinished."""
-    file_io.remove(f"{output}/{schema.MANIFEST}")
+def reopened(job: ShardJob) -> ShardJob:
+    """Removes the manifest of a folder that has to be made again; the job then asks for as many shards as before."""
+    path = f"{job.output}/{schema.MANIFEST}"
+    try:
+        found = str(json.loads(file_io.read(path))["fingerprint"])
+    except (tf.errors.NotFoundError, ValueError, KeyError, TypeError):
+        found = ""
+    file_io.remove(path)
+    return dataclasses.replace(job, num_shards=completed(job, found)[0].num_shards)
 
 
 def check_folder(job: ShardJob) -> None:
@@ -103,7 +110,7 @@ def _undamaged(output: str) -> Manifest | None:
 def _strange_files(output: str) -> list[str]:
     """Names in a folder of files that this tool does not write."""
     known = re.compile(
-        r"shard-\d+-of-\d+\.tfrecord.*|records\.npy.*|annotations\.json\.gz.*"
+        r"shard-\d+-of-\d+\.tfrecord.*|(records|image_categories)\.npy.*|annotations\.json\.gz.*"
         r"|(rejected|notices)\.jsonl.*|manifest\.json.*"
     )
     return [name for name in file_io.names(output) if not known.fullmatch(name) and name != schema.PROGRESS]

@@ -127,7 +127,7 @@ class _Maker:
         """Writes a shard, its annotations for evaluation and, last, its note."""
         images, raw_of = read_part(task)
         nothing = ShardFile("", 0, 0, "")
-        note = ShardNote(task.plan, nothing, [], [], nothing, [], [], Counts())
+        note = ShardNote(task.plan, nothing, [], [], [], nothing, [], [], Counts())
         annotations: list[str] = []
 
         def framed_records() -> Iterator[bytes]:

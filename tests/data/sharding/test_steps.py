@@ -1,6 +1,7 @@
 """The shard tool in steps, as on a cluster: plan, tasks, finish. The bytes are those of one machine."""
 
 import dataclasses
+import gzip
 import json
 import os
 from pathlib import Path
@@ -46,7 +47,9 @@ def source(tmp_path_factory) -> Path:
     owners = rng.permutation(np.repeat([image["id"] for image in images], 2)).tolist()
     annotations = [annotation(number, owner) for number, owner in enumerate(owners)]
     annotations += [annotation(100, 5), annotation(101, 90, iscrowd=1), "no object"]
-    values = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "box"}]}
+    images[3] |= {"neg_category_ids": [4, 2], "not_exhaustive_category_ids": [1]}
+    categories = [{"id": 1, "name": "box", "frequency": "r"}]
+    values = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "instances.json").write_text(json.dumps(values))
     shard_coco(job_of(folder, folder / "one"), 0, False)
     return folder
@@ -130,6 +133,21 @@ def test_a_plan_is_kept_and_a_damaged_one_is_made_again(copied):
     assert {name: data for name, (data, _) in before.items()} == {
         path.name: path.read_bytes() for path in progress(copied).glob("*part*")
     }
+
+
+def test_evaluation_gets_what_lvis_says_of_categories(source):
+    with gzip.open(source / "one" / schema.ANNOTATIONS, "rt") as file:
+        values = json.load(file)
+    assert [set(image) - {"id", "file_name", "height", "width"} for image in values["images"]].count(
+        set()
+    ) == IMAGES - 2
+    (image,) = [image for image in values["images"] if "neg_category_ids" in image]
+    assert (image["id"], image["neg_category_ids"], image["not_exhaustive_category_ids"]) == (87, [4, 2], [1])
+    assert values["categories"] == [{"id": 1, "name": "box", "frequency": "r"}]
+    manifest = schema.load_manifest(f"{source}/one")
+    assert manifest.categories == [{"id": 1, "name": "box"}]
+    places = schema.load_image_categories(manifest)
+    assert places.tolist() == [[image, 0] for image in range(IMAGES - 1)]
 
 
 # ---- What can go wrong
