@@ -162,6 +162,10 @@ class DataConfig:
     """Folder of training shards, with its manifest.json."""
     validation: str = ""
     """Folder of validation shards; empty: no evaluation during training."""
+    mix: tuple[str, ...] = ()
+    """Further folders of training shards with the same categories, from which a share of the images comes."""
+    mix_weights: tuple[float, ...] = ()
+    """Shares of data.train and of each of data.mix, in any unit; (): in proportion to their numbers of images."""
     shapes_folder: str = ""
     """Folder of the demo's data set, which is drawn there if it is missing; empty: none."""
     canvas: tuple[int, int] = checked((800, 1344), check_canvas)
@@ -192,6 +196,13 @@ class DataConfig:
                 f"data.augment.turn needs a square canvas, not data.canvas={self.canvas}: set "
                 f"data.canvas={max(self.canvas)},{max(self.canvas)} or data.augment.turn=False."
             )
+        if self.mix_weights and (len(self.mix_weights) != 1 + len(self.mix) or min(self.mix_weights) <= 0):
+            raise ConfigError(
+                f"data.mix_weights={self.mix_weights} must be {1 + len(self.mix)} numbers above 0: for data.train and "
+                "each of data.mix."
+            )
+        if self.mix and self.max_bad_records:
+            raise ConfigError("data.max_bad_records counts the records of one folder; set it to 0 with data.mix.")
         if self.cache_dir and self.service:
             raise ConfigError("data.cache_dir has no effect if data.service reads the shards; give one of the two.")
 

@@ -15,6 +15,7 @@ from solo_dist.data.augmentation import Draws
 from solo_dist.data.composition import Scene
 from solo_dist.data.input.element import ImageMaker
 from solo_dist.data.input.fixed_size import Element, fixed_size_targets
+from solo_dist.data.input.mixture import PartSampler
 from solo_dist.data.input.reader import Readings, RecordReader, no_readings
 from solo_dist.data.input.sampler import Sampler
 from solo_dist.data.schema import Manifest, Record, parse_record
@@ -28,7 +29,7 @@ _PASTED = 4
 
 
 def composed_element(
-    config: Config, manifest: Manifest, reader: RecordReader, sampler: Sampler
+    config: Config, manifest: Manifest, reader: RecordReader, sampler: Sampler | PartSampler
 ) -> Callable[[tf.Tensor], tuple[Element, Readings]]:
     """A function of a position, which returns its element and what was read for it.
 
@@ -90,7 +91,7 @@ class _Composer:
     its own in the graph.
     """
 
-    def __init__(self, config: Config, manifest: Manifest, reader: RecordReader, sampler: Sampler):
+    def __init__(self, config: Config, manifest: Manifest, reader: RecordReader, sampler: Sampler | PartSampler):
         self._seed, self._canvas, self._augment = config.seed, config.data.canvas, config.data.augment
         self._reader, self._sampler = reader, sampler
         self._make = ImageMaker(config, manifest, training=True)

@@ -4,11 +4,13 @@ Everything about an element is a function of its position: the number of images 
 image p % n of epoch p // n in an order drawn from (seed, epoch), and all its random numbers are drawn from (seed, p).
 So a run continues at any position at once, workers read disjoint parts without communication, and the batches do not
 depend on the degree of parallelism. No image is left out: a batch may contain the end of one epoch and the start of the
-next. With data.repeat_threshold an epoch has some images more than once (repeats.py). The images that share a canvas with the one at p are drawn from (seed, p) too.
+next. The images that share a canvas with the one at p are drawn from (seed, p) too. With data.repeat_threshold an epoch
+has some images more than once (repeats.py); with data.mix each data set has epochs of its own (mixture.py).
 Legend of shapes: `solo_dist.config`.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -17,6 +19,7 @@ from solo_dist.data.input.cache import open_shards
 from solo_dist.data.input.composed import composed_element
 from solo_dist.data.input.element import record_to_element, reduction
 from solo_dist.data.input.fixed_size import Element, padding_element
+from solo_dist.data.input.mixture import Mixture, PartSampler
 from solo_dist.data.input.reader import Readings, RecordReader, no_readings
 from solo_dist.data.input.sampler import Sampler
 from solo_dist.data.input.service import through_service
@@ -64,24 +67,19 @@ def build_dataset(
       ConfigError, ShardError: the recipe and the shards do not fit. Broken records raise
         tf.errors.InvalidArgumentError while reading; `reader.readable_errors` makes a ShardError of it.
     """
-    manifest = load_split(config, split)
-    batch_size = batch_size or _worker_batch(config, num_workers)
     training = split == "train"
+    manifests = load_training_sets(config) if training else [load_split(config, split)]
+    manifest = manifests[0]
+    batch_size = batch_size or _worker_batch(config, num_workers)
     served = training and bool(config.data.service)
-    if served and urls.is_remote(manifest.folder) and not manifest.folder.startswith("gs://"):
-        raise ConfigError(
-            f"The workers of data.service cannot read {manifest.folder}; give gs:// or a folder they see."
-        )
-    # Paths are found by Python code of this process, which the workers of a service do not have.
-    shards = None if served else open_shards(manifest, config.data)
-    reader = RecordReader(manifest, config.data.max_bad_records, reduction(config, manifest, training), shards)
-    waiting = _WAITING_ELEMENTS if urls.is_remote(manifest.folder) else 0
+    readers = [_open_reader(config, one, training, served) for one in manifests]
+    waiting = _WAITING_ELEMENTS if any(urls.is_remote(one.folder) for one in manifests) else 0
     parallelism = parallelism or waiting or tf.data.AUTOTUNE
     options = input_options(threads=waiting)
     global_batch = batch_size * num_workers
     first = start_position + worker * batch_size
     # The functions use tf.cond and tf.while_loop, so AutoGraph would only slow down the tracing.
-    make = tf.autograph.experimental.do_not_convert(_position_to_element(config, manifest, reader, training))
+    make = tf.autograph.experimental.do_not_convert(_position_to_element(config, manifests, readers, training))
 
     def make_batches(numbers: tf.data.Dataset) -> tf.data.Dataset:
         positions = numbers.flat_map(
@@ -101,8 +99,33 @@ def build_dataset(
     else:
         batches = make_batches(tf.data.Dataset.range(-(-(manifest.num_images - start_position) // global_batch)))
     if config.data.max_bad_records:
-        batches = reader.limit_bad_records(batches)
+        batches = readers[0].limit_bad_records(batches)
     return batches.prefetch(2).with_options(options)
+
+
+def _open_reader(config: Config, manifest: Manifest, training: bool, served: bool) -> RecordReader:
+    if served and urls.is_remote(manifest.folder) and not manifest.folder.startswith("gs://"):
+        raise ConfigError(
+            f"The workers of data.service cannot read {manifest.folder}; give gs:// or a folder they see."
+        )
+    # Paths are found by Python code of this process, which the workers of a service do not have.
+    shards = None if served else open_shards(manifest, config.data)
+    return RecordReader(manifest, config.data.max_bad_records, reduction(config, manifest, training), shards)
+
+
+def load_training_sets(config: Config) -> list[Manifest]:
+    """The manifests of data.train and data.mix, checked against the recipe and each other."""
+    manifests = [load_split(config, "train")]
+    for number, folder in enumerate(config.data.mix):
+        manifest = load_manifest(folder)
+        check_manifest(manifest, config, option=f"data.mix[{number}]")
+        if [one["name"] for one in manifest.categories] != [one["name"] for one in manifests[0].categories]:
+            raise ConfigError(
+                f"data.mix: {folder} has other categories than {config.data.train}, or another order of them; merge "
+                "the annotations first (solo-dist import --format=coco --categories=...), then shard each part."
+            )
+        manifests.append(manifest)
+    return manifests
 
 
 def load_split(config: Config, split: str) -> Manifest:
@@ -155,14 +178,14 @@ def input_options(threads: int = 0) -> tf.data.Options:
 
 
 def _position_to_element(
-    config: Config, manifest: Manifest, reader: RecordReader, training: bool
+    config: Config, manifests: Sequence[Manifest], readers: Sequence[RecordReader], training: bool
 ) -> Callable[[tf.Tensor], Element]:
     """A function of a position, which returns its element of a batch."""
-    sampler = Sampler(config, manifest, training)
-    if training and config.data.augment.composes:
-        make = composed_element(config, manifest, reader, sampler)
+    samplers = [Sampler(config, manifest, training) for manifest in manifests]
+    if len(manifests) == 1:
+        make = _make_of_set(config, manifests[0], readers[0], samplers[0], training)
     else:
-        make = _element_of_one_image(record_to_element(config, manifest, training), reader, sampler)
+        make = _make_of_mixture(config, manifests, readers, samplers)
     limited = config.data.max_bad_records > 0
 
     def element(position: tf.Tensor) -> Element:
@@ -177,12 +200,34 @@ def _position_to_element(
     if training:
         return element
     return lambda position: tf.cond(
-        position < manifest.num_images, lambda: element(position), lambda: padding(position)
+        position < manifests[0].num_images, lambda: element(position), lambda: padding(position)
     )
 
 
+def _make_of_mixture(
+    config: Config, manifests: Sequence[Manifest], readers: Sequence[RecordReader], samplers: Sequence[Sampler]
+) -> Callable[[tf.Tensor], tuple[Element, Readings]]:
+    mixture = Mixture(config, [sampler.epoch_length for sampler in samplers])
+    parts = [PartSampler(mixture, number, sampler) for number, sampler in enumerate(samplers)]
+    makes = [_make_of_set(config, *of_set, training=True) for of_set in zip(manifests, readers, parts, strict=True)]
+
+    def element(position: tf.Tensor) -> tuple[Element, Readings]:
+        branches = [functools.partial(make, position) for make in makes]
+        return tf.switch_case(mixture.set_of(position), branches)
+
+    return element
+
+
+def _make_of_set(
+    config: Config, manifest: Manifest, reader: RecordReader, sampler: Sampler | PartSampler, training: bool
+) -> Callable[[tf.Tensor], tuple[Element, Readings]]:
+    if training and config.data.augment.composes:
+        return composed_element(config, manifest, reader, sampler)
+    return _element_of_one_image(record_to_element(config, manifest, training), reader, sampler)
+
+
 def _element_of_one_image(
-    build: Callable[[Record, tf.Tensor, tf.Tensor], Element], reader: RecordReader, sampler: Sampler
+    build: Callable[[Record, tf.Tensor, tf.Tensor], Element], reader: RecordReader, sampler: Sampler | PartSampler
 ) -> Callable[[tf.Tensor], tuple[Element, Readings]]:
     def element(position: tf.Tensor) -> tuple[Element, Readings]:
         number = sampler.record(position)
