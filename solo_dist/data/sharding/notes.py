@@ -53,12 +53,14 @@ class ShardNote:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ShardNote":
         """From what `dataclasses.asdict` makes."""
-        file, annotations = (ShardFile(**values.pop(name)) for name in ("file", "annotations"))
-        counts = Counts(**values.pop("counts"))
-        images = [CocoImage(**image) for image in values.pop("images")]
-        rejected, notices = ([Rejection(**one) for one in values.pop(name)] for name in ("rejected", "notices"))
-        read = {"file": file, "annotations": annotations, "counts": counts, "images": images}
-        return cls(**read, rejected=rejected, notices=notices, **values)
+        read = dict(values)
+        for name in ("file", "annotations"):
+            read[name] = ShardFile(**values[name])
+        for name in ("rejected", "notices"):
+            read[name] = [Rejection(**one) for one in values[name]]
+        read["images"] = [CocoImage(**image) for image in values["images"]]
+        read["counts"] = Counts(**values["counts"])
+        return cls(**read)
 
 
 @dataclasses.dataclass(frozen=True)

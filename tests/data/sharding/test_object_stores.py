@@ -131,7 +131,7 @@ def bucket(request):
 def test_from_a_bucket_into_a_bucket_gives_the_bytes_of_the_disk(bucket, forks, source, tmp_path):
     fill(bucket, source / "images", "coco/images/")
     bucket.put("coco/instances.json", (source / "instances.json").read_bytes())
-    bucket.fail(0.2)
+    bucket.fail(0.05)
     output = forks(bucket).run(
         f"""{SETUP}
     manifest = shard("{bucket.url("coco")}", "{bucket.url("made/train")}")
