@@ -77,6 +77,6 @@ def _write_near_copies(folder: str, splits: Sequence[Split], copies: NearCopies)
     def cells(image: ImageOf) -> list[str]:
         return [splits[image.split].name, names[image.split][image.image_id]]
 
-    rows = ([pair.leak, *cells(pair.one), *cells(pair.other), pair.different_bits] for pair in copies.pairs)
-    head = ("leak", "split", "file_name", "other_split", "other_file_name", "different_bits")
+    rows = ([pair.leak, *cells(pair.one), *cells(pair.other), pair.likeness] for pair in copies.pairs)
+    head = ("leak", "split", "file_name", "other_split", "other_file_name", "likeness")
     write_csv(f"{folder}/near_copies.csv", head, rows)

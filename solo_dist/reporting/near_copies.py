@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from solo_dist.data.sharding.inspection import read_records
-from solo_dist.importing.near_duplicates import close_pairs, difference_hash
+from solo_dist.importing.near_duplicates import close_pairs, correlation, shrunk
 from solo_dist.reporting.splits import Split
 
 
@@ -25,8 +25,8 @@ class NearCopy(NamedTuple):
 
     one: ImageOf
     other: ImageOf
-    different_bits: int
-    """Of the 256 bits of their hashes."""
+    likeness: float
+    """Correlation of the shrunk images, at most 1."""
 
     @property
     def leak(self) -> bool:
@@ -46,7 +46,7 @@ class NearCopies(NamedTuple):
 def find_near_copies(splits: Sequence[Split]) -> NearCopies:
     """Compares every image of the splits with every other one. Raises ShardError if a file is damaged."""
     images: list[ImageOf] = []
-    hashes: list[np.ndarray] = []
+    small: list[np.ndarray] = []
     unreadable = 0
     for number, split in enumerate(splits):
         seen: set[int] = set()
@@ -56,12 +56,12 @@ def find_near_copies(splits: Sequence[Split]) -> NearCopies:
                 continue
             seen.add(image_id)
             try:
-                hashes.append(difference_hash(record.image.numpy()))
+                small.append(shrunk(record.image.numpy()))
                 images.append(ImageOf(number, image_id))
             except Exception:  # any error of Pillow's decoders
                 unreadable += 1
     pairs = [
-        NearCopy(images[one], images[other], int((hashes[one] != hashes[other]).sum()))
-        for one, other in close_pairs(np.array(hashes))
+        NearCopy(images[one], images[other], correlation(small[one], small[other]))
+        for one, other in close_pairs(np.array(small))
     ]
-    return NearCopies(sorted(pairs, key=lambda pair: (not pair.leak, pair.different_bits)), unreadable)
+    return NearCopies(sorted(pairs, key=lambda pair: (not pair.leak, -pair.likeness)), unreadable)

@@ -138,7 +138,9 @@ class TrainStep:
             batch = next(iterator)
         with tf.control_dependencies(self._strategy.experimental_local_results(batch["image_size"])):
             self._wait_seconds.assign_add(clock() - started)
-        return batch
+        # The rest of the step comes after the second reading of the clock. Otherwise a machine with one core may read
+        # it last, and count the whole step as waiting.
+        return self._strategy.run(_after, args=(batch, self._first(self._wait_seconds).read_value()))
 
     def _global_counts(self, batch: dict[str, tf.Tensor], requests: tf.Tensor) -> dict[str, tf.Tensor]:
         """Sums over all replicas and micro-batches; the only communication before the gradients."""
@@ -258,3 +260,9 @@ class TrainStep:
         """Ids of the images in each replica's last micro-batch whose loss was not finite; of this worker's replicas."""
         replicas = self._strategy.experimental_local_results(self._suspects)
         return sorted({int(image) for replica in replicas for image in replica.numpy() if image != NO_IMAGE})
+
+
+def _after(batch: dict[str, tf.Tensor], event: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The batch of a replica, for operations that must not begin before `event` is computed."""
+    with tf.control_dependencies([event]):
+        return {key: tf.identity(value) for key, value in batch.items()}
