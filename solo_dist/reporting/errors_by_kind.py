@@ -41,11 +41,17 @@ FALSE_KINDS = (Kind.CATEGORY, Kind.LOCALISATION, Kind.BOTH, Kind.DUPLICATE, Kind
 
 KINDS = {
     Kind.CATEGORY: ("wrong category", "The mask fits an instance, but the model calls it by another name."),
-    Kind.LOCALISATION: ("mask is off", "The name is right, but the mask covers the instance too loosely."),
-    Kind.BOTH: ("mask and category", "The mask only touches an instance, and the name is another one."),
+    Kind.LOCALISATION: (
+        "mask is off",
+        "The name is right, but mask and instance share too few pixels (overlap 0.1 to 0.5).",
+    ),
+    Kind.BOTH: (
+        "mask and category",
+        "The mask only touches an instance (overlap 0.1 to 0.5), and the name is another one.",
+    ),
     Kind.DUPLICATE: ("found twice", "A second detection of an instance that was found already."),
     Kind.BACKGROUND: ("nothing there", "A detection where there is no instance at all."),
-    Kind.MISSED: ("missed", "An instance that no detection is about."),
+    Kind.MISSED: ("missed", "An instance that no detection touches."),
 }
 """Name and explanation of each kind of error."""
 

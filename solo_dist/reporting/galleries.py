@@ -172,7 +172,7 @@ def _caption(analysis: Analysis, kind: str, index: int) -> str:
         # Right for its own category, but a better detection of another one took the instance first.
         hidden = analysis.errors.kind[index] == Kind.CORRECT
         name = "found under another name" if hidden else KINDS[Kind(analysis.errors.kind[index])][0]
-        return f"{name}, {detections.score[index]:.2f}"
+        return f"false: {name}, {detections.score[index]:.2f}"
     over = np.flatnonzero(analysis.shown.truth_of == index)
     if not len(over):
         return {"inaccurate": "mask is off"}.get(kind, kind)

@@ -10,14 +10,16 @@ from solo_dist.reporting.training_curves import Course
 
 _WORTH_SAYING = 0.01
 """Difference in AP50 below which nothing is said about it."""
+_FEW_INSTANCES = 200
+"""Validation instances below which the page says that its numbers are uncertain."""
 
 _REMEDIES = {
     Kind.CATEGORY: "show it more examples of the categories it confuses, and check that their labels are right",
-    Kind.LOCALISATION: "a larger canvas or longer training sharpens masks; check how exact the annotated outlines are",
+    Kind.LOCALISATION: "a larger canvas or longer training; the close-ups show if masks are rough or cover several",
     Kind.BOTH: "longer training, and more examples",
     Kind.DUPLICATE: "a stricter postprocess.update_threshold or postprocess.nms_sigma",
     Kind.BACKGROUND: "a higher score threshold, or more images that show none of the categories",
-    Kind.MISSED: "more examples like the missed ones, a larger canvas for small ones, or denser grids",
+    Kind.MISSED: "more examples like the missed ones, or a larger canvas if most of them are small",
 }
 
 
@@ -71,8 +73,8 @@ def why(row: CategoryRow, ap50_of_others: float) -> str:
     }[main]
     if row.ap50 >= ap50_of_others - _WORTH_SAYING:
         text += (
-            f" Its AP50 of {row.ap50:.3f} is no lower than that of the others ({ap50_of_others:.3f}): it is found as "
-            "well as they are, but its masks are less exact, which costs AP at stricter overlaps."
+            f" With an AP50 of {row.ap50:.3f} it is found as well as the others (median {ap50_of_others:.3f}), but its "
+            "masks are less exact, which costs AP at stricter overlaps."
         )
     elif getattr(outcome, main):
         text += f" {reason}."
@@ -95,6 +97,8 @@ def _quality(analysis: Analysis, ceiling: float | None) -> Headline:
             f" Masks are computed at a quarter of the canvas; perfect ones at that resolution would reach an AP of "
             f"{ceiling:.3f}, so the model is at {max(ap, 0) / ceiling:.0%} of what it can reach."
         )
+    if analysis.num_truths < _FEW_INSTANCES:
+        text += f" It was measured on {analysis.num_truths} instances only: small differences are chance."
     return Headline(f"Mask AP {ap:.3f}", text)
 
 
@@ -109,8 +113,8 @@ def _threshold(analysis: Analysis) -> Headline:
     )
     if analysis.precise and analysis.precise.threshold <= best.threshold:
         text += (
-            f" Down to {analysis.precise.threshold:.2f} at least {analysis.wanted_precision:.0%} of what is shown is "
-            f"right; {analysis.precise.recall:.0%} are found there."
+            f" To find more, use {analysis.precise.threshold:.2f}: it finds {analysis.precise.recall:.0%}, and "
+            f"{analysis.wanted_precision:.0%} of what is shown is still right."
         )
     elif analysis.precise:
         text += (

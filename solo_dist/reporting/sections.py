@@ -20,8 +20,8 @@ from solo_dist.reporting.training_curves import Course, dropped_positives_a_step
 
 _COCO_NAMES = (
     ("AP", "overlaps 0.50 to 0.95"), ("AP50", "overlap 0.50"), ("AP75", "overlap 0.75"), ("APs", "small"),
-    ("APm", "medium"), ("APl", "large"), ("AR1", "1 detection an image"), ("AR10", "10"), ("AR100", "100"),
-    ("ARs", "small"), ("ARm", "medium"), ("ARl", "large"),
+    ("APm", "medium"), ("APl", "large"), ("AR1", "at most 1 detection an image"), ("AR10", "at most 10"),
+    ("AR100", "at most 100"), ("ARs", "small"), ("ARm", "medium"), ("ARl", "large"),
 )  # fmt: skip
 _MATRIX_CATEGORIES = 24
 """Most categories of the matrix on the page."""
@@ -161,12 +161,15 @@ def _thresholds(analysis: Analysis) -> dict[str, Any]:
 
 def _calibration_text(analysis: Analysis) -> str:
     calibration = analysis.calibration
-    if np.isnan(calibration.error):
-        return "There is no detection, so there is nothing to say about scores."
-    known = calibration.detections > 0
-    lean = float(np.sum((calibration.score - calibration.correct)[known] * calibration.detections[known]))
-    text = f"On average a score is {calibration.error:.2f} away from the share of right detections of that score"
-    if calibration.error < 0.05:
+    # Most detections have scores near 0 and are false. They would hide how far off the scores that people see are.
+    known = (calibration.detections > 0) & (np.arange(len(calibration.detections)) > 0)
+    if not known.any():
+        return "There is no detection with a score of 0.1 or more, so there is nothing to say about scores."
+    weights = calibration.detections[known] / calibration.detections[known].sum()
+    differences = (calibration.score - calibration.correct)[known]
+    error, lean = float(np.abs(differences) @ weights), float(differences @ weights)
+    text = f"From 0.1 on, a score is on average {error:.2f} away from the share of right detections of that score"
+    if error < 0.05:
         return f"{text}: close enough to be read as a probability."
     return f"{text}: scores are too {'high' if lean > 0 else 'low'} and serve to rank detections, not as probabilities."
 

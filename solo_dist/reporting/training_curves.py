@@ -81,7 +81,7 @@ def _remarks_on_ap(train: Sequence[Mapping[str, Any]], aps: Sequence[tuple[int, 
     if best_step == last_step and last - aps[-2][1] > _NOTICEABLE:
         return [
             f"AP was still rising at the end, from {aps[-2][1]:.3f} to {last:.3f} between steps {aps[-2][0]} and "
-            f"{last_step}: longer training would probably help (train.steps or train.minutes)."
+            f"{last_step}: longer training would probably help (a new run with more train.steps or train.minutes)."
         ]
     if best - last <= _NOTICEABLE:
         return [f"AP has levelled off: {best:.3f} at step {best_step}, {last:.3f} at the end. Longer training alone "
