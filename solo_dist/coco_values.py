@@ -1,4 +1,4 @@
-"""Values of a COCO json as tools and people write them: text is read if it can mean one thing only.
+"""Values of a COCO json and other labels as tools and people write them: text is read if it can mean one thing only.
 
 An id "12" is 12, an iscrowd "0" is no crowd, and a size "12.5" is 12.5; "about 12" is none of them.
 """
@@ -50,6 +50,14 @@ def number(value: Any) -> float | None:
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         value = float(value)
     return value if type(value) in (int, float) and abs(value) < 1e15 and math.isfinite(value) else None
+
+
+def finite(value: Any) -> float:
+    """As `number`. Raises Unusable for something else."""
+    read = number(value)
+    if read is None:
+        raise Unusable("value is not a finite number", shown(value))
+    return read
 
 
 def numbers(value: Any, count: int) -> list[float] | None:

@@ -72,7 +72,7 @@ ROOMS: dict[str, set[str]] = {
         "errors",
     },
     "reporting": {"importing", "inference", "data", "run", "solo", "storage", "viz", "masks", "config", "errors"},
-    "importing": {"coco_values", "storage", "masks", "errors"},
+    "importing": {"data", "coco_values", "storage", "masks", "errors"},
     "exporting": {"inference", "data", "solo", "storage", "masks", "config", "stack", "errors"},
     "training": {"inference", "weights", "data", "run", "solo", "storage", "distributed", "viz", "config", "errors"},
     "inference": {"data", "run", "solo", "storage", "distributed", "viz", "masks", "config", "stack", "errors"},

@@ -12,10 +12,11 @@ import json
 import posixpath
 from typing import Any
 
+from solo_dist.coco_values import finite
 from solo_dist.errors import DataError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, union, without_duplicates
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size, relative, stem
-from solo_dist.importing.labelme_shapes import number, shape_rle
+from solo_dist.importing.labelme_shapes import shape_rle
 from solo_dist.importing.left_out import Report
 from solo_dist.importing.orientation import ImageSize, size_of, upright
 from solo_dist.storage import file_io
@@ -94,7 +95,7 @@ def _image_of(
         file, size = _embedded_image(content, target)
         report.change(path, "image taken from imageData", file)
     height, width = (content.get(side) for side in ("imageHeight", "imageWidth"))
-    given = size.upright if height is None or width is None else (int(number(height)), int(number(width)))
+    given = size.upright if height is None or width is None else (int(finite(height)), int(finite(width)))
     if given not in (size.upright, size.stored):
         raise Unusable(
             "imageHeight and imageWidth differ from the image file",

@@ -7,12 +7,12 @@ centre is. (LabelMe's own drawing adds the pixels that the outline touches; COCO
 import base64
 import binascii
 import io
-import math
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
+from solo_dist.coco_values import finite
 from solo_dist.errors import Unusable
 from solo_dist.importing.dataset import checked, encode
 from solo_dist.masks.rle import segmentation_to_rle
@@ -54,23 +54,12 @@ def polygon_rle(points: np.ndarray, height: int, width: int) -> dict[str, Any]:
         raise Unusable(str(error)) from error
 
 
-def number(value: Any) -> float:
-    """A finite number, also one that is written as text. Raises Unusable."""
-    try:
-        read = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
-    except (ValueError, OverflowError):
-        read = math.nan
-    if not math.isfinite(read):
-        raise Unusable("value is not a finite number", str(value)[:40])
-    return read
-
-
 def _points(points: Any) -> np.ndarray:
     if not isinstance(points, list) or not points:
         raise Unusable("shape has no points")
     if not all(isinstance(point, (list, tuple)) and len(point) == 2 for point in points):
         raise Unusable("point is not a pair of numbers")
-    return np.array([[number(value) for value in point] for point in points])
+    return np.array([[finite(value) for value in point] for point in points])
 
 
 def _corners(points: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""EXIF orientation: size of an image as stored and upright, and masks from one to the other.
+"""EXIF or TIFF orientation: size of an image as stored and upright, and masks from one to the other.
 
 Annotation tools show images upright and write coordinates of the upright image. COCO's readers, the shard tool among
 them, take pixels as stored, unless the json gives the size of the upright image. Only the size in the json shows which
@@ -7,17 +7,12 @@ upside down, or turned but square, both sizes are equal, and its masks are writt
 """
 
 import dataclasses
-import io
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
-from solo_dist.errors import Unusable
+from solo_dist.data.image_io import SIDEWAYS, open_image
 from solo_dist.importing.dataset import decode, encode
-
-_EXIF_ORIENTATION = 0x0112
-_QUARTER_TURNED = (5, 6, 7, 8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,19 +26,13 @@ class ImageSize:
     @property
     def upright(self) -> tuple[int, int]:
         """Height, width after turning."""
-        return self.stored[::-1] if self.orientation in _QUARTER_TURNED else self.stored
+        return self.stored[::-1] if self.orientation in SIDEWAYS else self.stored
 
 
 def size_of(data: bytes) -> ImageSize:
-    """Size of an encoded image. Raises Unusable if it does not decode."""
-    try:
-        with PIL.Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            # Pillow turns TIFF images itself while it loads them; the size is that of the turned image already.
-            orientation = 1 if image.format == "TIFF" else image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception as error:  # the decoders of a dozen formats raise many kinds of errors
-        raise Unusable("image does not decode", str(error)[:100]) from error
-    return ImageSize((height, width), orientation if orientation in range(1, 9) else 1)
+    """Size of an encoded image, of which the header is enough. Raises Unusable if it does not decode."""
+    opened = open_image(data)
+    return ImageSize(opened.stored, opened.orientation)
 
 
 def stored_in_coco(rle: dict[str, Any], orientation: int) -> dict[str, Any]:
@@ -63,7 +52,7 @@ def upright(rle: dict[str, Any], orientation: int) -> dict[str, Any]:
 
 def _needs_turn(rle: dict[str, Any], orientation: int) -> bool:
     height, width = rle["size"]
-    return orientation != 1 and (orientation not in _QUARTER_TURNED or height == width)
+    return orientation != 1 and (orientation not in SIDEWAYS or height == width)
 
 
 def _turned(rle: dict[str, Any], orientation: int, to_stored: bool) -> dict[str, Any]:
@@ -71,12 +60,12 @@ def _turned(rle: dict[str, Any], orientation: int, to_stored: bool) -> dict[str,
     if orientation == 1:
         return rle
     mask = decode(rle)
-    if orientation in _QUARTER_TURNED and not to_stored:
+    if orientation in SIDEWAYS and not to_stored:
         mask = mask.T
     if orientation in (3, 4, 7, 8):
         mask = mask[::-1]
     if orientation in (2, 3, 6, 7):
         mask = mask[:, ::-1]
-    if orientation in _QUARTER_TURNED and to_stored:
+    if orientation in SIDEWAYS and to_stored:
         mask = mask.T
     return encode(np.ascontiguousarray(mask))

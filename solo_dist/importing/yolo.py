@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow as tf
 import yaml
 
+from solo_dist.coco_values import finite
 from solo_dist.errors import ConfigError, DataError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked, without_duplicates
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size, is_image, normal_path
-from solo_dist.importing.labelme_shapes import number
 from solo_dist.importing.left_out import Report
 from solo_dist.importing.rings import ring_rle
 from solo_dist.storage import file_io
@@ -77,7 +77,7 @@ def _names(description: dict[str, Any], described: str) -> list[str]:
     """Names of the classes by index; YAML has them as a list, or as a mapping from the index."""
     names = description.get("names")
     if isinstance(names, dict):
-        indices = {int(number(index)): str(name) for index, name in names.items()}
+        indices = {int(finite(index)): str(name) for index, name in names.items()}
         return [indices.get(index, f"class_{index}") for index in range(max(indices, default=-1) + 1)]
     if isinstance(names, list) and names:
         return [str(name) for name in names]
@@ -191,10 +191,10 @@ class _Rows:
         return without_duplicates(instances, labels, self._report)
 
     def _instance(self, row: Sequence[str], image: LabelledImage, place: str) -> Instance:
-        index = number(row[0])
+        index = finite(row[0])
         if index != int(index) or not 0 <= index < len(self._names):
             raise Unusable("class index has no name", row[0])
-        values = np.array([number(value) for value in row[1:]])
+        values = np.array([finite(value) for value in row[1:]])
         if len(values) in (4, 5):
             values = self._rectangle(values)
         elif len(values) > 6 and len(values) % 2:  # Ultralytics appends the confidence of a prediction

@@ -10,6 +10,9 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 
+from solo_dist.data.image_io import read_image
+from solo_dist.data.sharding.coco import CocoImage, Reading
+from solo_dist.data.sharding.images import read_entry
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.coco_json import write_coco
 from solo_dist.importing.coco_merge import read_coco
@@ -368,6 +371,19 @@ def test_coordinates_are_of_the_upright_image(folder, tmp_path, orientation):
     np.testing.assert_array_equal(np.sort(under, axis=0), np.sort(upright[mask], axis=0))
     again = read_coco([str(tmp_path / "out.json")], str(folder.path), crowd="auto", boxes="reject")
     np.testing.assert_array_equal(masks_of(again)["a.png"][0][2], mask)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_as_the_shard_tool_turns_it(folder, tmp_path, orientation):
+    path = save_image(folder.path / "a.tif", HEIGHT, WIDTH, orientation)
+    folder.add([shape(kind="rectangle", points=BOX)], image=False, imagePath="a.tif")
+    write_coco(folder.read(), str(tmp_path / "out.json"), "")
+    content = json.loads((tmp_path / "out.json").read_text())
+    (image,), (annotation,) = content["images"], content["annotations"]
+    entry = CocoImage(1, "a.tif", image["height"], image["width"])
+    taken = np.asarray(read_entry(entry, path.read_bytes(), Reading()).rgb)
+    wanted = read_image(str(path))[12:40, 10:30].reshape(-1, 3)
+    np.testing.assert_array_equal(np.sort(taken[decode(annotation["segmentation"])], axis=0), np.sort(wanted, axis=0))
 
 
 def test_a_json_with_the_size_as_stored_is_from_before_labelme_turned_images(folder):
