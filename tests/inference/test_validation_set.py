@@ -96,6 +96,34 @@ def test_a_batch_with_a_negative_id_and_padding():
     assert [(result["image_id"], result["category_id"]) for result in results] == [(-1, 2)]
 
 
+def without(truth, *lacking, keep_categories):
+    """The json without the annotations of some categories, with their entries in `categories` or without."""
+    entries = [entry for entry in truth["annotations"] if entry["category_id"] not in lacking]
+    categories = [c for c in truth["categories"] if keep_categories or c["id"] not in lacking]
+    return truth | {"annotations": entries, "categories": categories}
+
+
+@pytest.mark.parametrize("keep_categories", [True, False])
+@pytest.mark.parametrize("lacking", [(1,), (2,), (3,), (1, 3), (2, 3)])
+def test_categories_that_validation_lacks_do_not_spoil_the_metrics(lacking, keep_categories):
+    """Whether they are named in the json or not, and whatever is detected of them, AP is that of the others."""
+    truth = json.loads((TROUBLE / "negative_image_ids/train.json").read_text())
+    for number, entry in enumerate(truth["annotations"]):
+        entry["category_id"] = 1 + number % 3
+    truth["categories"] = [DISC, BOX, {"id": 3, "name": "cone"}]
+    part = without(truth, *lacking, keep_categories=keep_categories)
+    found = categories_of_classes(manifest(part["categories"]), truth["categories"], None, "train")
+    assert [c["id"] is None for c in found] == [c["id"] in lacking and not keep_categories for c in truth["categories"]]
+    known = {category["id"] for category in found}
+    evaluator = coco_metrics.CocoEvaluator(part)
+    evaluator.add([one for one in perfect(truth["annotations"]) if one["category_id"] in known], [-1, 0, 1])
+    assert evaluator.metrics()["segm/AP"] == pytest.approx(1)
+    by_category = evaluator.by_category()
+    assert {number: values["AP"] for number, values in by_category.items()} == {
+        category["id"]: -1 if category["id"] in lacking else pytest.approx(1) for category in part["categories"]
+    }
+
+
 def test_a_rare_category_that_validation_lacks_does_not_spoil_the_metrics():
     """AP is the mean over the categories of the validation set, whatever is detected of others."""
     folder = TROUBLE / "validation_without_a_rare_category"

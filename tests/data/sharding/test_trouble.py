@@ -474,7 +474,9 @@ def test_negative_image_ids_are_ids_like_others():
     assert [image.id for image in read.images] == [-1, 0, 1] and len(read.kept) == 9 and read.rejected == {}
 
 
-@pytest.mark.parametrize("ids", [(-1, -2), (0, -(2**62)), (-(2**63), 1), (2**63 - 1, 0), (-5, 7)])
+@pytest.mark.parametrize(
+    "ids", [(-1, -2), (0, -(2**62)), (-(2**63), 1), (2**63 - 1, 0), (-5, 7), (-1, 1), (-(2**63) + 1, 2**63 - 1)]
+)
 def test_any_image_ids_of_64_bits(tmp_path, ids):
     values = copy.deepcopy(RIGHT)
     for entry in values["images"]:
@@ -486,6 +488,26 @@ def test_any_image_ids_of_64_bits(tmp_path, ids):
         assert read.rejected["image id is not an integer"] == 1
     else:
         assert len(read.kept) == 6 and {image.id for image in read.images} == set(ids)
+
+
+@pytest.mark.parametrize(
+    "id_of",
+    [
+        lambda number, image: 0,
+        lambda number, image: number % 3,
+        lambda number, image: image,
+        lambda number, image: number // 2,
+        lambda number, image: [1, "1", 1.0][number % 3],
+        lambda number, image: [None, 7][number % 2],
+    ],
+)
+def test_annotation_ids_of_any_kind_lose_nothing(tmp_path, right, id_of):
+    values = copy.deepcopy(RIGHT)
+    for number, annotation in enumerate(values["annotations"]):
+        annotation["id"] = id_of(number, annotation["image_id"])
+    read = Read(write(tmp_path, values))
+    assert_all_right(read, right)
+    assert [annotation.id for annotation in read.kept] == [1, 2, 3, 4, 5, 6]
 
 
 def test_repeated_annotation_ids_lose_nothing():
