@@ -3,11 +3,13 @@
 folder/{model.tflite | model.onnx | saved_model.pb, variables/}  model.json  detect.py  [decode.py]  report.json
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import numpy as np
 
 from solo_dist.data.input.pipeline import build_dataset, load_split
@@ -77,19 +79,31 @@ def write_export(
     if settings.outputs == "raw":
         check_raw(detector)
     description = json.dumps(describe(detector, settings), indent=2)
-    if settings.format == "savedmodel":
-        write_saved_model(detector, folder)
-    else:
-        function = export_function(detector, settings)
-        if settings.format == "tflite":
-            content = tflite.convert(function, detector.model, settings, canvases)
-            content = tflite.with_files(content, {"model.json": description})
+    with _only_warnings():
+        if settings.format == "savedmodel":
+            write_saved_model(detector, folder)
         else:
-            content = onnx_file.convert(function, settings, {"model.json": description})
-        file_io.write(f"{folder}/{settings.file}", content)
+            function = export_function(detector, settings)
+            if settings.format == "tflite":
+                content = tflite.convert(function, detector.model, settings, canvases)
+                content = tflite.with_files(content, {"model.json": description})
+            else:
+                content = onnx_file.convert(function, settings, {"model.json": description})
+            file_io.write(f"{folder}/{settings.file}", content)
     file_io.write(f"{folder}/model.json", description.encode())
     for name in ["detect.py"] + (["decode.py"] if settings.outputs == "raw" else []):
         file_io.write(f"{folder}/{name}", file_io.read(str(_SHIPPED / name)))
+
+
+@contextlib.contextmanager
+def _only_warnings() -> Iterator[None]:
+    """Leaves out what TensorFlow and tf2onnx log on the way, such as a line with the names of all variables."""
+    before = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.WARNING)
+    try:
+        yield
+    finally:
+        absl.logging.set_verbosity(before)
 
 
 def representative_canvases(detector: Detector, batch: int, images: int = CALIBRATION_IMAGES) -> Iterator[np.ndarray]:
