@@ -17,6 +17,9 @@ Examples:
   solo-dist predict --workdir=runs/mine --images=clip.mp4 --output=out
       a video, frame by frame, to out/clip.mp4; needs the extra `video`
 
+  solo-dist predict --workdir=runs/air --images=air/new --output=out --tile=448x448 --overlap=0.25
+      large images, which the model sees tile by tile
+
   solo-dist predict --model=mmdet:solov2_light_r18_fpn_3x --images='holiday/*.jpg' --output=out
       a published model, 80 categories of COCO, without any training; solo-dist models lists the names
 
@@ -58,6 +61,10 @@ _ANNOTATIONS = flags.DEFINE_string(
 _PIXEL_RANGE = flags.DEFINE_string(
     "pixel_range", "", "LOW:HIGH, black and white in images of more than 8 bits; by default as in training."
 )
+_TILE = flags.DEFINE_string(
+    "tile", "", "HEIGHTxWIDTH: look at large images tile by tile, as shard --tile cuts them, and join the instances."
+)
+_OVERLAP = flags.DEFINE_float("overlap", None, "Least share of a tile that the next one shows too; 0.2 by default.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the overlays and the results.", required=True)
 _BATCH = flags.DEFINE_integer(
     "batch", 0, "Images that the network gets at once; by default 8, or fewer if the canvas is large.", lower_bound=0
@@ -88,8 +95,10 @@ def main(arguments: list[str]) -> int:
     del arguments
 
     from solo_dist.data.pixel_range import parse_range
+    from solo_dist.data.tiling import parse_tiling
     from solo_dist.inference import predict_files as files
 
+    tiling = parse_tiling(_TILE.value, _OVERLAP.value)
     shard = files.parse_shard(_SHARD.value)
     listed = bool(_ANNOTATIONS.value)
     paths = files.listed_images(_ANNOTATIONS.value, _IMAGES.value) if listed else files.find_images(_IMAGES.value)
@@ -100,7 +109,7 @@ def main(arguments: list[str]) -> int:
     threshold = _SCORE_THRESHOLD.value
     least = files.best_threshold(_WORKDIR.value or "", detector.step) if threshold == BEST else float(threshold)
     options = files.Options(
-        least, _BATCH.value or files.default_batch(detector.config.data.canvas), shard, _INDEX_PNGS.value
+        least, _BATCH.value or files.default_batch(detector.config.data.canvas), shard, _INDEX_PNGS.value, tiling
     )
     summary = files.predict_files(detector, paths, output, options)
     print(f"{summary.instances} instances in {summary.images} images, from {detector.source}; see {output}")

@@ -4,6 +4,8 @@ r"""Turns COCO annotations and their images into TFRecord shards, the input of t
         --output=coco/shards/train --config=solov2_r50_fpn_3x --keep_original --processes=8
     solo-dist shard --annotations=mine/instances.json --images=mine/images --output=mine/shards \
         --config=solov2_light_448_r50_fpn_3x --canvas=448x448
+    solo-dist shard --annotations=air/instances.json --images=air/images --output=air/shards \
+        --config=solov2_light_448_r50_fpn_3x --canvas=448x448 --tile=448x448 --overlap=0.25
 
 On a cluster, the same command with one more flag does a part of the work (docs/sharding.md, launch/README.md): --plan,
 then any number of tasks with --task_index and --task_count, then --finish.
@@ -39,7 +41,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _CANVAS = flags.DEFINE_string("canvas", "", "HEIGHTxWIDTH instead of the recipe's canvas, for example 512x512.")
 _NUM_SHARDS = flags.DEFINE_integer(
-    "num_shards", 0, "Number of files; 0: one for every 64 images, at most 256, or more if they would exceed 200 MB."
+    "num_shards",
+    0,
+    "Number of files; 0: one for every 64 images or tiles, at most 256, or more if they would exceed 200 MB.",
 )
 _PROCESSES = flags.DEFINE_integer("processes", os.cpu_count() or 1, "Number of processes; the shards are the same.", 1)
 _KEEP_ORIGINAL = flags.DEFINE_bool("keep_original", False, "Store images at full size, not fitted into the canvas.")
@@ -60,6 +64,10 @@ _DROP_EMPTY = flags.DEFINE_bool("drop_empty_categories", False, "Leave out categ
 _PIXEL_RANGE = flags.DEFINE_string(
     "pixel_range", "", "LOW:HIGH, black and white in images of more than 8 bits; by default found in the images."
 )
+_TILE = flags.DEFINE_string(
+    "tile", "", "HEIGHTxWIDTH: cut images into tiles of so many pixels, each an image of its own."
+)
+_OVERLAP = flags.DEFINE_float("overlap", None, "Least share of a tile that the next one shows too; 0.2 by default.")
 _PLAN = flags.DEFINE_bool("plan", False, "Only decide what is in each shard: the first step on a cluster.")
 _TASK_INDEX = flags.DEFINE_integer(
     "task_index", None, "Only make the shards of this task, from 0. With --task_count alone: from Slurm or Kubernetes."
@@ -111,6 +119,7 @@ def _job() -> "ShardJob":
     from solo_dist.data.sharding.coco import Reading
     from solo_dist.data.sharding.records import ShardSettings
     from solo_dist.data.sharding.shard_job import ShardJob
+    from solo_dist.data.tiling import parse_tiling
 
     reading = Reading(
         crowd=_CROWD.value,
@@ -127,6 +136,7 @@ def _job() -> "ShardJob":
         augment=config.data.augment,
         seed=config.seed,
         reading=reading,
+        tiling=parse_tiling(_TILE.value, _OVERLAP.value),
         pixel_range=parse_range(_PIXEL_RANGE.value) if _PIXEL_RANGE.value else None,
     )
     return ShardJob(

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, GridConfig
 from solo_dist.data.pixel_range import PixelRange
+from solo_dist.data.tiling import Tiling
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.masks.rle import Runs, decode_runs
 from solo_dist.solo.targets import Positives, Targets, category_grid
@@ -171,6 +172,8 @@ class Manifest:
     """What seems to be wrong with entries that are in the records, by reason."""
     pixel_range: PixelRange | None = None
     """What became black and white in images of more than 8 bits; None: there are none."""
+    tiling: Tiling | None = None
+    """How images were cut into tiles, which are the images of the folder; None: they were not."""
     fingerprint: str = ""
     """Of the data and settings that they were made from."""
     folder: str = ""
@@ -287,6 +290,7 @@ def _manifest_of(values: dict[str, Any], folder: str) -> Manifest:
         values["augmented_copies"] = values.pop("views")
     values["canvas"] = tuple(values["canvas"])
     values["pixel_range"] = tuple(values.get("pixel_range") or ()) or None
+    values["tiling"] = Tiling(**values["tiling"]) if values.get("tiling") else None
     values["grid"] = GridConfig(**{name: _tuples(value) for name, value in values["grid"].items()})
     for name in ("files", "side_files"):
         values[name] = [ShardFile(**file) for file in values[name]]

@@ -15,7 +15,7 @@ import io
 import json
 import logging
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,8 +74,8 @@ def load_annotations(path: str) -> dict[str, Any]:
     return coco
 
 
-def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
-    """Bool [n,H0,W0] -> COCO RLEs with text counts, ready for json."""
+def encode_masks(masks: np.ndarray | Sequence[np.ndarray]) -> list[dict[str, Any]]:
+    """Bool [n,H0,W0], or n of [H0,W0] -> COCO RLEs with text counts, ready for json."""
     encoded = []
     for mask in masks:
         rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
@@ -94,7 +94,7 @@ def results_of_batch(
     Args:
       detections: what `postprocess.detect` gives; tensors or arrays.
       batch: image_id [B] (NO_IMAGE: padding, ignored), image_size [B,2] and original_size [B,2].
-      categories: of the classes; "id" goes into the results, and a class without one is passed over.
+      categories: of the classes, as in `results_of_image`.
       mask_threshold: of the probability.
     """
     image_ids, image_sizes, original_sizes = (
@@ -108,18 +108,36 @@ def results_of_batch(
         # The probabilities of one image at a time are copied off the device.
         probabilities = np.asarray(detections["mask_probabilities"][i][:count])
         masks = paste_masks(probabilities, tuple(image_sizes[i]), tuple(original_sizes[i]), mask_threshold)
-        for j, rle in enumerate(encode_masks(masks)):
-            if categories[classes[i, j]]["id"] is None:
-                continue
-            results.append(
-                {
-                    "image_id": int(image_ids[i]),
-                    "category_id": int(categories[classes[i, j]]["id"]),
-                    "score": float(scores[i, j]),
-                    "segmentation": rle,
-                }
-            )
+        results += results_of_image(int(image_ids[i]), scores[i, :count], classes[i, :count], masks, categories)
     return results
+
+
+def results_of_image(
+    image_id: int,
+    scores: np.ndarray,
+    classes: np.ndarray,
+    masks: np.ndarray | Sequence[np.ndarray],
+    categories: Sequence[Mapping[str, Any]],
+) -> list[Result]:
+    """Detections in an image as entries of coco_instances_results.json.
+
+    Args:
+      image_id: of the image.
+      scores: float [n].
+      classes: int [n].
+      masks: n of bool [H0,W0].
+      categories: of the classes; "id" goes into the results, and a class without one is passed over.
+    """
+    return [
+        {
+            "image_id": image_id,
+            "category_id": int(categories[index]["id"]),
+            "score": float(score),
+            "segmentation": rle,
+        }
+        for score, index, rle in zip(scores, classes, encode_masks(masks), strict=True)
+        if categories[index]["id"] is not None
+    ]
 
 
 def evaluate(
@@ -142,7 +160,7 @@ def evaluate(
       mask_threshold: of the probability.
       images: stop after the batch with this many images; 0: all.
       progress: show a bar.
-      categories: of the classes, as in `results_of_batch`; by default those of the manifest.
+      categories: of the classes, as in `results_of_image`; by default those of the manifest.
     """
     total = min(images or manifest.num_images, manifest.num_images)
     with tqdm.tqdm(total=total, unit=" images", desc="evaluating", disable=not progress) as bar:
@@ -189,9 +207,11 @@ class CocoEvaluator:
 
     Args:
       annotations: path of the COCO json, or the json itself.
+      max_detections: best detections that count in an image and category.
     """
 
-    def __init__(self, annotations: str | dict[str, Any]):
+    def __init__(self, annotations: str | dict[str, Any], max_detections: int = 100):
+        self.max_detections = max_detections
         self.annotations = load_annotations(annotations) if isinstance(annotations, str) else annotations
         # faster-coco-eval takes no image ids below 0; their ranks have the same order.
         self._rank = {number: place for place, number in enumerate(sorted(i["id"] for i in self.annotations["images"]))}
@@ -217,8 +237,7 @@ class CocoEvaluator:
             return self._without_detections()
         if self._federated:
             return {f"segm/{name}": value for name, value in federated_metrics(self._evaluation()).items()}
-        stats = self._evaluation().stats[: len(METRICS)]
-        return {f"segm/{name}": float(value) for name, value in zip(METRICS, stats, strict=True)}
+        return {f"segm/{name}": value for name, value in zip(METRICS, _means(self._evaluation().eval), strict=True)}
 
     def by_category(self) -> dict[int, dict[str, float]]:
         """AP, AP50 and AR100 of each category by its id; -1 for a category without ground truth."""
@@ -242,9 +261,12 @@ class CocoEvaluator:
                 of_kind = federated_evaluation if self._federated else _coco_evaluation
                 evaluation = of_kind(self._truth, results)
                 evaluation.params.imgIds = self._visited_ranks()
+                if not self._federated:
+                    evaluation.params.maxDets = [1, 10, self.max_detections]
                 evaluation.evaluate()
                 evaluation.accumulate()
-                evaluation.summarize()
+                if self._federated:
+                    evaluation.summarize()
             self._finished = evaluation
         return self._finished
 
@@ -270,20 +292,42 @@ def _coco_evaluation(truth: COCO, results: COCO) -> COCOeval:
     return COCOeval(truth, results, "segm")
 
 
+def _means(found: Mapping[str, np.ndarray]) -> Iterator[float]:
+    """The values of METRICS; -1 for those without ground truth.
+
+    COCOeval.summarize has them too, but the one of pycocotools only for 100 detections.
+
+    Args:
+      found: precision [10 overlaps, 101 recalls, C, 4 areas, 3 numbers of detections], and recall without recalls.
+    """
+    precision, recall = found["precision"][..., -1], found["recall"]
+    half, three_quarters = 0, 5
+    yield from map(_mean, (precision[..., 0], precision[half, ..., 0], precision[three_quarters, ..., 0]))
+    yield from (_mean(precision[..., area]) for area in (1, 2, 3))
+    yield from (_mean(recall[..., 0, detections]) for detections in (0, 1, 2))
+    yield from (_mean(recall[..., area, -1]) for area in (1, 2, 3))
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[values > -1]
+    return float(known.mean()) if known.size else -1.0
+
+
 def format_short(metrics: Mapping[str, float]) -> str:
     """AP, AP50 and AP by size in one line."""
     return "  ".join(f"{name} {metrics[f'segm/{name}']:.3f}" for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"))
 
 
-def format_table(metrics: Mapping[str, float], ceiling: Mapping[str, float] | None = None) -> str:
+def format_table(metrics: Mapping[str, float], ceiling: Mapping[str, float] | None = None, most: int = 100) -> str:
     """The table that COCO prints, with a column for the ceiling if it is given."""
     kinds = {"AP": "Average Precision  (AP)", "AR": "Average Recall     (AR)"}
     areas = {"s": " small", "m": "medium", "l": " large"}
     lines = []
     federated = "segm/AR300" in metrics
+    counted = {"AR1": "  1", "AR10": " 10", "AR100": f"{most:3d}"}
     for name in METRICS:
         overlap = {"AP50": "0.50     ", "AP75": "0.75     "}.get(name, "0.50:0.95")
-        detections = {"AR1": "  1", "AR10": " 10", "AR100": "100"}.get(name, "300" if federated else "100")
+        detections = counted.get(name, "300" if federated else f"{most:3d}")
         line = f" {kinds[name[:2]]} @[ IoU={overlap} | area={areas.get(name[-1], '   all')} | maxDets={detections} ]"
         line += f" = {metrics[f'segm/{name}']:6.3f}"
         if ceiling is not None:

@@ -55,8 +55,8 @@ class Found(NamedTuple):
     """float32 [n]."""
     classes: np.ndarray
     """int32 [n], position in the list of categories."""
-    masks: np.ndarray
-    """bool [n,H0,W0]."""
+    masks: np.ndarray | Sequence[np.ndarray]
+    """bool [n,H0,W0]; of an image that was looked at in tiles, a sequence that makes one at a time."""
 
 
 @dataclasses.dataclass

@@ -44,16 +44,18 @@ def jpeg(image: PIL.Image.Image) -> bytes:
 
 def without_empty_masks(found: Found) -> Found:
     """Without instances that have no pixel at the original size, and so cannot be shown."""
+    if not isinstance(found.masks, np.ndarray):  # found in tiles, where each has pixels
+        return found
     kept = found.masks.any(axis=(1, 2))
-    return Found(*(values[kept] for values in found))
+    return Found(found.scores[kept], found.classes[kept], found.masks[kept])
 
 
-def index_png(found: Found) -> bytes:
-    """A PNG of the size of the image: 0, or k if the k-th instance is there; the best one if several are.
+def index_png(found: Found, size: tuple[int, int]) -> bytes:
+    """A PNG of `size`, that of the image: 0, or k if the k-th instance is there; the best one if several are.
 
     It has a palette, in the colours of the overlay, or 16 bits if there are more than 255 instances.
     """
-    indices = np.zeros(found.masks.shape[1:], np.uint16)
+    indices = np.zeros(size, np.uint16)
     for k in range(len(found.masks), 0, -1):
         indices[found.masks[k - 1]] = k
     buffer = io.BytesIO()

@@ -13,12 +13,14 @@ import tqdm
 
 from solo_dist.data.image_io import read_image
 from solo_dist.data.pixel_range import FULL_RANGE
+from solo_dist.data.tiling import Tiling
 from solo_dist.errors import ConfigError, Unusable
 from solo_dist.inference import videos
 from solo_dist.inference.coco_metrics import BEST_THRESHOLD, load_annotations
 from solo_dist.inference.detector import Detector, Found
 from solo_dist.inference.image_results import coco_results, draw, index_png, jpeg, without_empty_masks
 from solo_dist.inference.overlap import overlapped
+from solo_dist.inference.tiles import tile_by_tile
 from solo_dist.run.directory import EVALUATION_METRICS_FILE, RESULTS_FILE, RunDirectory
 from solo_dist.storage import file_io
 
@@ -79,6 +81,8 @@ class Options:
     """i, n: every n-th file, beginning with the i-th; ids and names are those that they have among all."""
     index_pngs: bool = False
     """Write the instances of each image as a PNG too, see `image_results.index_png`."""
+    tiling: Tiling | None = None
+    """Look at images, not at videos, tile by tile."""
 
 
 class _Job(NamedTuple):
@@ -122,11 +126,14 @@ def _predict_images(detector: Detector, jobs: Sequence[_Job], output: str, optio
         found = without_empty_masks(found)
         file_io.write(f"{output}/{job.name}.jpg", jpeg(draw(image, found, detector.categories)))
         if options.index_pngs:
-            file_io.write(f"{output}/{job.name}.png", index_png(found))
+            file_io.write(f"{output}/{job.name}.png", index_png(found, (image.shape[0], image.shape[1])))
         return coco_results(found, job.number, job.path, detector.categories)
 
     results: list[dict[str, Any]] = []
-    outcomes = overlapped(detector, jobs, read, finish, options.batch, options.score_threshold)
+    if options.tiling:
+        outcomes = tile_by_tile(detector, jobs, read, finish, options.tiling, options.score_threshold)
+    else:
+        outcomes = overlapped(detector, jobs, read, finish, options.batch, options.score_threshold)
     for job, outcome in zip(tqdm.tqdm(jobs, desc="predicting", unit=" images"), outcomes, strict=True):
         if isinstance(outcome, Unusable):
             summary.unreadable.append((job.path, str(outcome)))

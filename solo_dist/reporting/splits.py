@@ -14,6 +14,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from solo_dist.data.schema import Manifest, load_manifest
+from solo_dist.data.sharding.tiles import place_in_file
 from solo_dist.errors import ConfigError
 from solo_dist.inference.coco_metrics import load_annotations
 from solo_dist.reporting.instances import Truths, load_instances
@@ -89,5 +90,7 @@ def _read(manifest: Manifest, name: str, categories: Sequence[str]) -> Split:
     truths = dataclasses.replace(truths, category=place[truths.category])
     by_image = sorted(annotations["annotations"], key=lambda entry: entry["image_id"])  # stable, as load_instances
     entry = np.array([annotation["id"] for annotation in by_image], np.int64)
+    if manifest.tiling:
+        entry = place_in_file(entry)
     boxes = np.array(coco_mask.toBbox(truths.masks), float).reshape(-1, 4)
     return Split(name, manifest, annotations, images, truths, entry, boxes)

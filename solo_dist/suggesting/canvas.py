@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from solo_dist.config import CANVAS_MULTIPLE
+from solo_dist.data.cells import Placed
 from solo_dist.inference.coco_metrics import ceiling_at_quarter_resolution
-from solo_dist.suggesting.cells import Placed, place
 from solo_dist.suggesting.facts import Facts
 
 _LONG_SIDES = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280)
@@ -74,7 +74,7 @@ def compare_canvases(facts: Facts, most_pixels: float) -> list[CanvasFacts]:
 def _canvas_facts(facts: Facts, size: tuple[int, int], is_fast: bool) -> CanvasFacts:
     """Places the objects and computes the ceiling on a sample of the images."""
     ceiling = ceiling_at_quarter_resolution(_coco(facts), size)
-    return CanvasFacts(size, place(facts, size), ceiling["segm/AP"], ceiling["segm/APs"], is_fast)
+    return CanvasFacts(size, facts.placed_on(size), ceiling["segm/AP"], ceiling["segm/APs"], is_fast)
 
 
 def _coco(facts: Facts) -> dict:

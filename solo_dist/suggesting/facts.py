@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from solo_dist.data.cells import ImageObjects, Placed, place
 from solo_dist.data.schema import load_manifest
 from solo_dist.data.sharding import coco
-from solo_dist.data.sharding.coco import Annotation, Catalogue, CocoImage, Rejection, clean_annotation
+from solo_dist.data.sharding.coco import Annotation, Catalogue, CocoImage, Rejection, clean_annotation, official_boxes
 from solo_dist.errors import DataError, Unusable
 from solo_dist.inference.coco_metrics import load_annotations
 from solo_dist.storage import file_io
@@ -53,6 +54,15 @@ class Facts:
     def sizes(self) -> np.ndarray:
         """int [images, 2], heights and widths."""
         return np.array([(image.height, image.width) for image in self.images])
+
+    def placed_on(self, canvas: tuple[int, int]) -> Placed:
+        """All objects on a canvas."""
+        return place(map(_image_objects, self.images), canvas)
+
+
+def _image_objects(image: LabelledImage) -> ImageObjects:
+    boxes = official_boxes(one.bbox for one in image.objects)
+    return ImageObjects((image.height, image.width), [one.rle for one in image.objects], boxes)
 
 
 def read_facts(sources: Sequence[str], most_images: int) -> Facts:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from solo_dist.config import GridConfig
-from solo_dist.suggesting.cells import CellCounts, Placed, count_cells
+from solo_dist.data.cells import CellCounts, Placed, count_cells
 
 _DENSITIES = (1.0, 1.5, 2.0)
 """Cells along a side, as multiples of the base recipe's."""

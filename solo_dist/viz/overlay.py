@@ -1,7 +1,8 @@
 """Instances drawn over an image: colours, masks with outlines, and labels."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -25,26 +26,28 @@ def colour_of(index: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def overlay(image: np.ndarray, masks: np.ndarray, labels: Sequence[str], enlarge: bool = True) -> PIL.Image.Image:
+def overlay(
+    image: np.ndarray, masks: Iterable[np.ndarray], labels: Sequence[str], enlarge: bool = True
+) -> PIL.Image.Image:
     """Coloured masks with outlines and labels over an image.
 
     Args:
       image: uint8 [H0,W0,3].
-      masks: bool [n,H0,W0], the most certain first.
+      masks: bool [n,H0,W0], or n of [H0,W0] one after the other; the most certain first.
       labels: n texts, for example "cat 0.93"; an empty one draws no label.
       enlarge: enlarge a small image by a whole number, so that labels can be read.
     """
     factor = max(1, _SMALLEST_LONG_SIDE // max(image.shape[:2])) if enlarge else 1
     if factor > 1:
         image = image.repeat(factor, axis=0).repeat(factor, axis=1)
-        masks = masks.repeat(factor, axis=1).repeat(factor, axis=2)
+    cropped = [_crop(mask, factor) for mask in masks]
     canvas = to_planes(image)
     thickness = max(1, round(max(image.shape[:2]) / 400))
     # Large ones first, so that small instances in front of them stay visible.
-    for i in sorted(range(len(masks)), key=lambda i: -np.count_nonzero(masks[i])):
-        paint_mask(canvas, masks[i], colour_of(i), thickness)
+    for i in sorted(range(len(cropped)), key=lambda i: -np.count_nonzero(cropped[i].pixels)):
+        _paint(canvas, cropped[i], colour_of(i), thickness)
     drawn = from_planes(canvas)
-    _write_labels(drawn, masks, labels)
+    _write_labels(drawn, cropped, labels)
     return drawn
 
 
@@ -58,13 +61,33 @@ def from_planes(canvas: np.ndarray) -> PIL.Image.Image:
     return PIL.Image.merge("RGB", [PIL.Image.fromarray(plane) for plane in canvas.round().astype(np.uint8)])
 
 
-def paint_mask(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], thickness: int) -> None:
-    """Blends a mask, bool [H,W], into float32 [3,H,W] in place, with a solid outline inside its edge."""
+class _Mask(NamedTuple):
+    """The part of a mask that is inside the box around it."""
+
+    y: int
+    x: int
+    pixels: np.ndarray
+    """bool [h,w]; without a pixel if the mask is empty."""
+
+
+def _crop(mask: np.ndarray, factor: int = 1) -> _Mask:
+    """The mask, bool [H0,W0], enlarged by a factor. It holds a copy, not the whole mask."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:
-        return
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    mask = mask[box]
+        return _Mask(0, 0, np.zeros([0, 0], bool))
+    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    enlarged = part.repeat(factor, axis=0).repeat(factor, axis=1)
+    return _Mask(factor * int(rows[0]), factor * int(columns[0]), enlarged)
+
+
+def paint_mask(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], thickness: int) -> None:
+    """Blends a mask, bool [H,W], into float32 [3,H,W] in place, with a solid outline inside its edge."""
+    _paint(canvas, _crop(mask), colour, thickness)
+
+
+def _paint(canvas: np.ndarray, cropped: _Mask, colour: tuple[int, int, int], thickness: int) -> None:
+    y, x, mask = cropped
+    box = slice(y, y + mask.shape[0]), slice(x, x + mask.shape[1])
     inner = np.pad(mask, 1)  # the edge of the image counts as an outline too
     for _ in range(thickness):
         inner[1:-1, 1:-1] = inner[1:-1, 1:-1] & inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
@@ -75,13 +98,13 @@ def paint_mask(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int
         np.copyto(part, value, where=outline)
 
 
-def _write_labels(image: PIL.Image.Image, masks: np.ndarray, labels: Sequence[str]) -> None:
+def _write_labels(image: PIL.Image.Image, masks: Sequence[_Mask], labels: Sequence[str]) -> None:
     """Writes each label near the top of its mask; in a crowd, one that would hide another is left out."""
     draw = PIL.ImageDraw.Draw(image)
     height = min(22, max(11, round(max(image.size) / 45)))
     taken: list[Box] = []
     for i, (mask, label) in enumerate(zip(masks, labels, strict=True)):
-        if not label or not mask.any():
+        if not label or not mask.pixels.size:
             continue
         font, label = font_for(label, height)
         left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
@@ -97,15 +120,15 @@ def _write_labels(image: PIL.Image.Image, masks: np.ndarray, labels: Sequence[st
 
 
 def _place(
-    mask: np.ndarray,
+    mask: _Mask,
     size: tuple[float, float],
     image: tuple[int, int],
     taken: list[tuple[float, float, float, float]],
 ) -> tuple[float, float, float, float]:
     """A box of `size`, width and height: above the mask, at its top, in its middle, or below it."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, bottom, left = rows[0], rows[-1], columns[0]
-    middle_y, middle_x = (rows[0] + rows[-1] - size[1]) / 2, (columns[0] + columns[-1] - size[0]) / 2
+    (height, width), top, left = mask.pixels.shape, mask.y, mask.x
+    bottom, right = top + height - 1, left + width - 1
+    middle_y, middle_x = (top + bottom - size[1]) / 2, (left + right - size[0]) / 2
     corners = [(left, top - size[1]), (left, top), (middle_x, middle_y), (left, bottom - size[1]), (left, bottom)]
     boxes = []
     for x, y in corners:

@@ -16,10 +16,16 @@ from pycocotools import mask as coco_mask
 from tensorflow.core.protobuf import saved_model_pb2
 
 from solo_dist.config import BackboneConfig, Config, DataConfig, GridConfig, ModelConfig, PostprocessConfig
-from solo_dist.errors import UserError
+from solo_dist.data.sharding import shapes
+from solo_dist.data.sharding.job import ShardJob, shard_coco
+from solo_dist.data.sharding.records import ShardSettings
+from solo_dist.data.tiling import Tiling
+from solo_dist.errors import ConfigError, UserError
 from solo_dist.exporting import saved_model
 from solo_dist.inference import detector as inference
 from solo_dist.inference import predict_files
+from solo_dist.inference.tiled_evaluation import evaluate_in_tiles
+from solo_dist.inference.tiles import detect_in_tiles
 from solo_dist.run import checkpoint
 from solo_dist.solo.network import build_model
 
@@ -96,6 +102,39 @@ def test_detector_finds_the_same_whatever_the_padding_and_at_the_original_size(d
     assert found.masks.shape == (len(found.scores), 101, 77) and found.masks.dtype == bool
     assert (np.diff(found.scores) <= 0).all() and found.masks.any()
     assert set(found.classes) <= {0, 1, 2}
+
+
+def test_a_small_image_is_one_tile(detector):
+    image = noise(60, 90)
+    found, tiled = detector.detect_image(image), detect_in_tiles(detector, image, Tiling(64, 96, 0.2))
+    with_pixels = found.masks.any(axis=(1, 2))
+    assert with_pixels.any() and (tiled.scores == found.scores[with_pixels]).all()
+    assert (np.stack(tiled.masks) == found.masks[with_pixels]).all()
+
+
+def test_large_images_in_tiles(detector, tmp_path):
+    """Results have the size of the image, and shards of whole images can be evaluated in the same way."""
+    PIL.Image.fromarray(noise(150, 200)).save(tmp_path / "large.png")
+    tiling = Tiling(80, 120, 0.2)
+    options = predict_files.Options(0.0, tiling=tiling, index_pngs=True)
+    predict_files.predict_files(detector, [f"{tmp_path}/large.png"], f"{tmp_path}/out", options)
+    results = json.loads((tmp_path / "out/coco_instances_results.json").read_text())
+    assert results and all(one["segmentation"]["size"] == [150, 200] for one in results)
+    assert PIL.Image.open(tmp_path / "out/large.png").size == (200, 150)
+    assert PIL.Image.open(tmp_path / "out/large.jpg").size == (400, 300)  # enlarged for the labels
+
+    shapes.make_shapes(str(tmp_path), "validation", 2, shapes.ShapesSettings(side=160))
+    grid = tiny_config().model.grid
+    for keep_original, output in ((True, "whole"), (False, "fitted")):
+        settings = ShardSettings((64, 96), grid, keep_original)
+        job = ShardJob(f"{tmp_path}/instances.json", f"{tmp_path}/images", f"{tmp_path}/{output}", settings)
+        manifest = shard_coco(job, processes=0, progress=False)
+        if keep_original:
+            evaluator = evaluate_in_tiles(detector, manifest, tiling, manifest.categories)
+            assert len(evaluator.image_ids) == 2 and evaluator.results and evaluator.metrics()["segm/AP"] >= 0
+        else:
+            with pytest.raises(ConfigError, match="fitted holds images fitted into the canvas; shard .* whole"):
+                evaluate_in_tiles(detector, manifest, tiling, manifest.categories)
 
 
 def test_moving_averages_take_the_place_of_the_weights():

@@ -121,7 +121,7 @@ def test_results_are_in_order_and_work_ahead_is_bounded():
 def test_index_pngs_hold_the_number_of_the_best_instance():
     masks = np.zeros([3, 8, 10], bool)
     masks[0, :4], masks[1, 2:6], masks[2, :, 9] = True, True, True
-    image = PIL.Image.open(io.BytesIO(index_png(Found(np.zeros(3), np.zeros(3, int), masks))))
+    image = PIL.Image.open(io.BytesIO(index_png(Found(np.zeros(3), np.zeros(3, int), masks), masks.shape[1:])))
     values = np.asarray(image)
     assert image.mode == "P" and image.size == (10, 8)
     assert (values[:4] == 1).all() and (values[4:6] == 2).all() and (values[6:, 9] == 3).all()
@@ -129,7 +129,9 @@ def test_index_pngs_hold_the_number_of_the_best_instance():
     assert image.convert("RGB").getpixel((0, 5)) == colour_of(1)
     many = np.zeros([300, 20, 20], bool)
     many.reshape(300, 400)[np.arange(300), np.arange(300)] = True
-    values = np.asarray(PIL.Image.open(io.BytesIO(index_png(Found(np.zeros(300), np.zeros(300, int), many)))))
+    values = np.asarray(
+        PIL.Image.open(io.BytesIO(index_png(Found(np.zeros(300), np.zeros(300, int), many), many.shape[1:])))
+    )
     assert values.max() == 300 and values.reshape(-1)[270] == 271
 
 

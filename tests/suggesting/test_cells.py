@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from solo_dist.config import GridConfig
+from solo_dist.data.cells import count_cells
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import Counts, ShardSettings
 from solo_dist.errors import DataError
-from solo_dist.suggesting.cells import count_cells, place
 from solo_dist.suggesting.facts import read_facts
 
 GRID = GridConfig(levels=("p3", "p4"), sizes=(10, 6), scale_ranges=((2, 20), (14, 40)), center_sigma=0.5)
@@ -29,7 +29,7 @@ def sharded(crowded, tmp_path_factory):
 def test_predicted_counts_are_those_of_the_shard_tool(crowded, sharded):
     facts = read_facts([str(crowded / "instances.json")], 0)
     for (canvas, _), manifest in sharded.items():
-        counted, predicted = Counts(**manifest.statistics), count_cells(place(facts, canvas), GRID)
+        counted, predicted = Counts(**manifest.statistics), count_cells(facts.placed_on(canvas), GRID)
         assert predicted.objects == counted.instances == facts.num_objects
         assert predicted.colliding == counted.colliding > 20 and predicted.lost == counted.lost > 0
         assert predicted.without_positives == counted.without_positives > 10
@@ -41,14 +41,14 @@ def test_predicted_counts_are_those_of_the_shard_tool(crowded, sharded):
 def test_a_folder_of_shards_has_the_same_facts_as_its_json(crowded, sharded):
     of_json = read_facts([str(crowded / "instances.json")], 0)
     of_shards = read_facts([sharded[(96, 128), False].folder], 0)
-    placed = [place(facts, (128, 128)) for facts in (of_json, of_shards)]
+    placed = [facts.placed_on((128, 128)) for facts in (of_json, of_shards)]
     assert np.array_equal(placed[0].boxes, placed[1].boxes) and np.array_equal(placed[0].centers, placed[1].centers)
     assert of_shards.categories == of_json.categories == ("cat", "dog")
 
 
 def test_uncovered_sizes_are_those_outside_of_all_ranges(crowded):
     facts = read_facts([str(crowded / "instances.json")], 0)
-    placed = place(facts, (96, 128))
+    placed = facts.placed_on((96, 128))
     expected = sorted(size for size in placed.sizes.tolist() if not (2 <= size <= 20 or 14 <= size <= 40))
     uncovered = count_cells(placed, GRID).uncovered
     assert list(uncovered) == expected and uncovered[0] < 2 and uncovered[-1] > 40

@@ -40,7 +40,7 @@ def test_labels_lie_within_the_image_and_apart():
     assert 1000 < changed.sum() < 0.05 * changed.size
     taken = []
     for mask in (masks[0], masks[0], masks[0]):
-        taken.append(overlay._place(mask, (80, 20), (800, 600), taken))
+        taken.append(overlay._place(overlay._crop(mask), (80, 20), (800, 600), taken))
     assert len(set(taken)) == 3
     assert all(0 <= x0 < x1 <= 800 and 0 <= y0 < y1 <= 600 for x0, y0, x1, y1 in taken)
 

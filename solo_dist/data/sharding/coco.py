@@ -7,7 +7,7 @@ with each reason.
 
 import dataclasses
 import json
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from solo_dist.data.sharding.segmentations import Mask, read_mask
 from solo_dist.errors import Unusable
 from solo_dist.masks.rle import MAX_SIDE
 
+TOO_SMALL_PIECE = "piece is too small in its tile"
+"""Why a part of a mask that was cut by a tile is not trained on; see tiles.py."""
 NUMBER = "number"
 """Key of a raw annotation: its place in the file, from 1. It is its id from here on: ids in files serve nothing."""
 
@@ -334,8 +336,8 @@ def _reason_not_to_train(crowd: bool, ignore: bool, bbox: list[float], area: flo
     return ""
 
 
-def official_boxes(annotations: list[Annotation]) -> np.ndarray:
-    """Boxes float32 [m, 4] x1, y1, x2, y2, the last pixels inclusive: the official x + width - 1."""
-    boxes = np.array([annotation.bbox for annotation in annotations], np.float32).reshape(-1, 4)
+def official_boxes(boxes_of_json: Iterable[Sequence[float]]) -> np.ndarray:
+    """x, y, width, height -> float32 [m, 4] x1, y1, x2, y2, the last pixels inclusive: the official x + width - 1."""
+    boxes = np.array([*boxes_of_json], np.float32).reshape(-1, 4)
     boxes[:, 2:] = boxes[:, :2] + boxes[:, 2:] - 1
     return boxes

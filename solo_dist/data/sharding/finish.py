@@ -64,6 +64,7 @@ def finish(plan: Plan, notes: list[ShardNote], job: ShardJob) -> Manifest:
         rejected=_by_reason(rejected),
         notices=_by_reason(noticed),
         pixel_range=plan.pixel_range,
+        tiling=settings.tiling,
         canvas=settings.canvas,
         grid=settings.grid,
         categories=plan.categories,

@@ -115,11 +115,15 @@ def _header(manifest: Manifest) -> list[str]:
     stored = "whole" if manifest.keep_original else f"fitted into {manifest.canvas[0]}x{manifest.canvas[1]}"
     rejected = ", ".join(f"{count} {reason}" for reason, count in manifest.rejected.items()) or "none"
     return [
-        f"{manifest.folder}: {manifest.num_images} images x {manifest.augmented_copies} augmented copies in "
+        f"{manifest.folder}: {manifest.num_images} {_what(manifest)} x {manifest.augmented_copies} augmented copies in "
         f"{len(manifest.files)} files, {stored}",
         f"grids: {levels}",
         f"rejected: {rejected}",
     ]
+
+
+def _what(manifest: Manifest) -> str:
+    return f"tiles ({manifest.tiling})" if manifest.tiling else "images"
 
 
 def summary(manifest: Manifest, data: DataConfig) -> str:
@@ -133,8 +137,8 @@ def summary(manifest: Manifest, data: DataConfig) -> str:
     )
     size = sum(file.bytes for file in manifest.files)
     lines = [
-        f"{manifest.folder}: {manifest.num_images} images in {len(manifest.files)} shards, {size / 1e6:.1f} MB, "
-        f"of which images {counts.image_bytes / 1e6:.1f} MB; {len(manifest.categories)} categories",
+        f"{manifest.folder}: {manifest.num_images} {_what(manifest)} in {len(manifest.files)} shards, "
+        f"{size / 1e6:.1f} MB, of images {counts.image_bytes / 1e6:.1f} MB; {len(manifest.categories)} categories",
         f"instances: {manifest.num_instances} kept, {crowds} crowd (kept for evaluation only)",
         f"rejected: {dropped}",
         f"positives by level: {levels or 'none'}",

@@ -32,7 +32,7 @@ class ShardNote:
     file: ShardFile
     offsets: list[int]
     images: list[CocoImage]
-    """Those that are in the records, with the sizes that were found."""
+    """Those that are in the records, with the sizes that were found; if they were cut, their tiles."""
     classes: list[list[int]]
     """Of each of these images, those that are trained on, ascending."""
     annotations: ShardFile
@@ -46,9 +46,9 @@ class ShardNote:
         self.rejected.extend(made.rejected)
         self.notices.extend(made.notices)
         self.counts.add(made.counts)
-        if made.entry:
-            self.images.append(made.entry)
-            self.classes.append(sorted({one.category for one in made.annotations if not one.untrainable}))
+        for image, annotations in made.parts:
+            self.images.append(image)
+            self.classes.append(sorted({one.category for one in annotations if not one.untrainable}))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ShardNote":

@@ -27,6 +27,7 @@ REMEDIES = {
     "unknown category": "category_id has to be an id of the categories",
     "mask covers no pixel": "the json may be of images of another size",
     "mask reaches out": "if these are many, the json may be of images of another size",
+    "piece is too small in its tile": "below 10% of its instance and 1% of the tile; not trained on, not evaluated",
     "outline crosses itself": "overlapping parts become holes; put its points in order, or draw it again",
     "RLE size differs": "the json may be of images of another size",
     "polygon is in fractions": "multiply by width and height, or import the original labels with solo-dist import",

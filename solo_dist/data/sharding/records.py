@@ -14,8 +14,10 @@ from solo_dist.config import AugmentConfig, GridConfig
 from solo_dist.data import augmentation, geometry, image_io
 from solo_dist.data.pixel_range import PixelRange
 from solo_dist.data.schema import ORIENTATIONS, serialize_record
+from solo_dist.data.sharding import tiles
 from solo_dist.data.sharding.coco import (
     NUMBER,
+    TOO_SMALL_PIECE,
     Annotation,
     CocoImage,
     Reading,
@@ -24,6 +26,7 @@ from solo_dist.data.sharding.coco import (
     official_boxes,
 )
 from solo_dist.data.sharding.images import EntryImage, read_entry
+from solo_dist.data.tiling import Tiling
 from solo_dist.errors import Unusable
 from solo_dist.masks import rle
 from solo_dist.solo.targets import Targets, count_collisions, make_targets
@@ -45,6 +48,8 @@ class ShardSettings:
     reading: Reading = dataclasses.field(default_factory=Reading)
     pixel_range: PixelRange | None = None
     """What becomes black and white in images of more than 8 bits; None: there are none."""
+    tiling: Tiling | None = None
+    """How images are cut into tiles, each of which then counts as an image; None: they are not."""
 
 
 @dataclasses.dataclass
@@ -80,18 +85,17 @@ class Counts:
 
 @dataclasses.dataclass
 class ImageResult:
-    """The records and annotations of an image, or its rejection."""
+    """The records and annotations of an image or of its tiles, or its rejection."""
 
-    records: list[bytes]
-    """One a copy; empty if the image was rejected."""
-    annotations: list[Annotation]
-    """All that evaluation can use, crowds included; empty if the image was rejected."""
-    rejected: list[Rejection]
-    counts: Counts
+    records: list[bytes] = dataclasses.field(default_factory=list)
+    """One a copy of each part; empty if the image was rejected."""
+    parts: list[tuple[CocoImage, list[Annotation]]] = dataclasses.field(default_factory=list)
+    """The image with the size that was found, or its tiles, each with all annotations that evaluation can use, crowds
+    included."""
+    rejected: list[Rejection] = dataclasses.field(default_factory=list)
     notices: list[Rejection] = dataclasses.field(default_factory=list)
     """What seems to be wrong with what is in the records."""
-    entry: CocoImage | None = None
-    """The image with the size that was found; None: it was rejected."""
+    counts: Counts = dataclasses.field(default_factory=Counts)
 
 
 class RecordMaker:
@@ -113,28 +117,38 @@ class RecordMaker:
         except Unusable as error:
             rejected = [Rejection("image", image.id, image.file_name, str(error), _cause(error))]
             rejected += [_reject(raw, image, "its image was rejected") for raw in raw_annotations]
-            return ImageResult([], [], rejected, Counts())
-        made = self._clean(read, raw_annotations)
-        trained = [annotation for annotation in made.annotations if not annotation.untrainable]
+            return ImageResult(rejected=rejected)
+        made, annotations = self._clean(read, raw_annotations)
+        if not self._settings.tiling:
+            self._add_records(made, read, annotations, index)
+        else:
+            for tile, pieces in tiles.cut(read, annotations, self._settings.tiling, index):
+                self._add_records(made, tile, pieces, tile.entry.id)
+                made.rejected += [_reject_piece(p, tile.entry) for p in pieces if p.untrainable == TOO_SMALL_PIECE]
+        return made
+
+    def _add_records(self, made: ImageResult, read: EntryImage, annotations: list[Annotation], index: int) -> None:
+        """Adds the records of an image or a tile. The random numbers of its copies depend on `index`."""
+        trained = [annotation for annotation in annotations if not annotation.untrainable]
         instances = _Instances(
             np.array([annotation.category for annotation in trained], np.int64),
-            official_boxes(trained),
+            official_boxes(annotation.bbox for annotation in trained),
             [rle.rle_to_runs(annotation.rle) for annotation in trained],
         )
-        made.counts.instances = len(trained)
-        made.counts.instances_of_category = np.bincount(instances.categories, minlength=len(self._class_of)).tolist()
+        by_category = np.bincount(instances.categories, minlength=len(self._class_of)).tolist()
+        made.counts.add(Counts(instances=len(trained), instances_of_category=by_category))
+        made.parts.append((read.entry, annotations))
         for copy in range(self._settings.augmented_copies):
             size = tf.constant([read.entry.height, read.entry.width])
             placement = self._draw(size, index * self._settings.augmented_copies + copy)
             record, more = self._record(read, instances, placement)
             made.records.append(record)
             made.counts.add(more)
-        return made
 
-    def _clean(self, read: EntryImage, raw_annotations: list[dict[str, Any]]) -> ImageResult:
-        """The annotations of an image, before there are records."""
+    def _clean(self, read: EntryImage, raw_annotations: list[dict[str, Any]]) -> tuple[ImageResult, list[Annotation]]:
+        """The usable annotations of an image, and a result with what was found about them, without records."""
         image = read.entry
-        made = ImageResult([], [], [], Counts(), entry=image)
+        made, annotations = ImageResult(), []
         made.notices += [Rejection("image", image.id, image.file_name, notice) for notice in read.notices]
         for raw in raw_annotations:
             try:
@@ -142,11 +156,11 @@ class RecordMaker:
             except Unusable as error:
                 made.rejected.append(_reject(raw, image, str(error), error.detail))
                 continue
-            made.annotations.append(annotation)
+            annotations.append(annotation)
             made.notices += [_reject(raw, image, notice) for notice in annotation.notices]
             if annotation.untrainable:
                 made.rejected.append(_reject(raw, image, annotation.untrainable))
-        return made
+        return made, annotations
 
     def _draw_placement(self, size: tf.Tensor, number: tf.Tensor) -> geometry.Placement:
         settings = self._settings
@@ -270,6 +284,11 @@ def _count_positives(
 
 def _reject(raw: dict[str, Any], image: CocoImage, reason: str, detail: str = "") -> Rejection:
     return Rejection("annotation", raw.get("id"), image.file_name, reason, detail, raw.get(NUMBER, 0))
+
+
+def _reject_piece(piece: Annotation, tile: CocoImage) -> Rejection:
+    place = tiles.place_in_file(piece.id)
+    return Rejection("annotation", place, tile.file_name, TOO_SMALL_PIECE, number=place)
 
 
 def _cause(error: Unusable) -> str:

@@ -22,6 +22,8 @@ _BYTES_A_PIXEL = 0.5
 def default_count(folder: str, images: Sequence[CocoImage], settings: ShardSettings) -> int:
     """One shard for every 64 images up to 256 shards; beyond 16,384 images, as many as have about 200 MB each.
 
+    Images that are cut into tiles get one shard for every 64 tiles, at most 256.
+
     The size of the records is estimated from the sizes of at most 200 image files, spread evenly.
 
     Args:
@@ -31,6 +33,9 @@ def default_count(folder: str, images: Sequence[CocoImage], settings: ShardSetti
     Raises:
       StoreError: the store of the images does not answer.
     """
+    if settings.tiling:
+        tiles = sum(len(settings.tiling.windows((image.height, image.width))) for image in images)
+        return min(len(images), _FEW, -(-tiles // _IMAGES_A_SHARD))
     if len(images) <= _IMAGES_A_SHARD * _FEW:
         return -(-len(images) // _IMAGES_A_SHARD)
     chosen = images[:: -(-len(images) // _MOST_SAMPLED)]

@@ -66,8 +66,9 @@ def fingerprint(settings: ShardSettings, annotations_crc32c: str, num_shards: in
             del values["augment"][option]
     if settings.reading == Reading():
         del values["reading"]
-    if settings.pixel_range is None:
-        del values["pixel_range"]
+    for option in ("pixel_range", "tiling"):
+        if values[option] is None:
+            del values[option]
     known = {"schema": schema.SCHEMA_VERSION, "annotations": annotations_crc32c, "num_shards": num_shards}
     return json.dumps(known | values, sort_keys=True)
 

@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from solo_dist.data.schema import ShardError, ShardFile, crc32c
-from solo_dist.data.sharding.coco import Annotation, CocoImage
+from solo_dist.data.sharding.coco import TOO_SMALL_PIECE, Annotation
 from solo_dist.data.sharding.notes import ShardNote, ShardTask, read_part
 from solo_dist.data.sharding.plan import load_plan
 from solo_dist.data.sharding.records import Counts, RecordMaker, ShardSettings
@@ -135,7 +135,9 @@ class _Maker:
             for index, image in enumerate(images, task.first):
                 made = self._records.make(image, index, f"{task.images}/{image.file_name}", raw_of.get(image.id, []))
                 note.add(made)
-                annotations.extend(self._for_evaluation(annotation, image) for annotation in made.annotations)
+                annotations.extend(
+                    self._for_evaluation(its, part.id) for part, all_its in made.parts for its in all_its
+                )
                 for record in made.records:
                     framed = frame_record(record)
                     note.offsets.append(offset)
@@ -155,15 +157,15 @@ class _Maker:
         file_io.write(task.note, json.dumps(dataclasses.asdict(note)).encode())
         return note
 
-    def _for_evaluation(self, annotation: Annotation, image: CocoImage) -> str:
+    def _for_evaluation(self, annotation: Annotation, image_id: int) -> str:
         return json.dumps(
             {
                 "id": annotation.id,
-                "image_id": image.id,
+                "image_id": image_id,
                 "category_id": self._categories[annotation.category]["id"],
                 "bbox": annotation.bbox,
                 "area": annotation.area,
-                "iscrowd": int(annotation.untrainable == "crowd"),
+                "iscrowd": int(annotation.untrainable in ("crowd", TOO_SMALL_PIECE)),
                 "segmentation": {"size": annotation.rle["size"], "counts": annotation.rle["counts"].decode()},
             }
         )

@@ -227,5 +227,5 @@ def test_an_absent_area_or_box_is_taken_from_the_mask():
 
 
 def test_official_boxes_include_their_last_pixel():
-    boxes = coco.official_boxes([clean(bbox=[2, 3, 8, 6]), clean(bbox=[0.5, 0.25, 1, 1])])
+    boxes = coco.official_boxes([[2, 3, 8, 6], (0.5, 0.25, 1, 1)])
     assert boxes.tolist() == [[2, 3, 9, 8], [0.5, 0.25, 0.5, 0.25]] and coco.official_boxes([]).shape == (0, 4)

@@ -4,17 +4,16 @@ Placing and assigning are done by the functions that make the targets, so the co
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import GridConfig
 from solo_dist.data import geometry
-from solo_dist.data.sharding.coco import official_boxes
 from solo_dist.masks import rle
 from solo_dist.solo import targets
-from solo_dist.suggesting.facts import Facts, LabelledImage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,19 +55,32 @@ class CellCounts:
     """In one image."""
 
 
-def place(facts: Facts, canvas: tuple[int, int]) -> Placed:
-    """Fits every image into the canvas, as the shard tool does without random scale or crop."""
+class ImageObjects(NamedTuple):
+    """The m objects of an image, in the order in which they take cells."""
+
+    size: tuple[int, int]
+    """Height, width."""
+    rles: Sequence[dict[str, Any]]
+    """Compressed RLE of each."""
+    boxes: np.ndarray
+    """float32 [m, 4] x1, y1, x2, y2 of the first and last pixels, as `sharding.coco.official_boxes` gives them."""
+
+
+def place(images: Iterable[ImageObjects], canvas: tuple[int, int]) -> Placed:
+    """Fits every image into the canvas, as the shard tool does without random scale or crop.
+
+    At least one of the images must have an object.
+    """
     move = _mover(canvas)
-    parts = [_place_image(image, move) for image in facts.images if image.objects]
-    counts = [len(image.objects) for image in facts.images]
+    parts, counts = [], []
+    for image in images:
+        counts.append(len(image.rles))
+        if image.rles:
+            runs = rle.from_numpy([rle.rle_to_runs(one) for one in image.rles])
+            moved = move(runs, tf.constant(image.boxes), tf.constant(image.size))
+            parts.append([values.numpy() for values in moved])
     boxes, centers, areas = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Placed(canvas, np.repeat(np.arange(len(counts)), counts), boxes, centers, areas > 0)
-
-
-def _place_image(image: LabelledImage, move: Any) -> list[np.ndarray]:
-    runs = rle.from_numpy([rle.rle_to_runs(one.rle) for one in image.objects])
-    moved = move(runs, tf.constant(official_boxes(list(image.objects))), tf.constant([image.height, image.width]))
-    return [values.numpy() for values in moved]
 
 
 def _mover(canvas: tuple[int, int]) -> Any:

@@ -1,0 +1,106 @@
+"""Instances joined over the borders of tiles: true masks cut into tiles come back to the pixel."""
+
+import numpy as np
+import pytest
+
+from solo_dist.data.tiling import Tiling
+from solo_dist.errors import ConfigError
+from solo_dist.inference.detector import Found
+from solo_dist.inference.tiles import MasksOfImage, detect_in_tiles, join, pieces_of_tile
+from solo_dist.viz.overlay import overlay
+
+SIZE = (300, 420)
+TILING = Tiling(128, 128, 0.25)
+
+
+def disc(y, x, radius):
+    rows, columns = np.indices(SIZE)
+    return np.hypot(rows - y, columns - x) < radius
+
+
+def seen(tile, masks, scores, classes):
+    """What a perfect model finds in a tile."""
+    shown = [mask[tile.pixels] for mask in masks]
+    kept = [i for i, mask in enumerate(shown) if mask.any()]
+    kept.sort(key=lambda i: -scores[i])
+    stacked = np.stack([shown[i] for i in kept]) if kept else np.zeros([0, tile.height, tile.width], bool)
+    return Found(np.array([scores[i] for i in kept]), np.array([classes[i] for i in kept], int), stacked)
+
+
+def joined(masks, scores, classes, tiling=TILING, change=lambda tile, found: found, across=False):
+    pieces = []
+    for tile in tiling.windows(SIZE):
+        pieces += pieces_of_tile(change(tile, seen(tile, masks, scores, classes)), tile, SIZE)
+    instances = join(pieces, across)
+    return [(i[0].score, i[0].category) for i in instances], list(MasksOfImage(SIZE, instances))
+
+
+@pytest.mark.parametrize("tiling", [TILING, Tiling(100, 140, 0.3), Tiling(512, 512, 0.2)])
+def test_perfect_pieces_become_the_instances(tiling):
+    """Discs of all sizes, some larger than a tile, some that touch others of their category."""
+    masks = [
+        disc(40, 40, 20),
+        disc(96, 96, 30),
+        disc(96, 157, 30),
+        disc(150, 290, 100),
+        disc(260, 60, 55),
+        disc(280, 400, 60),
+        disc(20, 250, 9),
+        disc(20, 269, 9),
+    ]
+    scores, classes = np.linspace(0.9, 0.3, len(masks)), [0, 0, 0, 1, 0, 1, 2, 2]
+    found, made = joined(masks, scores, classes, tiling)
+    assert found == list(zip(scores, classes, strict=True))
+    for mask, wanted in zip(made, masks, strict=True):
+        assert (mask == wanted).all()
+
+
+def test_an_instance_that_is_whole_in_a_tile_is_taken_from_there():
+    """The other tiles, which see a part only, draw it badly."""
+    mask = disc(64, 100, 25)  # whole in the first tile, cut by the second
+
+    def change(tile, found):
+        if tile.x == 0:
+            return found
+        return found._replace(masks=[one & (np.indices(one.shape)[0] > 10) for one in found.masks])
+
+    found, (made,) = joined([mask], [0.5], [0], change=change)
+    assert found == [(0.5, 0)] and (made == mask).all()
+
+
+def test_instances_that_overlap_in_different_ways_stay_apart():
+    one, other = disc(100, 100, 40), disc(100, 150, 40)
+    found, made = joined([one, other & ~one], [0.9, 0.8], [0, 0])
+    assert len(found) == 2 and (made[0] == one).all() and (made[1] == (other & ~one)).all()
+
+
+def test_categories_are_joined_only_if_an_instance_has_one():
+    mask = disc(100, 110, 40)
+
+    def change(tile, found):
+        return found._replace(classes=found.classes + tile.x % 2)
+
+    tiling = Tiling(128, 129, 0.25)
+    assert {window.x % 2 for window in tiling.windows(SIZE)} == {0, 1}
+    assert len(joined([mask], [0.5], [0], tiling, change)[0]) == 2
+    found, (made,) = joined([mask], [0.5], [0], tiling, change, across=True)
+    assert len(found) == 1 and (made == mask).all()
+
+
+def test_detections_without_a_pixel_are_left_out():
+    tile = TILING.windows(SIZE)[0]
+    assert pieces_of_tile(Found(np.ones(1), np.zeros(1, int), np.zeros([1, 128, 128], bool)), tile, SIZE) == []
+    assert join([]) == []
+
+
+def test_masks_that_are_made_one_at_a_time_are_drawn_as_an_array_of_masks_is():
+    masks = [disc(40, 40, 20), disc(150, 290, 100), np.zeros(SIZE, bool)]
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
+    labels = ["a", "b", "c"]
+    one, other = overlay(image, np.stack(masks), labels), overlay(image, iter(masks), labels)
+    assert (np.asarray(one) == np.asarray(other)).all()
+
+
+def test_prediction_needs_an_overlap():
+    with pytest.raises(ConfigError, match="give 0.2, for example"):
+        detect_in_tiles(None, np.zeros([300, 420, 3], np.uint8), Tiling(128, 128, 0.0))
