@@ -23,8 +23,8 @@ import numpy as np
 import PIL.Image
 
 ROOT = Path(__file__).resolve().parents[2]
-SIDE, FILES, ANNOTATIONS, TASKS, LIMIT_SECONDS = 96, 50, 7, 8, 3600
-ENVIRON = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "TASKS": str(TASKS)}
+SIDE, FILES, ANNOTATIONS, LIMIT_SECONDS = 96, 50, 7, 3600
+ENVIRON = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
 
 
 def draw(folder: Path, images: int, seed: int) -> None:
@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=640)
     parser.add_argument("--shards", type=int, default=40)
     parser.add_argument("--kills", type=int, default=20, help="or requeues")
+    parser.add_argument("--tasks", type=int, default=8, help="of Slurm's array")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--slurm", action="store_true")
     options = parser.parse_args()
@@ -153,6 +154,7 @@ def main() -> None:
     draw(folder, options.images, options.seed)
     run(*flags(folder, folder / "one", options.shards))
     output = folder / ("slurm" if options.slurm else "killed")
+    ENVIRON["TASKS"] = str(options.tasks)
     disturbed = with_slurm if options.slurm else with_kills
     again = disturbed(output, flags(folder, output, options.shards), options.kills, options.seed)
     same = content(output) == content(folder / "one")
