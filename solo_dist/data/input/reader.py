@@ -81,7 +81,10 @@ class RecordReader:
         self._attempts = 1 + min(max_bad_records, MAX_CONSECUTIVE, self.num_records - 1)
         index = load_record_index(manifest)
         self._paths = tf.constant([f"{manifest.folder}/{file.name}" for file in manifest.files])
-        self._index = tf.constant(np.concatenate([index, _lengths(index, manifest)[:, None]], axis=1))
+        # Of each record only its offset is kept, as there can be millions.
+        self._offsets = tf.constant(index[:, 1])
+        self._firsts = tf.constant(_first_records(index, manifest))
+        self._sizes = tf.constant([file.bytes for file in manifest.files], tf.int64)
 
     def read(self, number: tf.Tensor) -> tuple[StoredImage, tf.Tensor]:
         """Record `number` (int64 scalar), or the first readable one after it.
@@ -138,13 +141,25 @@ class RecordReader:
 
     def _describe(self, numbers: tf.Tensor) -> tf.Tensor:
         """Numbers of records, int64 [n] -> "record 3 of FILE", counted from 0 within the file, string [n]."""
-        file = tf.gather(self._index[:, 0], numbers)
-        first = tf.cast(tf.searchsorted(self._index[:, 0], file), tf.int64)
-        return tf.strings.join(["record ", tf.strings.as_string(numbers - first), " of ", tf.gather(self._paths, file)])
+        file = self._files(numbers)
+        place = numbers - tf.gather(self._firsts, file)
+        return tf.strings.join(["record ", tf.strings.as_string(place), " of ", tf.gather(self._paths, file)])
+
+    def _files(self, numbers: tf.Tensor) -> tf.Tensor:
+        """The numbers of the files of records, int64 [n] both."""
+        return tf.searchsorted(self._firsts, numbers, side="right", out_type=tf.int64) - 1
+
+    def _place(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """File, byte offset and length of a record, its frame included, int64 scalars."""
+        file, offset = self._files(number[None])[0], tf.gather(self._offsets, number)
+        following = tf.minimum(number + 1, self.num_records - 1)
+        is_last = (following == number) | (self._files(following[None])[0] != file)
+        end = tf.where(is_last, tf.gather(self._sizes, file), tf.gather(self._offsets, following))
+        return file, offset, end - offset
 
     def records(self, number: tf.Tensor, again: bool = False) -> tf.data.Dataset:
         """A data set of the one serialized record. It ends after an error, also if the file cannot be opened."""
-        file, offset, length = tf.unstack(tf.gather(self._index, number), num=3)
+        file, offset, length = self._place(number)
         # The buffer is as long as the record, so that nothing is read beyond it.
         variant = tf.raw_ops.TFRecordDatasetV2(
             filenames=self._path(file, again)[None], compression_type="", buffer_size=length, byte_offsets=[offset]
@@ -213,11 +228,8 @@ def _nothing() -> StoredImage:
     return StoredImage(tf.zeros([0, 0, 3], tf.uint8), tf.constant(b""))
 
 
-def _lengths(index: np.ndarray, manifest: Manifest) -> np.ndarray:
-    """Bytes of each record, int64 [num_records], its frame included."""
+def _first_records(index: np.ndarray, manifest: Manifest) -> np.ndarray:
+    """The number of the first record of each file, int64 [num_files]."""
     if index.shape != (manifest.num_records, 2) or (np.diff(index[:, 0]) < 0).any():
         raise ShardError(f"{manifest.folder} has an index that does not belong to it; shard the data again.")
-    sizes = np.array([file.bytes for file in manifest.files], np.int64)
-    is_last = np.append(index[1:, 0] != index[:-1, 0], True)
-    ends = np.where(is_last, sizes[index[:, 0]], np.append(index[1:, 1], 0))
-    return ends - index[:, 1]
+    return np.searchsorted(index[:, 0], np.arange(len(manifest.files)))
