@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from solo_dist.storage import s3
 from solo_dist.storage.opening import opened
+from solo_dist.storage.retries import with_retries
 from solo_dist.storage.urls import is_remote
 
 PARTIAL = ".partial"
@@ -69,12 +70,16 @@ def write_atomically(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
 
 
 def checksum(path: str) -> str:
-    """CRC-32C of a file as eight hexadecimal digits."""
-    crc = 0
-    with opened(path) as file:
-        while chunk := file.read(1 << 22):
-            crc = google_crc32c.extend(crc, chunk)
-    return f"{crc:08x}"
+    """CRC-32C of a file as eight hexadecimal digits. Repeated for as long as an error of a store may pass."""
+
+    def read() -> str:
+        crc = 0
+        with opened(path) as file:
+            while chunk := file.read(1 << 22):
+                crc = google_crc32c.extend(crc, chunk)
+        return f"{crc:08x}"
+
+    return with_retries(read, path)
 
 
 def read_json(path: str) -> Any:

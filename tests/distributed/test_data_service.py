@@ -68,6 +68,7 @@ def servers() -> Iterator[Servers]:
     started.stop()
 
 
+@pytest.mark.slow
 def test_batches_are_those_made_without_the_service_although_workers_die(servers, shards, monkeypatch):
     monkeypatch.setattr(service, "PATIENCE_SECONDS", 0.2)
     grid = GridConfig(levels=("p3", "p4"), sizes=(8, 6), scale_ranges=((1, 40), (24, 2048)))
