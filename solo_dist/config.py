@@ -22,12 +22,18 @@ MASK_STRIDE = 4
 PYRAMID_LEVELS = ("p2", "p3", "p4", "p5", "p6")
 
 
+def parse_size(text: str) -> tuple[int, int] | None:
+    """Height and width of a text HEIGHTxWIDTH, such as 512x768; None if it is of another form."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text, re.ASCII)
+    return (int(match[1]), int(match[2])) if match else None
+
+
 def parse_canvas(text: str) -> tuple[int, int]:
     """Height and width of the flag --canvas=HEIGHTxWIDTH. Raises ConfigError."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text, re.ASCII)
-    if not match or any(not int(side) or int(side) % CANVAS_MULTIPLE for side in match.groups()):
+    size = parse_size(text)
+    if size is None or any(not side or side % CANVAS_MULTIPLE for side in size):
         raise ConfigError(f"--canvas={text} must be HEIGHTxWIDTH in multiples of 32, for example 512x768.")
-    return int(match[1]), int(match[2])
+    return size
 
 
 def check_canvas(option: str, canvas: Any) -> None:

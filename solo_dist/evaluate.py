@@ -50,7 +50,8 @@ def main(arguments: list[str]) -> None:
 
     from solo_dist.data.input.pipeline import load_split
     from solo_dist.data.tiling import parse_tiling
-    from solo_dist.inference.coco_metrics import ceiling_at_quarter_resolution, format_table, write_evaluation
+    from solo_dist.inference.ceiling import ceiling_at_quarter_resolution
+    from solo_dist.inference.coco_metrics import format_table, write_evaluation
     from solo_dist.inference.detector import load_detector
     from solo_dist.inference.tiled_evaluation import evaluate_in_tiles
     from solo_dist.inference.validation_set import categories_of_classes

@@ -6,9 +6,9 @@ tiling.windows((3000, 4000))  # 80 windows, row by row
 
 import dataclasses
 import math
-import re
 from typing import NamedTuple
 
+from solo_dist.config import parse_size
 from solo_dist.errors import ConfigError
 
 OVERLAP = 0.2
@@ -72,16 +72,15 @@ def parse_tiling(tile: str, overlap: float | None) -> Tiling | None:
             raise ConfigError("--overlap is that of tiles; give --tile=HEIGHTxWIDTH too.")
         return None
     overlap = OVERLAP if overlap is None else overlap
-    match = re.fullmatch(r"(\d+)x(\d+)", tile, re.ASCII)
-    if not match:
+    size = parse_size(tile)
+    if size is None:
         raise ConfigError(f"--tile={tile} must be HEIGHTxWIDTH in pixels, for example 512x512.")
-    height, width = int(match[1]), int(match[2])
-    if not 0 <= overlap < 1 or _step(min(height, width), overlap) < _LEAST_STEP:
+    if not 0 <= overlap < 1 or _step(min(size), overlap) < _LEAST_STEP:
         raise ConfigError(
             f"--tile={tile} with --overlap={overlap:g} has less than {_LEAST_STEP} pixels from tile to tile; "
             "give larger tiles, or an overlap such as 0.2."
         )
-    return Tiling(height, width, overlap)
+    return Tiling(*size, overlap)
 
 
 def _step(tile: int, overlap: float) -> int:

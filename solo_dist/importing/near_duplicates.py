@@ -31,11 +31,6 @@ def shrunk(data: bytes) -> np.ndarray:
     return np.asarray(grey.resize((SIDE + 1, SIDE), PIL.Image.Resampling.BOX), np.float32)
 
 
-def different_bits(one: np.ndarray, other: np.ndarray) -> int:
-    """In how many of the 256 bits the hashes of two shrunk images differ."""
-    return int((_signs(one[None]) != _signs(other[None])).sum())
-
-
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
     """Of two shrunk images, from -1 to 1; 0 if one of them is of one grey."""
     return float((_normalised(one[None]) * _normalised(other[None])).sum())

@@ -1,4 +1,4 @@
-"""Mask AP of COCO: ground truth, results in COCO's format, the twelve metrics, and the ceiling of quarter resolution.
+"""Mask AP of COCO: ground truth, results in COCO's format, and the twelve metrics.
 
     evaluator = CocoEvaluator(manifest.annotations)
     evaluate(detect, batches, evaluator, manifest, mask_threshold)
@@ -24,7 +24,6 @@ import tqdm
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from solo_dist.data import geometry
 from solo_dist.data.schema import NO_IMAGE, Manifest, crc32c
 from solo_dist.errors import DataError
 from solo_dist.inference.federated import (
@@ -34,11 +33,8 @@ from solo_dist.inference.federated import (
     federated_metrics,
     is_federated,
 )
-from solo_dist.masks import rle as runs
-from solo_dist.masks.bits import unpack_bits
 from solo_dist.masks.paste import paste_masks
 from solo_dist.run.directory import CATEGORY_METRICS_FILE, EVALUATION_METRICS_FILE, IMAGE_IDS_FILE, RESULTS_FILE
-from solo_dist.solo import targets
 from solo_dist.storage import file_io
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -258,11 +254,12 @@ class CocoEvaluator:
         if self._finished is None:
             with contextlib.redirect_stdout(io.StringIO()):
                 results = _loaded(self._truth, _ranked(self.results, self._rank))
-                of_kind = federated_evaluation if self._federated else _coco_evaluation
-                evaluation = of_kind(self._truth, results)
-                evaluation.params.imgIds = self._visited_ranks()
-                if not self._federated:
+                if self._federated:
+                    evaluation = federated_evaluation(self._truth, results)
+                else:
+                    evaluation = COCOeval(self._truth, results, "segm")
                     evaluation.params.maxDets = [1, 10, self.max_detections]
+                evaluation.params.imgIds = self._visited_ranks()
                 evaluation.evaluate()
                 evaluation.accumulate()
                 if self._federated:
@@ -286,10 +283,6 @@ class CocoEvaluator:
     def _truths_to_find(self) -> list[dict[str, Any]]:
         """The annotations of the visited images, crowds left out."""
         return self._truth.loadAnns(self._truth.getAnnIds(imgIds=self._visited_ranks(), iscrowd=False))
-
-
-def _coco_evaluation(truth: COCO, results: COCO) -> COCOeval:
-    return COCOeval(truth, results, "segm")
 
 
 def _means(found: Mapping[str, np.ndarray]) -> Iterator[float]:
@@ -336,62 +329,6 @@ def format_table(metrics: Mapping[str, float], ceiling: Mapping[str, float] | No
     if federated:
         lines.append(" LVIS: " + "  ".join(f"{name} {metrics[f'segm/{name}']:.3f}" for name in LVIS_METRICS))
     return "\n".join(lines)
-
-
-def ceiling_at_quarter_resolution(
-    annotations: str | dict[str, Any], canvas: tuple[int, int], mask_threshold: float = 0.5
-) -> dict[str, float]:
-    """The metrics of perfect detections whose masks have the resolution of the mask features.
-
-    Every instance is taken through the geometry of the shards, reduced to a quarter (quirk 2), pasted back as
-    predictions are, and scored 1. A network with this canvas cannot be expected to reach more.
-
-    Args:
-      annotations: path of the COCO json, or the json itself.
-      canvas: H, W that images are fitted into.
-      mask_threshold: of the pasted masks.
-    """
-    evaluator, reduce = CocoEvaluator(annotations), _reducer(canvas)
-    entries_of: dict[int, list[dict[str, Any]]] = {}
-    for entry in evaluator.annotations["annotations"]:
-        if not entry["iscrowd"]:
-            entries_of.setdefault(entry["image_id"], []).append(entry)
-    for image in evaluator.annotations["images"]:
-        perfect = _perfect_results(image, entries_of.get(image["id"], []), reduce, mask_threshold)
-        evaluator.add(perfect, [image["id"]])
-    return evaluator.metrics()
-
-
-def _reducer(canvas: tuple[int, int]) -> Any:
-    """Traced function: runs, their m, size int32 [2] -> bool [m,h,w] at a quarter, size on the canvas."""
-    column, pair = tf.TensorSpec([None], tf.int32), tf.TensorSpec([2], tf.int32)
-
-    @tf.autograph.experimental.do_not_convert
-    def reduce(instances: runs.Runs, count: tf.Tensor, original: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        placement = geometry.whole_image(original, canvas)
-        moved, _ = geometry.move_instances(instances, tf.zeros([count, 4]), original, placement)
-        return unpack_bits(targets.reduced_masks(moved, count, canvas)), placement.size
-
-    return tf.function(reduce, input_signature=[runs.Runs(*[column] * 4), tf.TensorSpec([], tf.int32), pair])
-
-
-def _perfect_results(
-    image: Mapping[str, Any], entries: list[dict[str, Any]], reduce: Any, mask_threshold: float
-) -> list[Result]:
-    if not entries:
-        return []
-    original = (image["height"], image["width"])
-    instances = runs.from_numpy([runs.rle_to_runs(_rle_of(entry, original)) for entry in entries])
-    quarter, size = reduce(instances, len(entries), original)
-    masks = paste_masks(quarter.numpy().astype(np.float32), tuple(size.numpy()), original, mask_threshold)
-    return [
-        {"image_id": image["id"], "category_id": entry["category_id"], "score": 1.0, "segmentation": rle}
-        for entry, rle in zip(entries, encode_masks(masks), strict=True)
-    ]
-
-
-def _rle_of(entry: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    return runs.segmentation_to_rle(entry["segmentation"], *size)
 
 
 def _ranked(entries: Iterable[dict[str, Any]], rank: Mapping[int, int]) -> list[dict[str, Any]]:

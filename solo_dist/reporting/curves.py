@@ -52,6 +52,18 @@ class Calibration(NamedTuple):
     error: float
     """Expected calibration error: mean distance between the two over all detections; nan without detections."""
 
+    @property
+    def visible(self) -> tuple[float, float]:
+        """Mean distance, and mean of score minus share, from the second bin on; nan without detections there.
+
+        Most detections have scores near 0 and are false. They would hide how far off the scores that people see are.
+        """
+        known = (self.detections > 0) & (np.arange(_BINS) > 0)
+        if not known.any():
+            return float("nan"), float("nan")
+        differences, weights = (self.score - self.correct)[known], self.detections[known] / self.detections[known].sum()
+        return float(np.abs(differences) @ weights), float(differences @ weights)
+
 
 def curve(score: np.ndarray, correct: np.ndarray, num_truths: int) -> Curve:
     """The curve of detections [D] in any order; without true instances recall is 0."""

@@ -80,6 +80,7 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
         },
         "calibration": {
             "error": analysis.calibration.error,
+            "visible_error": analysis.calibration.visible[0],
             **{name: getattr(analysis.calibration, name).tolist() for name in ("score", "correct", "detections")},
         },
         "categories": [

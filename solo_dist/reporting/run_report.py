@@ -14,10 +14,10 @@ import tensorflow as tf
 from solo_dist.config import Config
 from solo_dist.data.schema import Manifest, load_manifest
 from solo_dist.errors import UserError
+from solo_dist.inference.ceiling import ceiling_at_quarter_resolution
 from solo_dist.inference.coco_metrics import (
     METRICS,
     annotations_checksum,
-    ceiling_at_quarter_resolution,
     load_annotations,
 )
 from solo_dist.inference.detector import load_detector

@@ -160,14 +160,9 @@ def _thresholds(analysis: Analysis) -> dict[str, Any]:
 
 
 def _calibration_text(analysis: Analysis) -> str:
-    calibration = analysis.calibration
-    # Most detections have scores near 0 and are false. They would hide how far off the scores that people see are.
-    known = (calibration.detections > 0) & (np.arange(len(calibration.detections)) > 0)
-    if not known.any():
+    error, lean = analysis.calibration.visible
+    if np.isnan(error):
         return "There is no detection with a score of 0.1 or more, so there is nothing to say about scores."
-    weights = calibration.detections[known] / calibration.detections[known].sum()
-    differences = (calibration.score - calibration.correct)[known]
-    error, lean = float(np.abs(differences) @ weights), float(differences @ weights)
     text = f"From 0.1 on, a score is on average {error:.2f} away from the share of right detections of that score"
     if error < 0.05:
         return f"{text}: close enough to be read as a probability."

@@ -6,7 +6,7 @@ import numpy as np
 
 from solo_dist.config import CANVAS_MULTIPLE
 from solo_dist.data.cells import Placed
-from solo_dist.inference.coco_metrics import ceiling_at_quarter_resolution
+from solo_dist.inference.ceiling import ceiling_at_quarter_resolution
 from solo_dist.suggesting.facts import Facts
 
 _LONG_SIDES = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280)

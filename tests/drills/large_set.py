@@ -1,7 +1,7 @@
 """Measures planning and reading at the size of millions, on synthetic sets drawn from a seed.
 
-    python tests/drills/large_set.py plan --folder=/tmp/large --images=1000000
-    python tests/drills/large_set.py read --folder=/tmp/large --images=2000000 --shards=2000
+    python tests/drills/large_set.py plan --folder=large --images=1000000
+    python tests/drills/large_set.py read --folder=large --images=2000000 --shards=2000
 
 `plan`: a COCO json of small images with seven annotations each is planned in a process of its own; prints its seconds
 and its largest memory. `read`: shards of tiny records; prints the seconds until the first batch, at the start and at a

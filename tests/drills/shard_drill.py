@@ -1,6 +1,6 @@
 """Shards a data set in tasks that are killed at random moments, and compares the bytes with those of one command.
 
-    python tests/drills/shard_drill.py --folder=/tmp/drill --kills=20        # processes of this machine, with SIGKILL
+    python tests/drills/shard_drill.py --folder=drill --kills=20              # processes of this machine, with SIGKILL
     python tests/drills/shard_drill.py --folder=/shared/drill --slurm        # launch/slurm/shard.sbatch, with requeues
 
 The data set is drawn from --seed: small JPEGs with seven annotations each. After each kill, shards that were committed

@@ -19,7 +19,6 @@ from solo_dist.importing.near_duplicates import (
     MOST_DIFFERENT_BITS,
     close_pairs,
     correlation,
-    different_bits,
     near_duplicates,
     shrunk,
 )
@@ -175,6 +174,10 @@ def copies(image):
     }
 
 
+def different_bits(one, other):
+    return sum((one[y, x + 1] > one[y, x]) != (other[y, x + 1] > other[y, x]) for y in range(16) for x in range(16))
+
+
 def near(one, other):
     return different_bits(one, other) <= MOST_DIFFERENT_BITS and correlation(one, other) >= LEAST_CORRELATION
 
@@ -207,8 +210,7 @@ def test_pairs_are_those_of_a_slow_search():
     images[40:] = images[:30] + rng.normal(0, rng.uniform(0, 40, (30, 1, 1)), (30, 16, 17))
 
     def is_near(one, other):
-        bits = sum((one[y, x + 1] > one[y, x]) != (other[y, x + 1] > other[y, x]) for y in range(16) for x in range(16))
-        return bits <= 40 and np.corrcoef(one.ravel(), other.ravel())[0, 1] >= 0.93
+        return different_bits(one, other) <= 40 and np.corrcoef(one.ravel(), other.ravel())[0, 1] >= 0.93
 
     wanted = [(i, j) for i in range(70) for j in range(i + 1, 70) if is_near(images[i], images[j])]
     assert 5 < len(wanted) < 30 and sorted(close_pairs(images)) == wanted

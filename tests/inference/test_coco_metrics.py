@@ -16,6 +16,8 @@ from pycocotools.cocoeval import COCOeval
 
 from solo_dist.data.schema import NO_IMAGE
 from solo_dist.inference import coco_metrics
+from solo_dist.inference.ceiling import ceiling_at_quarter_resolution
+from solo_dist.masks.rle import segmentation_to_rle
 
 CATEGORIES = [{"id": 7, "name": "disc"}, {"id": 9, "name": "box"}]
 
@@ -157,8 +159,8 @@ def test_results_of_a_batch_are_at_the_original_size_with_original_category_ids(
 
 def test_ceiling_falls_with_the_canvas_and_nears_one():
     data, _ = dataset()
-    fine = coco_metrics.ceiling_at_quarter_resolution(data, (960, 1600))
-    coarse = coco_metrics.ceiling_at_quarter_resolution(data, (96, 128))
+    fine = ceiling_at_quarter_resolution(data, (960, 1600))
+    coarse = ceiling_at_quarter_resolution(data, (96, 128))
     assert fine["segm/AP"] > 0.99
     assert coarse["segm/AP"] < 0.9 and coarse["segm/APm"] > coarse["segm/APs"] and coarse["segm/AP50"] == 1.0
 
@@ -231,7 +233,7 @@ def real_evaluation(folder):
     sizes = {image["id"]: (image["height"], image["width"]) for image in data["images"]}
     ids = [category["id"] for category in data["categories"]]
     for entry in data["annotations"]:
-        rle = coco_metrics._rle_of(entry, sizes[entry["image_id"]])
+        rle = segmentation_to_rle(entry["segmentation"], *sizes[entry["image_id"]])
         moved = np.roll(coco_mask.decode(rle), random.integers(-6, 7, 2), axis=(0, 1))
         category = entry["category_id"] if random.random() < 0.8 else int(random.choice(ids))
         result = {"image_id": entry["image_id"], "category_id": category, "score": float(np.float32(random.random()))}

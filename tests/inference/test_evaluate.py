@@ -14,6 +14,7 @@ from solo_dist.config import BackboneConfig, Config, DataConfig, GridConfig, Mod
 from solo_dist.data.input.pipeline import build_dataset, load_split
 from solo_dist.data.sharding import job, records, shapes
 from solo_dist.inference import coco_metrics
+from solo_dist.inference.ceiling import ceiling_at_quarter_resolution
 from solo_dist.masks.bits import unpack_bits
 from solo_dist.run import checkpoint
 from solo_dist.solo.network import build_model
@@ -85,7 +86,7 @@ def test_perfect_detections_reach_the_ceiling(config):
     coco_metrics.evaluate(perfect, batches, evaluator, manifest, 0.5)
     assert len(evaluator.image_ids) == 7
     metrics = evaluator.metrics()
-    ceiling = coco_metrics.ceiling_at_quarter_resolution(manifest.annotations, config.data.canvas)
+    ceiling = ceiling_at_quarter_resolution(manifest.annotations, config.data.canvas)
     assert metrics == pytest.approx(ceiling)
     assert 0.3 < metrics["segm/AP"] < 0.99 and metrics["segm/AP50"] > 0.9
 
@@ -130,7 +131,7 @@ def test_program_prints_the_table_and_writes_what_it_computed(config, tmp_path):
     results = json.loads((tmp_path / "eval" / "step_12" / "coco_instances_results.json").read_text())
     evaluator = coco_metrics.CocoEvaluator(manifest.annotations)
     evaluator.add(results, [image["id"] for image in evaluator.annotations["images"]])
-    ceiling = coco_metrics.ceiling_at_quarter_resolution(manifest.annotations, config.data.canvas)
+    ceiling = ceiling_at_quarter_resolution(manifest.annotations, config.data.canvas)
     at_most = {tag.replace("segm/", "ceiling/"): value for tag, value in ceiling.items()}
     assert evaluator.metrics() | at_most == pytest.approx(metrics)
     visited = json.loads((tmp_path / "eval" / "step_12" / "image_ids.json").read_text())
