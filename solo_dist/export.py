@@ -48,14 +48,14 @@ _PRECISION = flags.DEFINE_enum(
     list(MAX_AP_DROP),
     "float16: weights in 16 bits. dynamic: weights in 8 bits (tflite). int8: everything in 8 bits (tflite, raw).",
 )
-_OUTPUTS = flags.DEFINE_enum("outputs", "detections", OUTPUTS, "Instances, or what the network says.")
+_OUTPUTS = flags.DEFINE_enum("outputs", "detections", OUTPUTS, "detections: instances. raw: outputs of the network.")
 _CANVAS = flags.DEFINE_string("canvas", "", "HEIGHTxWIDTH that images are fitted into; by default the recipe's.")
 _BATCH = flags.DEFINE_integer("batch", 1, "Images at a time, of tflite and onnx.", lower_bound=1)
 _CANDIDATES = flags.DEFINE_integer(
     "candidates",
     0,
-    "Pairs of cell and category that get a mask, of tflite and onnx; by default postprocess.max_candidates. Fewer take "
-    "less time and memory; report.json says how many are needed.",
+    "Pairs of cell and category that get a mask, of tflite and onnx; by default twice as many as the check image with "
+    "the most has above the score threshold.",
     lower_bound=0,
 )
 _CHECK_IMAGES = flags.DEFINE_integer(
@@ -74,8 +74,7 @@ def main(arguments: list[str]) -> None:
     del arguments
     config = _CONFIG.value
 
-    pairs = _CANDIDATES.value or config.postprocess.max_candidates
-    settings = ExportSettings(_FORMAT.value, _PRECISION.value, _OUTPUTS.value, _BATCH.value, pairs)
+    settings = ExportSettings(_FORMAT.value, _PRECISION.value, _OUTPUTS.value, _BATCH.value, _CANDIDATES.value)
     if settings.format != "savedmodel":
         config.runtime.precision = "float32"  # converters know nothing else
     if _CANVAS.value:

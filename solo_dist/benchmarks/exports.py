@@ -15,6 +15,7 @@ from solo_dist.data.input.pipeline import build_dataset
 from solo_dist.errors import ConfigError, ExportFailed
 from solo_dist.exporting import job, parity
 from solo_dist.exporting.graphs import export_function
+from solo_dist.exporting.pairs import choose_pairs
 from solo_dist.exporting.settings import ExportSettings
 from solo_dist.exporting.shipped.detect import load_model
 from solo_dist.inference.detector import Detector
@@ -44,16 +45,17 @@ def compare(
       detector: the model, in float32.
       folder: on this machine; gets a folder for each export.
       kinds: some of `KINDS`.
-      pairs: see `ExportSettings.pairs`.
+      pairs: see `ExportSettings.pairs`; 0: as `choose_pairs` says.
       images: validation images to compare on.
       rounds: turns that each export is timed for; the median counts.
 
     Returns:
-      A row for each export and two for the model: ap, ap_drop, unmatched, score, bytes, milliseconds by number of
-      threads ("1", "all"); or only `failed`, why there is no such export.
+      A row for each export: what `parity.check` reports, with the AP as `ap`; bytes; and milliseconds by number of
+      threads ("1", "all"); or only `failed`, why there is no such export. The two rows of the model have less.
     Raises:
       ConfigError, DataError: there are no validation shards that fit.
     """
+    pairs = pairs or choose_pairs(detector, images)
     rows: dict[str, Row] = {}
     runs: dict[tuple[str, str], Callable[[np.ndarray], Any]] = {(MODEL, "all"): _run_in_tensorflow(detector.detect)}
     for kind in kinds:
@@ -64,7 +66,7 @@ def compare(
         except (ConfigError, ExportFailed) as error:
             rows[name] = {"failed": str(error)}
             continue
-        rows.setdefault(MODEL, {"ap": row.pop("ap_model")})
+        rows.setdefault(MODEL, {"ap": row["ap_model"]})
         rows[name] = row
         print(f"{name}: mask AP {row['ap']:.4f}, {row['bytes'] / 1e6:.1f} MB", flush=True)
         runs |= _runs(name, settings, f"{folder}/{name}")
@@ -104,20 +106,11 @@ def format_rows(rows: dict[str, Row]) -> str:
 
 def _exported(detector: Detector, settings: ExportSettings, folder: str, images: int) -> Row:
     """Writes an export and compares it with the model."""
+    job.check_possible(detector, settings)
     job.write_export(detector, settings, folder, lambda: job.representative_canvases(detector, 1))
     report = parity.check(detector, settings, folder, images)
-    differences = report["largest_differences"]
-    return {
-        "images": report["images"],
-        "ap": report["ap_export"],
-        "ap_model": report["ap_model"],
-        "ap_drop": report["ap_drop"],
-        "detections": differences["detections"],
-        "unmatched": differences["unmatched"],
-        "score": differences["score"],
-        "mask_probability": differences["mask_probability"],
-        "bytes": job.bytes_of(folder, settings),
-    }
+    ap, differences = report.pop("ap_export"), report.pop("largest_differences")
+    return {"ap": ap, **report, **differences, "bytes": job.bytes_of(folder, settings)}
 
 
 def _runs(name: str, settings: ExportSettings, folder: str) -> dict[tuple[str, str], Callable[[np.ndarray], Any]]:

@@ -40,8 +40,7 @@ def main(arguments: list[str]) -> None:
 
     detector = load_detector(_WORKDIR.value, _CHECKPOINT.value, config)
     kinds = [kind for kind in KINDS if kind[0] in _KINDS.value]
-    pairs = _CANDIDATES.value or config.postprocess.max_candidates
-    rows = compare(detector, _OUTPUT.value.rstrip("/"), kinds, pairs, _IMAGES.value, _ROUNDS.value)
+    rows = compare(detector, _OUTPUT.value.rstrip("/"), kinds, _CANDIDATES.value, _IMAGES.value, _ROUNDS.value)
     print(format_rows(rows))
     if _JSON.value:
         file_io.write(_JSON.value, json.dumps(rows, indent=2).encode())

@@ -34,7 +34,7 @@ def describe(detector: Detector, settings: ExportSettings) -> dict[str, Any]:
         "labels": detector.categories,
         "mask_threshold": config.postprocess.mask_threshold,
         "postprocess": dataclasses.asdict(config.postprocess),
-        "pairs": settings.pairs,
+        "pairs": settings.pairs or None,
         "head": config.model.head,
         "grid_sizes": list(config.model.grid.sizes),
         "min_areas": [MIN_AREA[level] for level in config.model.grid.levels],

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from solo_dist.errors import ConfigError, ExportFailed
+from solo_dist.errors import ExportFailed
 from solo_dist.exporting.settings import ExportSettings
 from solo_dist.inference.detector import Detector, raw_outputs
 from solo_dist.solo.static_postprocess import detect_static
@@ -32,10 +32,3 @@ def not_converted(kind: str, error: Exception) -> ExportFailed:
     """What a converter raised, which can be an exception of any kind, as an error for users."""
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
     return ExportFailed(f"The model cannot be converted to {kind}: {reason}")
-
-
-def check_raw(detector: Detector) -> None:
-    """Raises ConfigError unless the masks come from kernels and one feature map at a quarter of the canvas each."""
-    head = detector.config.model.head
-    if head != "solov2":
-        raise ConfigError(f"--outputs=raw is there for model.head=solov2, not {head}; use --outputs=detections.")

@@ -4,6 +4,7 @@ folder/{model.tflite | model.onnx | saved_model.pb, variables/}  model.json  det
 """
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from solo_dist.data.input.reader import readable_errors
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.exporting import onnx_file, parity, tflite
 from solo_dist.exporting.description import describe
-from solo_dist.exporting.graphs import check_raw, export_function
+from solo_dist.exporting.graphs import export_function
+from solo_dist.exporting.pairs import choose_pairs
 from solo_dist.exporting.saved_model import write_saved_model
 from solo_dist.exporting.settings import CALIBRATION_IMAGES, ExportSettings
 from solo_dist.inference.detector import Detector
@@ -34,7 +36,7 @@ def export(
 
     Args:
       detector: the model.
-      settings: what to export.
+      settings: what to export; `pairs` may be 0.
       folder: path or URL.
       check_images: validation images of the check; 0 for none.
       max_ap_drop: by how much the AP may be lower.
@@ -46,6 +48,9 @@ def export(
       ConfigError, DataError: something that is needed is missing.
       ExportFailed: the export finds less than the model; its files are there for a look unless the folder is a URL.
     """
+    check_possible(detector, settings)
+    if settings.format != "savedmodel" and not settings.pairs:
+        settings = dataclasses.replace(settings, pairs=choose_pairs(detector, check_images))
     with file_io.staged(folder) as local:
         write_export(detector, settings, local, lambda: representative_canvases(detector, settings.batch, calibration))
         file_io.remove(f"{local}/{REPORT}")
@@ -63,6 +68,16 @@ def export(
     return report
 
 
+def check_possible(detector: Detector, settings: ExportSettings) -> None:
+    """Raises ConfigError if a converter is missing, or if raw outputs are asked for that decode.py does not know."""
+    if settings.format == "onnx":
+        onnx_file.check_installed()
+    if settings.outputs == "raw" and detector.config.model.head != "solov2":
+        raise ConfigError(
+            f"--outputs=raw is there for model.head=solov2, not {detector.config.model.head}; use --outputs=detections."
+        )
+
+
 def write_export(
     detector: Detector, settings: ExportSettings, folder: str, canvases: Callable[[], Iterable[np.ndarray]]
 ) -> None:
@@ -74,10 +89,6 @@ def write_export(
       folder: made if it is missing.
       canvases: representative batches, uint8 [B,H,W,3], for int8.
     """
-    if settings.format == "onnx":
-        onnx_file.check_installed()
-    if settings.outputs == "raw":
-        check_raw(detector)
     description = json.dumps(describe(detector, settings), indent=2)
     with _only_warnings():
         if settings.format == "savedmodel":
@@ -112,7 +123,7 @@ def representative_canvases(detector: Detector, batch: int, images: int = CALIBR
     if not config.data.train:
         raise ConfigError("--precision=int8 takes ranges from training images: give --config.data.train=SHARDS.")
     config = type(config).from_json(config.to_json())
-    config.data.validation = config.data.train
+    config.data.validation = config.data.train  # validation images are not augmented
     load_split(config, "validation")
     with readable_errors():
         for number, element in enumerate(build_dataset(config, "validation", batch_size=batch)):

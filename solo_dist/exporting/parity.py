@@ -50,9 +50,7 @@ class Differences:
 
     def add(self, expected: Arrays, found: Arrays, mask_threshold: float) -> None:
         """Compares the detections of one image: scores, categories [D], mask_probabilities [D,h,w], count."""
-        ours, theirs = (
-            {k: v[: int(one["count"])] for k, v in one.items() if k != "count"} for one in (expected, found)
-        )
+        ours, theirs = _without_padding(expected), _without_padding(found)
         left = set(range(len(theirs["scores"])))
         self.detections += len(ours["scores"])
         for category, score, mask in zip(ours["categories"], ours["scores"], ours["mask_probabilities"], strict=True):
@@ -72,6 +70,11 @@ class Differences:
             self.mask_probability = max(self.mask_probability, float(np.abs(mask - other).max()))
             self.mask_pixels += int(((mask > mask_threshold) != (other > mask_threshold)).sum())
         self.unmatched += len(left)
+
+
+def _without_padding(image: Arrays) -> Arrays:
+    """The detections of an image: arrays [D,...] -> [count,...]."""
+    return {name: image[name][: int(image["count"])] for name in ("scores", "categories", "mask_probabilities")}
 
 
 def check(detector: Detector, settings: ExportSettings, folder: str, images: int) -> dict[str, Any]:
@@ -113,7 +116,7 @@ def check(detector: Detector, settings: ExportSettings, folder: str, images: int
         "ap_export": export_ap,
         "ap_drop": model_ap - export_ap,
         "largest_differences": dataclasses.asdict(differences),
-        "pairs": settings.pairs,
+        "pairs": settings.pairs or None,
         "most_pairs_of_an_image": most_pairs,
     }
 
@@ -139,7 +142,8 @@ def format_report(report: Mapping[str, Any]) -> str:
         ("mask pixels that differ", f"{differences['mask_pixels']}"),
         (
             "pairs above the score threshold",
-            f"at most {report['most_pairs_of_an_image']}, {report['pairs']} get a mask",
+            f"at most {report['most_pairs_of_an_image']}"
+            + (f", {report['pairs']} get a mask" if report["pairs"] else ""),
         ),
         ("size", f"{report['bytes'] / 1e6:.2f} MB"),
         *((f"ms an image, {name} threads", f"{value:.1f}") for name, value in times.items()),

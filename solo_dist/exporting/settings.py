@@ -9,8 +9,8 @@ PRECISIONS = {
     "tflite": ("float32", "float16", "dynamic", "int8"),
     "onnx": ("float32", "float16"),
 }
-"""Format -> precisions. float16: weights in 16 bits, computed in 32. dynamic: weights in 8 bits, computed in 8 bits
-between them with ranges found at run time. int8: everything in 8 bits, with ranges of a representative set."""
+"""Format -> precisions. float16: weights in 16 bits, computed in 32. dynamic: weights in 8 bits; products of them are
+computed in 8 bits with ranges found at run time. int8: everything in 8 bits, with ranges of a representative set."""
 OUTPUTS = ("detections", "raw")
 MAX_AP_DROP = {"float32": 0.005, "float16": 0.005, "dynamic": 0.01, "int8": 0.02}
 """By how much the AP of an export may be below that of the model, by precision."""
@@ -29,8 +29,9 @@ class ExportSettings:
     """detections: instances. raw: outputs of the network, for decode.py."""
     batch: int = 1
     """Images at a time; a SavedModel takes any number."""
-    pairs: int = 500
-    """Pairs of cell and category that get a mask (see solo/static_postprocess.py)."""
+    pairs: int = 0
+    """Pairs of cell and category that get a mask (see solo/static_postprocess.py); 0: not chosen yet, or a SavedModel,
+    which has no such limit."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS[self.format]:

@@ -12,7 +12,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -47,7 +47,7 @@ def overlapped(
     finish: Callable[[Item, np.ndarray, Found], Result],
     batch: int,
     least_score: float,
-) -> Iterator[Result | Unusable]:
+) -> Generator[Result | Unusable, None, None]:
     """What `finish` returns for each item, or the error of `read`, in order.
 
     Args:

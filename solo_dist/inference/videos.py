@@ -74,8 +74,10 @@ def predict_video(
         _opened(local) as video,
         file_io.staged(output) as folder,
         _written(folder, name, video.rate) as write,
+        contextlib.closing(
+            overlapped(detector, video.frames, lambda frame: frame.pixels, finish, batch, score_threshold)
+        ) as done,
     ):
-        done = overlapped(detector, video.frames, lambda frame: frame.pixels, finish, batch, score_threshold)
         for outcome in tqdm.tqdm(done, desc=name, total=video.length, unit=" frames"):
             assert not isinstance(outcome, Unusable)  # frames are read already
             drawn, entries = outcome

@@ -21,6 +21,7 @@ from solo_dist.data.sharding import records, shapes
 from solo_dist.errors import ConfigError, ExportFailed
 from solo_dist.exporting import job, parity
 from solo_dist.exporting.description import describe
+from solo_dist.exporting.pairs import choose_pairs, most_pairs, with_margin
 from solo_dist.exporting.settings import ExportSettings
 from solo_dist.exporting.shipped import decode, detect
 from solo_dist.exporting.warmup import prediction_log
@@ -227,6 +228,25 @@ def test_requests_that_serving_sends_itself_are_as_its_protocol_says():
     image = np.arange(300, dtype=np.uint8).reshape(1, 10, 10, 3)
     signature, inputs = warmup_request(prediction_log("canvas", {"image": image, "other": b"x" * 200}))
     assert signature == "canvas" and np.array_equal(inputs["image"], image) and inputs["other"].tolist() == [b"x" * 200]
+
+
+# --- pairs that get a mask
+
+
+def test_pairs_are_counted_on_the_first_validation_images(detector):
+    sizes, threshold = detector.config.model.grid.sizes, detector.config.postprocess.score_threshold
+    counts = []
+    for canvases in job.representative_canvases(detector, 1, 9):  # the same shards
+        logits = inference.raw_outputs(detector.model, tf.constant(canvases))["category_logits"].numpy()[0]
+        counts.append((decode.points_nms(decode.sigmoid(logits), sizes) > threshold).sum())
+    assert len(counts) == 9 and most_pairs(detector, 9) == max(counts) > 10
+    detector.config.data.validation = ""
+    assert choose_pairs(detector, 9) == choose_pairs(detector, 0) == 500
+
+
+def test_pairs_have_a_margin():
+    rules = PostprocessConfig(max_candidates=500, max_detections=100)
+    assert [with_margin(most, rules) for most in (0, 10, 60, 130, 400, 501)] == [100, 100, 150, 300, 500, 550]
 
 
 # --- the check

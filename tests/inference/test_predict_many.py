@@ -141,6 +141,8 @@ def test_index_pngs_are_written_beside_overlays(detector, images, tmp_path):
     assert PIL.Image.open(tmp_path / "0.png").size == PIL.Image.open(path).size
 
 
+# imageio-ffmpeg leaves the pipes of an ffmpeg that has ended to the garbage collector, which runs in our code.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_videos_are_predicted_frame_by_frame(detector, tmp_path):
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
     frames = [PIL.Image.fromarray(noise(61, 91, seed)).quantize(64) for seed in range(5)]
