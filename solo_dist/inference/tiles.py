@@ -2,7 +2,8 @@
 
 Two detections of different tiles and of one category are the same instance if their IoU in the area that both tiles
 show is above SAME_INSTANCE. An instance that lies whole in a tile is taken from there; any other is the union of its
-pieces. So objects should be smaller than what neighbouring tiles share, or at least than a tile.
+pieces. A piece is left out if another tile shows all of it and is not cut off there: that tile shows more of the
+instance. So objects should be smaller than what neighbouring tiles share, or at least than a tile.
 
 Memory is bounded: each detection is kept as the bits of its box, and masks of the size of the image are made one at a
 time.
@@ -38,6 +39,8 @@ class Piece:
     """Around its mask, in pixels of the image."""
     bits: np.ndarray
     """uint8 [box.height, ceil(box.width / 8)], the mask in the box, packed."""
+    pixels: int
+    """Of its mask."""
     is_whole: bool
     """Whether it keeps clear of the edges at which the tile was cut off."""
 
@@ -51,6 +54,10 @@ class Piece:
         inside = self.box.common(area)
         rows, columns = Window(inside.y - self.box.y, inside.x - self.box.x, *inside[2:]).pixels
         return np.unpackbits(self.bits[rows], axis=1, count=self.box.width).view(bool)[:, columns]
+
+    def pixels_in(self, area: Window) -> int:
+        """Pixels of the mask in the area."""
+        return self.pixels if self.box.common(area) == self.box else np.count_nonzero(self.part(area))
 
 
 class MasksOfImage(Sequence[np.ndarray]):
@@ -102,10 +109,11 @@ def detect_in_tiles(detector: Detector, image: np.ndarray, tiling: Tiling, least
         raise ConfigError("--overlap=0: pieces are joined by what neighbouring tiles share; give 0.2, for example.")
     size = (image.shape[0], image.shape[1])
     pieces: list[Piece] = []
-    for tile in tiling.windows(size):
+    tiles = tiling.windows(size)
+    for tile in tiles:
         fitted = detector.fit(image[tile.pixels])
         (detected,) = detector.detect_batch([fitted], least_score=least_score)
-        pieces += pieces_of_tile(detector.paste(fitted, detected), tile, size)
+        pieces += pieces_of_tile(detector.paste(fitted, detected), tile, tiles, size)
     instances = join(pieces, detector.config.postprocess.one_category)
     first = [instance[0] for instance in instances]
     return Found(
@@ -115,8 +123,8 @@ def detect_in_tiles(detector: Detector, image: np.ndarray, tiling: Tiling, least
     )
 
 
-def pieces_of_tile(found: Found, tile: Window, size: tuple[int, int]) -> list[Piece]:
-    """The detections in a tile of an image of `size` that have a pixel."""
+def pieces_of_tile(found: Found, tile: Window, tiles: Sequence[Window], size: tuple[int, int]) -> list[Piece]:
+    """The detections in one of the tiles of an image of `size`, without those that another tile shows more of."""
     pieces = []
     for score, category, mask in zip(found.scores, found.classes, found.masks, strict=True):
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -124,20 +132,23 @@ def pieces_of_tile(found: Found, tile: Window, size: tuple[int, int]) -> list[Pi
             continue
         inside = Window(rows[0], columns[0], rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0])
         box = Window(tile.y + inside.y, tile.x + inside.x, inside.height, inside.width)
-        bits = np.packbits(mask[inside.pixels], axis=1)
-        pieces.append(Piece(tile, float(score), int(category), box, bits, not _is_cut(box, tile, size)))
+        is_whole = _is_clear_of_edges(box, tile, size)
+        if is_whole or not any(_is_clear_of_edges(box, other, size) for other in tiles):
+            part = mask[inside.pixels]
+            bits, pixels = np.packbits(part, axis=1), int(np.count_nonzero(part))
+            pieces.append(Piece(tile, float(score), int(category), box, bits, pixels, is_whole))
     return pieces
 
 
-def _is_cut(box: Window, tile: Window, size: tuple[int, int]) -> bool:
-    """Whether a box comes near to an edge of its tile that is no edge of the image."""
+def _is_clear_of_edges(box: Window, tile: Window, size: tuple[int, int]) -> bool:
+    """Whether a box is in a tile and not near to an edge of it, unless that is an edge of the image."""
     for axis in (0, 1):
         start, side = tile[axis], tile[axis + 2]
         near = max(1, round(_EDGE * side))
         before, after = box[axis] - start, start + side - (box[axis] + box[axis + 2])
-        if (before < near and start > 0) or (after < near and start + side < size[axis]):
-            return True
-    return False
+        if before < (near if start > 0 else 0) or after < (near if start + side < size[axis] else 0):
+            return False
+    return True
 
 
 def join(pieces: Iterable[Piece], across_categories: bool = False) -> list[list[Piece]]:
@@ -156,12 +167,14 @@ def join(pieces: Iterable[Piece], across_categories: bool = False) -> list[list[
     """
     pieces = sorted(pieces, key=lambda piece: (not piece.is_whole, -piece.score))
     boxes = np.array([piece.box for piece in pieces], int).reshape(-1, 4)
+    tiles = np.array([piece.tile for piece in pieces], int).reshape(-1, 4)
+    pixels = np.array([piece.pixels for piece in pieces], int)
     category = np.array([0 if across_categories else piece.category for piece in pieces])
     is_used = np.zeros(len(pieces), bool)
     instance_of: dict[int, list[Piece]] = {}
     """By the number of a piece that is used."""
     for number, piece in enumerate(pieces):
-        near = is_used & (category == category[number]) & _touch(boxes, boxes[number])
+        near = is_used & (category == category[number]) & _may_agree(number, boxes, tiles, pixels)
         agreement = {
             int(other): value
             for other in np.flatnonzero(near)
@@ -192,18 +205,36 @@ def _have_common_tile(instance: Sequence[Piece], other: Sequence[Piece]) -> bool
     return not {piece.tile for piece in instance}.isdisjoint(piece.tile for piece in other)
 
 
-def _touch(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Which of the boxes [n, 4] have a pixel in common with a box [4]; bool [n]."""
-    start, end = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, :2] + boxes[:, 2:], box[:2] + box[2:])
-    return (start < end).all(axis=1)
+def _may_agree(number: int, boxes: np.ndarray, tiles: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Which pieces can have an IoU above SAME_INSTANCE with one of them in the area that both tiles show; bool [n].
+
+    It is decided by boxes and numbers of pixels alone, to compare few masks.
+
+    Args:
+      number: of the piece.
+      boxes: of all pieces, [n, 4].
+      tiles: of all pieces, [n, 4].
+      pixels: of all masks, [n].
+    """
+    areas = boxes[:, 2] * boxes[:, 3]
+    least = pixels - areas + _common_areas(boxes, tiles[number])  # of each mask in the tile of the one
+    least_of_one = pixels[number] - areas[number] + _common_areas(tiles, boxes[number])
+    return _common_areas(boxes, boxes[number]) > SAME_INSTANCE * np.maximum(1, np.maximum(least, least_of_one))
+
+
+def _common_areas(windows: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Pixels that windows [n, 4] have in common with a window [4]; int [n]."""
+    start = np.maximum(windows[:, :2], window[:2])
+    end = np.minimum(windows[:, :2] + windows[:, 2:], window[:2] + window[2:])
+    return np.maximum(0, end - start).prod(axis=1)
 
 
 def _iou_where_both_see(piece: Piece, other: Piece) -> float:
     """IoU in the area that the tiles of both show; 0 for pieces of one tile."""
     if piece.tile == other.tile:
         return 0.0
-    seen = piece.tile.common(other.tile)
-    common = piece.box.common(other.box).common(seen)
+    common = piece.box.common(other.box)
     intersection = np.count_nonzero(piece.part(common) & other.part(common))
-    union = np.count_nonzero(piece.part(seen)) + np.count_nonzero(other.part(seen)) - intersection
-    return intersection / union if intersection else 0.0
+    if not intersection:
+        return 0.0
+    return intersection / (piece.pixels_in(other.tile) + other.pixels_in(piece.tile) - intersection)

@@ -27,6 +27,16 @@ def disc(height, width, y, x, radius):
     return (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
 
 
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 1.0])
+def test_masks_are_encoded_as_pycocotools_does(share):
+    generator = np.random.default_rng(0)
+    masks = np.stack([generator.random([7, 9]) < share for _ in range(50)])
+    masks[25:, :, [0, 1, 5, 8]] &= generator.random([25, 1, 4]) < 0.5  # empty columns
+    for mask, rle in zip(masks, coco_metrics.encode_masks(masks), strict=True):
+        expected = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+        assert rle == {"size": [7, 9], "counts": expected["counts"].decode()}
+
+
 def dataset():
     """Three images of 120x200 with discs of several sizes, a crowd, and one image without an instance."""
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 120, "width": 200} for i in (3, 5, 8)]

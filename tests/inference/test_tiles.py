@@ -5,6 +5,7 @@ import pytest
 
 from solo_dist.data.tiling import Tiling
 from solo_dist.errors import ConfigError
+from solo_dist.inference import tiles as module
 from solo_dist.inference.detector import Found
 from solo_dist.inference.tiles import MasksOfImage, detect_in_tiles, join, pieces_of_tile
 from solo_dist.viz.overlay import overlay
@@ -29,8 +30,9 @@ def seen(tile, masks, scores, classes):
 
 def joined(masks, scores, classes, tiling=TILING, change=lambda tile, found: found, across=False):
     pieces = []
-    for tile in tiling.windows(SIZE):
-        pieces += pieces_of_tile(change(tile, seen(tile, masks, scores, classes)), tile, SIZE)
+    tiles = tiling.windows(SIZE)
+    for tile in tiles:
+        pieces += pieces_of_tile(change(tile, seen(tile, masks, scores, classes)), tile, tiles, SIZE)
     instances = join(pieces, across)
     return [(i[0].score, i[0].category) for i in instances], list(MasksOfImage(SIZE, instances))
 
@@ -68,6 +70,31 @@ def test_an_instance_that_is_whole_in_a_tile_is_taken_from_there():
     assert found == [(0.5, 0)] and (made == mask).all()
 
 
+def test_pieces_that_another_tile_shows_whole_are_left_out():
+    """A fragment at an edge, in a place that a neighbour shows too and finds nothing in."""
+    first, second = Tiling(128, 128, 0.5).windows(SIZE)[:2]
+    fragment = disc(64, 128, 12)[first.pixels]
+    found = Found(np.ones(1), np.zeros(1, int), fragment[None])
+    assert pieces_of_tile(found, first, [first, second], SIZE) == []
+    assert len(pieces_of_tile(found, first, [first], SIZE)) == 1
+
+
+def test_pieces_that_agree_are_never_left_uncompared():
+    """What boxes and numbers of pixels say, beside the masks themselves."""
+    rng = np.random.default_rng(0)
+    windows = Tiling(128, 128, 0.5).windows(SIZE)
+    pieces = []
+    for tile in windows[:6]:
+        masks = [disc(*rng.uniform((40, 60), (110, 200)), rng.uniform(5, 60)) for _ in range(40)]
+        found = Found(np.ones(40), np.zeros(40, int), [mask[tile.pixels] for mask in masks])
+        pieces += pieces_of_tile(found, tile, [tile], SIZE)
+    boxes, tiles = np.array([piece.box for piece in pieces]), np.array([piece.tile for piece in pieces])
+    pixels = np.array([piece.pixels for piece in pieces])
+    may = np.array([module._may_agree(number, boxes, tiles, pixels) for number in range(len(pieces))])
+    ious = np.array([[module._iou_where_both_see(one, other) for other in pieces] for one in pieces])
+    assert may[ious > module.SAME_INSTANCE].all() and (ious > module.SAME_INSTANCE).sum() > 300 and may.mean() < 0.5
+
+
 def test_instances_that_overlap_in_different_ways_stay_apart():
     one, other = disc(100, 100, 40), disc(100, 150, 40)
     found, made = joined([one, other & ~one], [0.9, 0.8], [0, 0])
@@ -75,7 +102,7 @@ def test_instances_that_overlap_in_different_ways_stay_apart():
 
 
 def test_categories_are_joined_only_if_an_instance_has_one():
-    mask = disc(100, 110, 40)
+    mask = disc(100, 110, 70)  # whole in no tile
 
     def change(tile, found):
         return found._replace(classes=found.classes + tile.x % 2)
@@ -88,8 +115,9 @@ def test_categories_are_joined_only_if_an_instance_has_one():
 
 
 def test_detections_without_a_pixel_are_left_out():
-    tile = TILING.windows(SIZE)[0]
-    assert pieces_of_tile(Found(np.ones(1), np.zeros(1, int), np.zeros([1, 128, 128], bool)), tile, SIZE) == []
+    tiles = TILING.windows(SIZE)
+    nothing = Found(np.ones(1), np.zeros(1, int), np.zeros([1, 128, 128], bool))
+    assert pieces_of_tile(nothing, tiles[0], tiles, SIZE) == []
     assert join([]) == []
 
 
