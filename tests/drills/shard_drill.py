@@ -53,7 +53,7 @@ def flags(folder: Path, output: Path, shards: int) -> list[str]:
 
 
 def shard(*arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "solo_dist", "shard", "--processes=0", *arguments]
+    command = [sys.executable, "-m", "solo_dist", "shard", "--processes=1", *arguments]
     return subprocess.Popen(
         command, cwd=ROOT, env=ENVIRON, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
