@@ -9,9 +9,9 @@ number of trainings. Workers need solo_dist, and the shards under the same path 
 started and ended while trainings run. Ctrl-C or SIGTERM ends a server.
 """
 
+import os
 import signal
 import socket
-import threading
 from typing import Any
 
 from absl import flags
@@ -38,11 +38,13 @@ def main(arguments: list[str]) -> None:
     port = _PORT.value or (_DISPATCHER_PORT if _ROLE.value == "dispatcher" else 0)
     if port:
         check_free(port, f"--port={port}")
-    stop = threading.Event()
+    # A pipe, because a handler that sets a threading.Event waits for ever if the signal comes while this thread, in
+    # wait(), holds the event's lock.
+    signalled, write_end = os.pipe()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: os.write(write_end, b"."))
     server = _dispatcher(port) if _ROLE.value == "dispatcher" else _worker(port)
-    stop.wait()
+    os.read(signalled, 1)
     print("ends", flush=True)
     server._stop()
 
