@@ -307,6 +307,9 @@ class LossConfig:
     """Exponent by which the focal loss lowers the weight of cells that are already predicted well; 0: not at all."""
     score_target: str = choice("one", "dice", "iou")
     """Target of the score at a positive: one (official), or dice or iou of its predicted mask (quality focal loss)."""
+    mask_target: str = choice("bits", "coverage")
+    """Target of a mask's pixel, at a quarter of the canvas: bits, 0 or 1 (official); or coverage, the share of its area
+    that the instance covers, from which finer outlines can be learned."""
 
 
 @dataclasses.dataclass

@@ -11,6 +11,7 @@ from solo_dist.distributed.precision import set_precision
 from solo_dist.distributed.xla import compile_scope
 from solo_dist.masks import rle
 from solo_dist.solo import targets
+from solo_dist.solo.family import target_spec
 from solo_dist.solo.network import build_model
 from solo_dist.training.optim import Optimizer
 from solo_dist.training.step import TrainStep
@@ -59,7 +60,8 @@ def _make_element(config: Config, random: np.random.Generator, instances: int) -
     canvas = config.data.canvas
     masks = rle.from_numpy([rle.dense_to_runs(mask) for mask in _ellipses(random, canvas, instances)])
     categories = tf.constant(random.integers(0, config.model.num_categories, instances), tf.int32)
-    made = targets.make_targets(masks, rle.tight_boxes(masks, instances), categories, canvas, config.model.grid)
+    boxes = rle.tight_boxes(masks, instances)
+    made = targets.make_targets(masks, boxes, categories, canvas, config.model.grid, target_spec(config))
     cell, instance = (values[: config.data.max_positives] for values in made.positives[:2])
     room = config.data.max_positives - tf.size(cell)
     return {

@@ -3,19 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
+from solo_dist.config import MASK_STRIDE
 from solo_dist.data import geometry
 from solo_dist.inference.coco_metrics import CocoEvaluator, Result, encode_masks
 from solo_dist.masks import rle as runs
-from solo_dist.masks.bits import unpack_bits
 from solo_dist.masks.paste import paste_masks
 from solo_dist.solo import targets
 
 
 def ceiling_at_quarter_resolution(
-    annotations: str | dict[str, Any], canvas: tuple[int, int], mask_threshold: float = 0.5
+    annotations: str | dict[str, Any], canvas: tuple[int, int], mask_threshold: float = 0.5, coverage: bool = False
 ) -> dict[str, float]:
     """The metrics of perfect detections whose masks have the resolution of the mask features.
 
@@ -26,8 +25,9 @@ def ceiling_at_quarter_resolution(
       annotations: path of the COCO json, or the json itself.
       canvas: H, W that images are fitted into.
       mask_threshold: of the pasted masks.
+      coverage: the network learns how much of each pixel is covered (loss.mask_target), not a bit a pixel.
     """
-    evaluator, reduce = CocoEvaluator(annotations), _reducer(canvas)
+    evaluator, reduce = CocoEvaluator(annotations), _reducer(canvas, coverage)
     entries_of: dict[int, list[dict[str, Any]]] = {}
     for entry in evaluator.annotations["annotations"]:
         if not entry["iscrowd"]:
@@ -38,15 +38,16 @@ def ceiling_at_quarter_resolution(
     return evaluator.metrics()
 
 
-def _reducer(canvas: tuple[int, int]) -> Any:
-    """Traced function: runs, their m, size int32 [2] -> bool [m,h,w] at a quarter, size on the canvas."""
+def _reducer(canvas: tuple[int, int], coverage: bool) -> Any:
+    """Traced function: runs, their m, size int32 [2] -> float32 [m,h,w] at a quarter, size on the canvas."""
+    reduced = targets.mask_coverage if coverage else targets.reduced_masks
     column, pair = tf.TensorSpec([None], tf.int32), tf.TensorSpec([2], tf.int32)
 
     @tf.autograph.experimental.do_not_convert
     def reduce(instances: runs.Runs, count: tf.Tensor, original: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         placement = geometry.whole_image(original, canvas)
         moved, _ = geometry.move_instances(instances, tf.zeros([count, 4]), original, placement)
-        return unpack_bits(targets.reduced_masks(moved, count, canvas)), placement.size
+        return targets.mask_values(reduced(moved, count, canvas), canvas[1] // MASK_STRIDE), placement.size
 
     return tf.function(reduce, input_signature=[runs.Runs(*[column] * 4), tf.TensorSpec([], tf.int32), pair])
 
@@ -60,7 +61,7 @@ def _perfect_results(
     rles = [runs.segmentation_to_rle(entry["segmentation"], *original) for entry in entries]
     instances = runs.from_numpy([runs.rle_to_runs(rle) for rle in rles])
     quarter, size = reduce(instances, len(entries), original)
-    masks = paste_masks(quarter.numpy().astype(np.float32), tuple(size.numpy()), original, mask_threshold)
+    masks = paste_masks(quarter.numpy(), tuple(size.numpy()), original, mask_threshold)
     return [
         {"image_id": image["id"], "category_id": entry["category_id"], "score": 1.0, "segmentation": rle}
         for entry, rle in zip(entries, encode_masks(masks), strict=True)

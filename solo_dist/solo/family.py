@@ -11,7 +11,7 @@ from typing import Protocol
 import keras
 import tensorflow as tf
 
-from solo_dist.config import GridConfig, ModelConfig
+from solo_dist.config import MASK_STRIDE, Config, GridConfig, ModelConfig
 from solo_dist.errors import ConfigError
 from solo_dist.solo.decoupled import DecoupledSOLO
 from solo_dist.solo.decoupled_dynamic import DecoupledDynamicSOLO
@@ -49,7 +49,7 @@ class Member(Protocol):
         """How the mask of a cell follows from the outputs: the maps in the order of their cells, together all N."""
 
     def target_spec(self, grid: GridConfig) -> TargetSpec:
-        """The targets it learns from: the stride of each of its mask maps is among the strides."""
+        """The targets it learns from, with bits for masks: the stride of each of its mask maps is among the strides."""
 
 
 OPTIONS = ("kernel_channels", "kernel_groups", "mask_channels", "mask_features", "shared_tower")
@@ -80,3 +80,19 @@ def find_member(config: ModelConfig) -> Member:
                 f"model.{option}={value} has no effect with model.head={config.head}; leave it at {default}."
             )
     return member
+
+
+def target_spec(config: Config) -> TargetSpec:
+    """The targets that the member named by `model.head` learns from with this loss.
+
+    Raises:
+      ConfigError: loss.mask_target=coverage, and the member has masks of several strides.
+    """
+    spec = find_member(config.model).target_spec(config.model.grid)
+    if config.loss.mask_target == "bits":
+        return spec
+    if spec.mask_strides != (MASK_STRIDE,):
+        raise ConfigError(
+            f"loss.mask_target=coverage has no meaning with model.head={config.model.head}; leave it out."
+        )
+    return spec._replace(coverage=True)

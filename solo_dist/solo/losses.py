@@ -21,11 +21,11 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from solo_dist.config import LossConfig, ModelConfig
-from solo_dist.masks.bits import count_bits, unpack_bits
+from solo_dist.masks.bits import count_bits
 from solo_dist.solo.family import find_member
 from solo_dist.solo.focal import cell_quality, focal_loss_sum, quality_focal_loss_sum
 from solo_dist.solo.mask_map import MaskMap
-from solo_dist.solo.targets import mask_key
+from solo_dist.solo.targets import mask_key, mask_values
 
 POSITIVES_PER_CHUNK = 64
 DICE_EPSILON = 1e-3
@@ -103,7 +103,7 @@ def mask_dice_sum(
     mask_map: MaskMap,
     positive_cell: tf.Tensor,
     positive_instance: tf.Tensor,
-    packed_masks: tf.Tensor,
+    masks: tf.Tensor,
     weight: tf.Tensor | float = 1.0,
 ) -> MaskLoss:
     """Weighted sum of the dice loss between predicted mask and instance's mask, over the positives that the map serves.
@@ -112,7 +112,7 @@ def mask_dice_sum(
       mask_map: features and kernels.
       positive_cell: int32 [B,K] in 0..N-1, -1 for padding. The order is free, but costs least if a map's are together.
       positive_instance: int32 [B,K] in 0..M-1; anything if positive_cell is -1.
-      packed_masks: uint8 [B,M,h,ceil(w/8)] of bits, at the resolution of the map's features.
+      masks: at the resolution of the map's features, uint8 [B,M,h,ceil(w/8)] of bits or [B,M,h,w] of coverage.
       weight: float32 scalar without a gradient; given here it spares a pass over the gradient of the mask features.
     """
     count = positive_cell.shape[1]
@@ -123,7 +123,7 @@ def mask_dice_sum(
     loss, dice = _dice_sum(
         weights,
         tf.maximum(positive_instance, 0),
-        packed_masks,
+        masks,
         *mask_map.features,
         *mask_map.kernels_of(positive_cell),
     )
@@ -131,12 +131,12 @@ def mask_dice_sum(
 
 
 @tf.custom_gradient
-def _dice_sum(weights, instance, packed, *factors):
-    """Of weights, instance [B,K], packed [B,M,h,w/8], features [B,h,w,E], kernels [B,K,E] -> loss [], dice [B,K]."""
+def _dice_sum(weights, instance, masks, *factors):
+    """Weights, instance [B,K], masks [B,M,h,w or w/8], features [B,h,w,E], kernels [B,K,E] -> loss [], dice [B,K]."""
     features, kernels = factors[: len(factors) // 2], factors[len(factors) // 2 :]
     height, width = features[0].shape[1:3]
     pixels = [tf.cast(tf.reshape(x, [-1, height * width, x.shape[3]]), tf.float32) for x in features]
-    loss, dice, d_features, d_kernels = _dice_and_gradients(pixels, kernels, weights, instance, packed, width)
+    loss, dice, d_features, d_kernels = _dice_and_gradients(pixels, kernels, weights, instance, masks, width)
     # bfloat16 halves the memory of what is kept; in float16 it could underflow, as the loss scale comes later.
     d_features = [
         tf.cast(gradient, tf.bfloat16) if x.dtype == tf.bfloat16 else gradient
@@ -154,7 +154,7 @@ def _dice_sum(weights, instance, packed, *factors):
     return (loss, dice), gradient
 
 
-def _dice_and_gradients(features, kernels, weights, instance, packed, width):
+def _dice_and_gradients(features, kernels, weights, instance, masks, width):
     """The dice loss as in `_dice_sum`, with its gradients, for features [B,P,E] with rows of `width` pixels.
 
     Returns:
@@ -168,7 +168,7 @@ def _dice_and_gradients(features, kernels, weights, instance, packed, width):
     def chunk_terms(chunk):
         columns = chunk * size + tf.range(size)
         *chosen, factors, whose = (tf.gather(value, columns, axis=1) for value in (*kernels, weights, instance))
-        return _chunk_dice_and_gradients(features, chosen, factors, whose, packed, width)
+        return _chunk_dice_and_gradients(features, chosen, factors, whose, masks, width)
 
     def body(chunk, loss, dice, d_features, d_kernels):
         more = chunk_terms(chunk)
@@ -192,17 +192,21 @@ def _dice_and_gradients(features, kernels, weights, instance, packed, width):
     return loss, dice, d_features, d_kernels
 
 
-def _chunk_dice_and_gradients(features, kernels, weights, instance, packed, width):
+def _chunk_dice_and_gradients(features, kernels, weights, instance, masks, width):
     """`_dice_and_gradients` for c of the K positives."""
     kernels, weights = [tf.cast(kernel, tf.float32) for kernel in kernels], weights[..., None]
-    packed = tf.gather(packed, instance, batch_dims=1)  # [B,c,h,w/8]
+    masks = tf.gather(masks, instance, batch_dims=1)  # [B,c,h,w/8 or w]
     logits = [tf.matmul(kernel, feature, transpose_b=True) for kernel, feature in zip(kernels, features, strict=True)]
     factors = [tf.sigmoid(value) for value in logits]
     probability = functools.reduce(tf.multiply, factors)
-    error = probability - tf.reshape(unpack_bits(packed, tf.float32, width), [-1, *probability.shape[1:]])
-    area = count_bits(tf.reshape(packed, [-1, packed.shape[1], packed.shape[2] * packed.shape[3]]))[..., None]
+    target = tf.reshape(mask_values(masks, width), [-1, *probability.shape[1:]])
+    error = probability - target
+    if masks.shape[3] == width:
+        target_squares = _sum_of_squares(target)
+    else:  # counting bits spares a pass over the large tensor
+        target_squares = count_bits(tf.reshape(masks, [-1, masks.shape[1], masks.shape[2] * masks.shape[3]]))[..., None]
     # Quirk 11: 0.001 is added to each of the two squared sums.
-    squares = _sum_of_squares(probability) + area + 2 * DICE_EPSILON
+    squares = _sum_of_squares(probability) + target_squares + 2 * DICE_EPSILON
     # 1 - 2 sum(p t) / squares, written without the cancellation that would spoil it for nearly perfect masks.
     dice = (_sum_of_squares(error) + 2 * DICE_EPSILON) / squares
     # d dice / d p = -2 t / squares + 4 sum(p t) p / squares^2. As 2 sum(p t) / squares = 1 - dice, this is

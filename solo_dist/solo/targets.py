@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, GridConfig
-from solo_dist.masks.bits import pack_lowest_bits
+from solo_dist.masks.bits import pack_lowest_bits, unpack_bits
 from solo_dist.masks.rle import Runs
 
 _NEIGHBOURS = np.arange(-1, 2)
@@ -24,6 +24,8 @@ class TargetSpec(NamedTuple):
     """Strides of the instance masks, MASK_STRIDE first; the others are multiples of it and divide the canvas."""
     one_owner: bool = False
     """If instances collide in a cell, only the last one keeps it (quirk 23); otherwise all do (quirk 6)."""
+    coverage: bool = False
+    """If the masks say how much of each pixel is covered (`mask_coverage`), not one bit a pixel (`reduced_masks`)."""
 
 
 STORED_TARGETS = TargetSpec()
@@ -46,7 +48,8 @@ class Targets(NamedTuple):
 
     positives: Positives
     masks: tf.Tensor
-    """uint8 [m, h, w / 8], masks at 1/4 resolution, eight pixels a byte, first pixel in the highest bit."""
+    """uint8 [m, h, w / 8], masks at 1/4 resolution, eight pixels a byte, first pixel in the highest bit; or uint8
+    [m, h, w], their `mask_coverage`."""
     coarser_masks: Mapping[int, tf.Tensor] = {}
     """By stride s above MASK_STRIDE: uint8 [m, H / s, ceil(W / s / 8)]; the bits beyond the last pixel are 0."""
 
@@ -79,7 +82,8 @@ def make_targets(
     positives = assign_positives(boxes, categories, centers, areas > 0, canvas, grid)
     if spec.one_owner:
         positives = keep_last_owner(positives)
-    masks, *coarser = (reduced_masks(runs, num_instances, canvas, stride) for stride in spec.mask_strides)
+    reduce = mask_coverage if spec.coverage else reduced_masks
+    masks, *coarser = (reduce(runs, num_instances, canvas, stride) for stride in spec.mask_strides)
     return Targets(positives, masks, dict(zip(spec.mask_strides[1:], coarser, strict=True)))
 
 
@@ -210,6 +214,31 @@ def _running_sum_at_least_two(steps: tf.Tensor) -> tf.Tensor:
     before = tf.cumsum(totals, axis=2, exclusive=True)
     sums = within + before * every_byte
     return pack_lowest_bits(tf.bitwise.bitwise_and(tf.bitwise.right_shift(sums + 126 * every_byte, 7), every_byte))
+
+
+def mask_coverage(
+    runs: Runs, num_instances: tf.Tensor | int, canvas: tuple[int, int], stride: int = MASK_STRIDE
+) -> tf.Tensor:
+    """How many of the stride x stride canvas pixels of each pixel are set, uint8 [m, H / stride, W / stride].
+
+    Of the columns left of x, `stride` are in each block k < x // stride, x % stride in block x // stride, and none
+    beyond. A run is the difference of two such step functions; their changes along k are scattered, then summed up.
+    """
+    height, width = canvas[0] // stride, canvas[1] // stride
+    line = (runs.instance * height + runs.row // stride) * (width + 2)
+    index = [line + x // stride + column for x in (runs.start, runs.end) for column in (0, 1)]
+    start, end = runs.start % stride, runs.end % stride
+    changes = tf.concat([stride - start, start, end - stride, -end], axis=0)
+    steps = tf.math.unsorted_segment_sum(changes, tf.concat(index, axis=0), num_instances * height * (width + 2))
+    steps = tf.reshape(steps, [num_instances, height, width + 2])
+    return tf.cast(tf.cumsum(steps, axis=2)[:, :, :width], tf.uint8)
+
+
+def mask_values(masks: tf.Tensor, width: int) -> tf.Tensor:
+    """Targets of masks of `width` columns in either form, uint8 [..., ceil(w/8) or w] -> float32 [..., w] in 0..1."""
+    if masks.shape[-1] == width:
+        return tf.cast(masks, tf.float32) / MASK_STRIDE**2
+    return unpack_bits(masks, tf.float32, width)
 
 
 def count_collisions(

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from solo_dist.config import Config
+from solo_dist.config import MASK_STRIDE, Config
 from solo_dist.data.input.pipeline import build_dataset
 from solo_dist.data.schema import Manifest
+from solo_dist.solo.targets import mask_values
 from solo_dist.viz.overlay import overlay
 
 
@@ -52,7 +53,7 @@ def training_panel(
     """The panel of the first image of a batch, without the padding of the canvas.
 
     Args:
-      batch: image uint8 [B,H,W,3], image_size [B,2], masks bit-packed [B,M,h,w/8].
+      batch: image uint8 [B,H,W,3], image_size [B,2], masks of either form.
       detections: of that image at least, as `postprocess.detect` gives them.
       categories: {"name"} by class.
       mask_threshold: of the probability.
@@ -60,7 +61,7 @@ def training_panel(
     """
     height, width = (int(side) for side in batch["image_size"][0])
     image = np.asarray(batch["image"][0])[:height, :width]
-    target = np.unpackbits(np.asarray(batch["masks"][0]), axis=-1).astype(bool)
+    target = mask_values(batch["masks"][0], batch["image"].shape[2] // MASK_STRIDE).numpy() >= 0.5
     scores, classes = np.asarray(detections["scores"][0]), np.asarray(detections["categories"][0])
     shown = int((scores >= score_threshold).sum())  # best first, padding has score 0
     predicted = np.asarray(detections["mask_probabilities"][0][:shown]) > mask_threshold

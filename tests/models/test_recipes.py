@@ -8,7 +8,7 @@ import tensorflow as tf
 from solo_dist import recipes
 from solo_dist.config import Config
 from solo_dist.run.checkpoint import CheckpointMetadata, load_checkpoint, save_checkpoint
-from solo_dist.solo.family import find_member
+from solo_dist.solo.family import target_spec
 from solo_dist.solo.losses import count_positives, solo_loss
 from solo_dist.solo.network import build_model
 from solo_dist.solo.targets import mask_key
@@ -60,8 +60,9 @@ def random_batch(config: Config) -> dict[str, tf.Tensor]:
     generator = np.random.default_rng(0)
     cells = config.model.grid.num_cells
     category_grid = np.where(generator.random((1, cells)) < 0.01, generator.integers(0, 5, (1, cells)), -1)
-    strides = find_member(config.model).target_spec(config.model.grid).mask_strides
-    shapes = {mask_key(stride): (1, 2, CANVAS[0] // stride, -(-CANVAS[1] // stride // 8)) for stride in strides}
+    spec = target_spec(config)
+    pixels = 1 if spec.coverage else 8  # in a byte
+    shapes = {mask_key(s): (1, 2, CANVAS[0] // s, -(-CANVAS[1] // s // pixels)) for s in spec.mask_strides}
     return {
         "image": tf.constant(generator.integers(0, 256, (1, *CANVAS, 3)), tf.uint8),
         "category_grid": tf.constant(category_grid, tf.int32),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from solo_dist.config import BackboneConfig, GridConfig, ModelConfig
+from solo_dist.config import BackboneConfig, Config, GridConfig, LossConfig, ModelConfig
 from solo_dist.errors import ConfigError
-from solo_dist.solo.family import MEMBERS, OPTIONS, find_member
+from solo_dist.solo.family import MEMBERS, OPTIONS, find_member, target_spec
 from solo_dist.solo.network import build_model
 from solo_dist.solo.targets import mask_key
 
@@ -74,3 +74,13 @@ def test_an_option_without_effect_is_an_error_that_names_it(head, option):
     else:
         with pytest.raises(ConfigError, match=f"model.{option}=.* has no effect with model.head={head}; leave it at"):
             find_member(config)
+
+
+@pytest.mark.parametrize("head", MEMBERS)
+def test_coverage_is_for_masks_of_one_stride(head):
+    config = Config(model=ModelConfig(head=head), loss=LossConfig(mask_target="coverage"))
+    if target_spec(Config(model=config.model)).mask_strides == (4,):
+        assert target_spec(config).coverage
+    else:
+        with pytest.raises(ConfigError, match=f"loss.mask_target=coverage has no meaning with model.head={head}"):
+            target_spec(config)

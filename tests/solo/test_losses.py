@@ -177,7 +177,8 @@ def dense_dice_sum(mask_map, batch, key="masks"):
     total = 0.0
     width = mask_map.features[0].shape[2]
     for image in range(mask_map.features[0].shape[0]):
-        masks = np.unpackbits(batch[key][image].numpy(), axis=-1)[..., :width].astype(np.float32)
+        masks = batch[key][image].numpy()
+        masks = masks / np.float32(16) if masks.shape[-1] == width else np.unpackbits(masks, axis=-1)[..., :width]
         cells, instances = batch["positive_cell"][image].numpy(), batch["positive_instance"][image].numpy()
         for cell, instance in zip(cells - mask_map.first_cell, instances, strict=True):
             if not 0 <= cell < mask_map.num_cells:
@@ -186,8 +187,9 @@ def dense_dice_sum(mask_map, batch, key="masks"):
             for features, kernels in zip(mask_map.features, mask_map.kernels, strict=True):
                 own, kernel = (tf.cast(x, tf.float32) for x in (features[image], kernels[image, cell]))
                 probability *= tf.sigmoid(tf.linalg.matvec(own, kernel))
-            squares = tf.reduce_sum(probability**2) + 1e-3 + masks[instance].sum() + 1e-3
-            total += 1 - 2 * tf.reduce_sum(probability * masks[instance]) / squares
+            target = masks[instance].astype(np.float32)
+            squares = tf.reduce_sum(probability**2) + 1e-3 + np.square(target).sum() + 1e-3
+            total += 1 - 2 * tf.reduce_sum(probability * target) / squares
     return total
 
 
@@ -207,16 +209,18 @@ def random_map(seed, stride, width, first_cell, num_cells, channels):
         (2, 4, 16, 0, 64, [5, 3]),
         (3, 8, 9, 64, 16, [6]),  # rows that do not fill a byte, and positives in the last chunks only
         (4, 8, 9, 64, 10, [2, 4, 3]),
+        "coverage",
     ],
 )
 def test_mask_loss_and_gradients_equal_one_mask_at_a_time(case, jit):
+    coverage, case = case == "coverage", (5, 4, 16, 0, 80, [5, 3]) if case == "coverage" else case
     mask_map = random_map(*case)
     _, batch = random_case(seed=1, positives=200)
     # As from the pipeline, by level.
     batch["positive_cell"] = tf.sort(batch["positive_cell"], axis=1)
     height, width = mask_map.features[0].shape[1:3]
-    packed = pack(np.random.default_rng(0).integers(0, 2, [2, 5, height, width]))
-    batch["masks"] = tf.constant(packed)
+    masks = np.random.default_rng(0).integers(0, 17 if coverage else 2, [2, 5, height, width]).astype(np.uint8)
+    batch["masks"] = tf.constant(masks if coverage else pack(masks))
     factors = [*mask_map.features, *mask_map.kernels]
     with tf.GradientTape() as tape:
         tape.watch(factors)
@@ -228,7 +232,9 @@ def test_mask_loss_and_gradients_equal_one_mask_at_a_time(case, jit):
         with tf.GradientTape() as tape:
             tape.watch(factors)
             mine = one_map(*factors, first_cell=mask_map.first_cell, stride=mask_map.stride)
-            loss = losses.mask_dice_sum(mine, batch["positive_cell"], batch["positive_instance"], packed, 0.25).loss
+            loss = losses.mask_dice_sum(
+                mine, batch["positive_cell"], batch["positive_instance"], batch["masks"], 0.25
+            ).loss
         return loss, tape.gradient(loss, factors)
 
     loss, gradients = loss_and_gradients(*factors)

@@ -192,3 +192,14 @@ def test_the_later_instance_has_the_category_and_both_keep_their_positives():
     first, second = (set(made.cell.numpy()[made.instance.numpy() == i]) for i in (0, 1))
     assert first == second and first
     assert {int(made.category_grid[cell]) for cell in first} == {2}
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+def test_coverage_counts_pixels(stride):
+    random = np.random.default_rng(0)
+    ones = np.ones(CANVAS, bool)
+    masks = [random.random(CANVAS) < share for share in (0.5, 0.02)] + [ones, ~ones, np.roll(np.tril(ones), 7, 1)]
+    runs = rle.from_numpy([rle.dense_to_runs(mask) for mask in masks])
+    counted = targets.mask_coverage(runs, len(masks), CANVAS, stride)
+    blocks = np.reshape(masks, [len(masks), CANVAS[0] // stride, stride, CANVAS[1] // stride, stride])
+    np.testing.assert_array_equal(counted, blocks.sum(axis=(2, 4)))

@@ -21,7 +21,7 @@ from solo_dist.data.input.sampler import Sampler
 from solo_dist.data.schema import Manifest, Record, parse_record
 from solo_dist.errors import ConfigError
 from solo_dist.solo import targets
-from solo_dist.solo.family import find_member
+from solo_dist.solo.family import target_spec
 
 _PARTS = 5
 _PASTED = 4
@@ -42,7 +42,7 @@ def composed_element(
             "again without --augmented_copies, or set both to 0."
         )
     canvas, grid = config.data.canvas, config.model.grid
-    spec = find_member(config.model).target_spec(grid)
+    spec = target_spec(config)
     composer = _Composer(config, manifest, reader, sampler)
 
     def element(position: tf.Tensor) -> tuple[Element, Readings]:

@@ -12,7 +12,7 @@ from solo_dist.data.input.fixed_size import Element, fixed_size_targets
 from solo_dist.data.schema import Manifest, Record, precomputed_targets
 from solo_dist.masks.rle import Runs
 from solo_dist.solo import targets
-from solo_dist.solo.family import find_member
+from solo_dist.solo.family import target_spec
 from solo_dist.solo.targets import STORED_TARGETS
 
 
@@ -79,7 +79,7 @@ def record_to_element(
     `always_make_targets` is True, targets are computed here with `make_targets`, as in the shard tool.
     """
     canvas, grid = config.data.canvas, config.model.grid
-    spec = find_member(config.model).target_spec(grid)
+    spec = target_spec(config)
     fits = manifest.canvas == canvas and manifest.grid == grid
     make = ImageMaker(config, manifest, training)
     make_targets = always_make_targets or not fits or make.changes_geometry or spec != STORED_TARGETS

@@ -6,7 +6,7 @@ from solo_dist.config import MASK_STRIDE, Config
 from solo_dist.data import geometry
 from solo_dist.data.schema import NO_IMAGE
 from solo_dist.solo import targets
-from solo_dist.solo.family import find_member
+from solo_dist.solo.family import target_spec
 from solo_dist.solo.targets import mask_key
 
 Element = dict[str, tf.Tensor]
@@ -46,10 +46,11 @@ def fixed_size_targets(made: targets.Targets, config: Config, position: tf.Tenso
 
 
 def _mask_shapes(config: Config) -> dict[str, list[int]]:
-    """Shapes of the bit-packed masks of an element, by key of the batch."""
-    strides = find_member(config.model).target_spec(config.model.grid).mask_strides
+    """Shapes of the masks of an element, by key of the batch."""
+    spec = target_spec(config)
     height, width = config.data.canvas
-    return {mask_key(s): [config.data.max_instances, height // s, -(-width // s // 8)] for s in strides}
+    pixels = 1 if spec.coverage else 8  # in a byte
+    return {mask_key(s): [config.data.max_instances, height // s, -(-width // s // pixels)] for s in spec.mask_strides}
 
 
 def _subset_of_instances(

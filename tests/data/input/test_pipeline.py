@@ -152,6 +152,19 @@ def test_batch_is_the_contract(shards):
     assert {key: (value.dtype.type, value.shape) for key, value in batch.items()} == wanted
 
 
+@pytest.mark.parametrize("augment", [AugmentConfig(flip=False), AugmentConfig(mosaic=0.5)], ids=["plain", "mosaic"])
+def test_coverage_instead_of_bits_changes_the_masks_alone(augment, whole_shards):
+    config = recipe(whole_shards, augment)
+    of_bits = read(pipeline.build_dataset(config, "train", batch_size=4), 2)
+    config.loss.mask_target = "coverage"
+    of_coverage = read(pipeline.build_dataset(config, "train", batch_size=4), 2)
+    bits, coverage = (np.concatenate([batch.pop("masks") for batch in every]) for every in (of_bits, of_coverage))
+    assert_same(of_bits, of_coverage)
+    bits = unpack(bits)
+    assert bits.any() and bits[coverage == 16].all() and not bits[coverage == 0].any()
+    assert ((coverage > 0) & (coverage < 16)).any()
+
+
 def test_static_shapes(shards):
     spec = pipeline.build_dataset(recipe(shards, EVERYTHING), "train", batch_size=3).element_spec
     assert all(value.shape.is_fully_defined() for value in spec.values())
