@@ -152,7 +152,9 @@ def test_batch_is_the_contract(shards):
     assert {key: (value.dtype.type, value.shape) for key, value in batch.items()} == wanted
 
 
-@pytest.mark.parametrize("augment", [AugmentConfig(flip=False), AugmentConfig(mosaic=0.5)], ids=["plain", "mosaic"])
+@pytest.mark.parametrize(
+    "augment", [AugmentConfig(flip=False), pytest.param(AugmentConfig(mosaic=0.5), marks=pytest.mark.slow)]
+)
 def test_coverage_instead_of_bits_changes_the_masks_alone(augment, whole_shards):
     config = recipe(whole_shards, augment)
     of_bits = read(pipeline.build_dataset(config, "train", batch_size=4), 2)
