@@ -6,6 +6,7 @@ r"""Turns COCO annotations and their images into TFRecord shards, the input of t
         --config=solov2_light_448_r50_fpn_3x --canvas=448x448
     solo-dist shard --annotations=air/instances.json --images=air/images --output=air/shards \
         --config=solov2_light_448_r50_fpn_3x --canvas=448x448 --tile=448x448 --overlap=0.25
+    solo-dist shard --annotations='sa/*.tar' --images='sa/*.tar' --output=sa/shards --config=solov2_r50_fpn_3x
 
 On a cluster, the same command with one more flag does a part of the work (docs/sharding.md, launch/README.md): --plan,
 then any number of tasks with --task_index and --task_count, then --finish.
@@ -32,9 +33,20 @@ from solo_dist.errors import ConfigError
 if TYPE_CHECKING:
     from solo_dist.data.sharding.plan import Plan
     from solo_dist.data.sharding.shard_job import ShardJob
+    from solo_dist.data.sharding.sources import Source
 
-_ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO instances json; a path or URL.", required=True)
-_IMAGES = flags.DEFINE_string("images", None, "Folder of the images; a path or URL.", required=True)
+_ANNOTATIONS = flags.DEFINE_multi_string(
+    "annotations",
+    None,
+    "COCO instances json, or a folder or tar file with one json an image; a path, URL or pattern. May be repeated.",
+    required=True,
+)
+_IMAGES = flags.DEFINE_multi_string(
+    "images",
+    None,
+    "Folder or tar file of the images; a path, URL or pattern. If repeated, the first is of the first annotations, ...",
+    required=True,
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the shards to write; a path or URL.", required=True)
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, which gives canvas, grids and limits.", lock_config=True
@@ -116,7 +128,7 @@ def _job() -> "ShardJob":
     config = _CONFIG.value
     canvas = parse_canvas(_CANVAS.value) if _CANVAS.value else config.data.canvas
     from solo_dist.data.pixel_range import parse_range
-    from solo_dist.data.sharding.coco import Reading
+    from solo_dist.data.sharding.reading import Reading
     from solo_dist.data.sharding.records import ShardSettings
     from solo_dist.data.sharding.shard_job import ShardJob
     from solo_dist.data.tiling import parse_tiling
@@ -139,14 +151,43 @@ def _job() -> "ShardJob":
         tiling=parse_tiling(_TILE.value, _OVERLAP.value),
         pixel_range=parse_range(_PIXEL_RANGE.value) if _PIXEL_RANGE.value else None,
     )
+    first, *others = _sources()
     return ShardJob(
-        annotations=_ANNOTATIONS.value,
-        images=_IMAGES.value.rstrip("/"),
+        annotations=first.annotations,
+        images=first.images,
         output=_OUTPUT.value.rstrip("/"),
         settings=settings,
         num_shards=_NUM_SHARDS.value,
         strict=_STRICT.value,
+        more_sources=tuple(others),
     )
+
+
+def _sources() -> "list[Source]":
+    """Annotations with their images. Raises ConfigError if their numbers differ, or a pattern matches nothing."""
+    from solo_dist.data.sharding.sources import Source
+
+    annotations, images = _expanded("annotations", _ANNOTATIONS.value), _expanded("images", _IMAGES.value)
+    if len(images) == 1:
+        images *= len(annotations)
+    if len(images) != len(annotations):
+        raise ConfigError(
+            f"There are {len(annotations)} --annotations and {len(images)} --images; give the images of each "
+            "annotations, in the same order, or one --images for all."
+        )
+    return [Source(*pair) for pair in zip(annotations, images, strict=True)]
+
+
+def _expanded(flag: str, patterns: list[str]) -> list[str]:
+    from solo_dist.storage import file_io
+
+    found = []
+    for pattern in patterns:
+        matches = file_io.matches(pattern) if set(pattern) & set("*?") else [pattern]
+        if not matches:
+            raise ConfigError(f"--{flag}={pattern} matches nothing; give it in quotes, and check it with ls.")
+        found += [path.rstrip("/") for path in matches]
+    return found
 
 
 def _train_command(output: str) -> str:

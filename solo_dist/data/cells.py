@@ -63,7 +63,7 @@ class ImageObjects(NamedTuple):
     rles: Sequence[dict[str, Any]]
     """Compressed RLE of each."""
     boxes: np.ndarray
-    """float32 [m, 4] x1, y1, x2, y2 of the first and last pixels, as `sharding.coco.official_boxes` gives them."""
+    """float32 [m, 4] x1, y1, x2, y2 of the first and last pixels, as `sharding.boxes.official_boxes` gives them."""
 
 
 def place(images: Iterable[ImageObjects], canvas: tuple[int, int]) -> Placed:

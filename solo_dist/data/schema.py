@@ -56,7 +56,10 @@ FEATURES = {
         # int32 [2, P]: cells and instances; zlib of uint8 [m, h, w / 8]: bit-packed masks. Both on the canvas.
         for part in ("positives", "masks")
     },
+    # Bits, one a class, the first in the highest bit: 1 if objects of it may have no annotation. Empty: 0 for all.
+    "unknown_categories": tf.io.FixedLenFeature([], tf.string, default_value=b""),
 }
+_OPTIONAL = {"unknown_categories"}
 
 
 class ShardError(DataError):
@@ -120,9 +123,16 @@ def precomputed_targets(record: Record, flipped: tf.Tensor | bool, canvas: tuple
     return Targets(Positives(positives[0], positives[1], grid), tf.reshape(packed, [-1, height, width // 8]))
 
 
+def unknown_categories(record: Record, num_categories: int) -> tf.Tensor:
+    """The classes of which objects may have no annotation, uint8 [ceil(C / 8)] of bits, the first in the highest."""
+    size = -(-num_categories // 8)
+    bits = tf.io.decode_raw(record.features["unknown_categories"], tf.uint8)
+    return tf.ensure_shape(tf.pad(bits, [[0, size]])[:size], [size])
+
+
 def serialize_record(values: dict[str, Any]) -> bytes:
     """Values by the names of FEATURES (bytes, int, or a list of int) -> a serialized tf.train.Example."""
-    assert set(values) == set(FEATURES), set(values) ^ set(FEATURES)
+    assert set(values) | _OPTIONAL == set(FEATURES), set(values) ^ set(FEATURES)
 
     def feature(value: Any) -> tf.train.Feature:
         if isinstance(value, bytes):
@@ -165,7 +175,7 @@ class Manifest:
     keep_original: bool
     """Whether images are stored whole instead of fitted into the canvas."""
     statistics: dict[str, Any]
-    """`solo_dist.data.sharding.records.Counts`: positives_per_level, colliding, max_positives, image_bytes, ..."""
+    """`solo_dist.data.sharding.counts.Counts`: positives_per_level, colliding, max_positives, image_bytes, ..."""
     side_files: list[ShardFile]
     """records.npy, image_categories.npy and annotations.json.gz."""
     notices: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -183,6 +193,11 @@ class Manifest:
     def num_records(self) -> int:
         """Images times copies."""
         return self.num_images * self.augmented_copies
+
+    @property
+    def is_federated(self) -> bool:
+        """Whether its images say of some categories neither that they are there nor that they are not."""
+        return self.statistics.get("max_unknown_categories", 0) > 0
 
     @property
     def annotations(self) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from solo_dist.config import GridConfig
 from solo_dist.data import cells
-from solo_dist.data.sharding.coco import official_boxes
+from solo_dist.data.sharding.boxes import official_boxes
 from solo_dist.masks.rle import segmentation_to_rle
 
 _IMAGES = 500

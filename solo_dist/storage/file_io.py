@@ -54,6 +54,26 @@ def _read(path: str) -> bytes:
     return data if len(data) < _FIRST_READ else tf.io.read_file(path).numpy()
 
 
+def read_range(path: str, start: int, length: int) -> bytes:
+    """A part of a file, without the rest being read: `length` bytes from `start`, or fewer if the file ends before.
+
+    Raises:
+      As `read`.
+    """
+    return with_retries(lambda: _read_range(path, start, length), path)
+
+
+def _read_range(path: str, start: int, length: int) -> bytes:
+    try:
+        if path.startswith("s3://"):
+            return s3.read_range(path, start, length)
+        with tf.io.gfile.GFile(path, "rb") as file:
+            file.seek(start)
+            return file.read(length)
+    except tf.errors.OutOfRangeError:  # the start is beyond the end
+        return b""
+
+
 def exists(path: str) -> bool:
     """Whether there is such a file (not a folder). Raises StoreError if the store does not answer."""
 

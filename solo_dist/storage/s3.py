@@ -17,7 +17,10 @@ PART = 1 << 26
 """Bytes; larger files are uploaded in parts of this size, several at a time."""
 _CONNECTIONS = 64
 _CONNECT_SECONDS, _ANSWER_SECONDS = 10, 60
-_ABSENT = ("NoSuchKey", "NoSuchBucket", "404")
+_KINDS = dict.fromkeys(("NoSuchKey", "NoSuchBucket", "404"), tf.errors.NotFoundError) | {
+    "InvalidRange": tf.errors.OutOfRangeError
+}
+"""Errors of TensorFlow by codes of S3."""
 
 
 def size_and_time(url: str) -> tuple[int, int]:
@@ -37,6 +40,16 @@ def opened(url: str) -> Iterator[Any]:
     bucket, key = _split(url)
     with _errors_of_tensorflow(), contextlib.closing(_client().get_object(Bucket=bucket, Key=key)["Body"]) as body:
         yield body
+
+
+def read_range(url: str, start: int, length: int) -> bytes:
+    """`length` bytes from `start`, or fewer at the end. Raises OutOfRangeError if the object ends before `start`."""
+    bucket, key = _split(url)
+    wanted = f"bytes={start}-{start + length - 1}"
+    with _errors_of_tensorflow():
+        body = _client().get_object(Bucket=bucket, Key=key, Range=wanted)["Body"]
+        with contextlib.closing(body):
+            return body.read()
 
 
 def upload(path: str, url: str) -> None:
@@ -144,7 +157,7 @@ def endpoint() -> str | None:
 
 @contextlib.contextmanager
 def _errors_of_tensorflow() -> Iterator[None]:
-    """Raises NotFoundError or UnknownError in place of what boto3 raises."""
+    """Raises NotFoundError, OutOfRangeError or UnknownError in place of what boto3 raises."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -152,7 +165,7 @@ def _errors_of_tensorflow() -> Iterator[None]:
         yield
     except ClientError as error:
         code, status = error.response["Error"].get("Code", ""), error.response["ResponseMetadata"]["HTTPStatusCode"]
-        kind = tf.errors.NotFoundError if code in _ABSENT else tf.errors.UnknownError
+        kind = _KINDS.get(code, tf.errors.UnknownError)
         text = error.response["Error"].get("Message", "")
         raise kind(None, None, f"{code}: {text} (code {status})") from error
     except RecursionError as error:  # botocore asks without end if a server redirects it and names no region

@@ -8,8 +8,11 @@ import numpy as np
 
 from solo_dist.data.cells import ImageObjects, Placed, place
 from solo_dist.data.schema import load_manifest
-from solo_dist.data.sharding import coco
-from solo_dist.data.sharding.coco import Annotation, Catalogue, CocoImage, Rejection, clean_annotation, official_boxes
+from solo_dist.data.sharding.annotation import Annotation, clean_annotation
+from solo_dist.data.sharding.boxes import official_boxes
+from solo_dist.data.sharding.catalogue import Catalogue, read_annotations, read_catalogue
+from solo_dist.data.sharding.coco_image import CocoImage, read_image
+from solo_dist.data.sharding.rejection import Rejection
 from solo_dist.errors import DataError, Unusable
 from solo_dist.inference.coco_metrics import load_annotations
 from solo_dist.storage import file_io
@@ -97,10 +100,10 @@ def read_facts(sources: Sequence[str], most_images: int) -> Facts:
 def _read(source: str) -> tuple[Catalogue, Iterable[dict[str, Any] | Rejection]]:
     """Images and categories, and the raw annotations with usable image ids."""
     if not file_io.is_folder(source):
-        catalogue = coco.read_catalogue(source)
-        return catalogue, coco.read_annotations(source, {image.id: image for image in catalogue.images})
+        catalogue = read_catalogue(source)
+        return catalogue, read_annotations(source, {image.id: image for image in catalogue.images})
     content = load_annotations(load_manifest(source).annotations)
-    images = [CocoImage(**image) for image in content["images"]]
+    images = [read_image(image) for image in content["images"]]
     return Catalogue(images, content["categories"], []), content["annotations"]
 
 

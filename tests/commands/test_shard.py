@@ -629,8 +629,8 @@ def interrupted(many, tmp_path):
     data_set, undisturbed = many
     job = data_set.job(str(tmp_path / "half"), num_shards=9)
     plan = sharding.plan_shards(job)
-    tasks = [shard_task(plan, number, job.images) for number in range(3)]
-    list(sharding.make_shards(tasks, job.settings, plan.categories, 0, lambda count: None))
+    tasks = [shard_task(plan, number, (job.images,)) for number in range(3)]
+    list(sharding.make_shards(tasks, job.settings, plan.classes, 0, lambda count: None))
     Path(job.output, "shard-00003-of-00009.tfrecord.partial").write_bytes(b"half")
     return job, undisturbed
 

@@ -11,8 +11,9 @@ import PIL.ImageOps
 import pytest
 
 from solo_dist.data.image_io import read_image
-from solo_dist.data.sharding.coco import CocoImage, Reading
+from solo_dist.data.sharding.coco_image import CocoImage
 from solo_dist.data.sharding.images import read_entry
+from solo_dist.data.sharding.reading import Reading
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.coco_json import write_coco
 from solo_dist.importing.coco_merge import read_coco

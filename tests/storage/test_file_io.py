@@ -62,7 +62,7 @@ class Caller:
         )
         self._process.stdout.readline()
 
-    def __call__(self, name: str, *arguments: str, patience: float = 20):
+    def __call__(self, name: str, *arguments: str | int, patience: float = 20):
         self._process.stdin.write(json.dumps([patience, name, *arguments]) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
@@ -111,6 +111,18 @@ def test_what_is_written_is_there(bucket, call):
     assert bucket.names() == []
     with pytest.raises(Failed) as missing:
         call("read", bucket.url("run/a"))
+    assert missing.value.name == "NotFoundError"
+
+
+def test_parts_of_a_file(bucket, call):
+    text = "".join(map(str, range(200_000)))
+    bucket.put("a", text.encode())
+    bucket.fail(0.2)
+    size = len(text)
+    for start, length in ((0, 3), (5, 1), (700_001, 600_000), (size - 2, 2), (size - 2, 9), (size, 1), (2 * size, 5)):
+        assert call("read_range", bucket.url("a"), start, length) == text[start : start + length]
+    with pytest.raises(Failed) as missing:
+        call("read_range", bucket.url("b"), 0, 1)
     assert missing.value.name == "NotFoundError"
 
 

@@ -5,8 +5,9 @@ import pytest
 
 from solo_dist.config import GridConfig
 from solo_dist.data.cells import count_cells
+from solo_dist.data.sharding.counts import Counts
 from solo_dist.data.sharding.job import ShardJob, shard_coco
-from solo_dist.data.sharding.records import Counts, ShardSettings
+from solo_dist.data.sharding.records import ShardSettings
 from solo_dist.errors import DataError
 from solo_dist.suggesting.facts import read_facts
 

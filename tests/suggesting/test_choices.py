@@ -7,7 +7,7 @@ import numpy as np
 from solo_dist import recipes
 from solo_dist.config import AugmentConfig, Config, GridConfig
 from solo_dist.data.cells import CellCounts, Placed
-from solo_dist.data.sharding.coco import Annotation
+from solo_dist.data.sharding.annotation import Annotation
 from solo_dist.suggesting import choices
 from solo_dist.suggesting.canvas import CanvasFacts, candidates
 from solo_dist.suggesting.choices import Choice

@@ -1,9 +1,20 @@
-"""Boxes that are not around their masks: whether one is not, and what it seems to be instead."""
+"""Boxes of annotations: the official form, and whether one is around its mask or what it seems to be instead."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from solo_dist.data.sharding.segmentations import Extent
 
 _PIXELS, _SHARE = 2, 0.1
 """What an edge may be off: so many pixels, or this share of the side."""
+
+
+def official_boxes(boxes_of_json: Iterable[Sequence[float]]) -> np.ndarray:
+    """x, y, width, height -> float32 [m, 4] x1, y1, x2, y2, the last pixels inclusive: the official x + width - 1."""
+    boxes = np.array([*boxes_of_json], np.float32).reshape(-1, 4)
+    boxes[:, 2:] = boxes[:, :2] + boxes[:, 2:] - 1
+    return boxes
 
 
 def misfit(box: list[float], extents: list[Extent]) -> str:

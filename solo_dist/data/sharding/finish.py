@@ -11,11 +11,11 @@ import numpy as np
 
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError, ShardFile
-from solo_dist.data.sharding.coco import Rejection
+from solo_dist.data.sharding.counts import Counts
 from solo_dist.data.sharding.notes import ShardNote
 from solo_dist.data.sharding.plan import PLAN, Plan, progress_folder
 from solo_dist.data.sharding.reasons import counted, remedies
-from solo_dist.data.sharding.records import Counts
+from solo_dist.data.sharding.rejection import Rejection
 from solo_dist.data.sharding.shard_job import ShardJob
 from solo_dist.storage import file_io
 from solo_dist.storage.file_io import write_through
@@ -40,8 +40,9 @@ def finish(plan: Plan, notes: list[ShardNote], job: ShardJob) -> Manifest:
     num_images = sum(len(note.images) for note in notes)
     if not num_images:
         first = next(rejection for rejection in rejected if rejection.kind == "image")
+        roots = " and ".join(dict.fromkeys(job.image_roots))
         raise ShardError(
-            f"None of the {plan.num_images} images in {job.images} can be used; the first, "
+            f"None of the {plan.num_images} images in {roots} can be used; the first, "
             f"{first.file}: {first.reason}. Check --images."
             + "".join(f" Or: {text}." for text in remedies([first.reason]))
         )
@@ -55,7 +56,8 @@ def finish(plan: Plan, notes: list[ShardNote], job: ShardJob) -> Manifest:
         counts.add(note.counts)
     if not counts.instances:
         _leave_nothing(plan)
-        raise ShardError(_nothing_left(job.annotations, _by_reason(rejected)))
+        annotations = " and ".join(source.annotations for source in job.sources)
+        raise ShardError(_nothing_left(annotations, _by_reason(rejected)))
     filled = [note for note in notes if note.offsets]
     manifest = Manifest(
         schema_version=schema.SCHEMA_VERSION,

@@ -15,7 +15,9 @@ import PIL.Image
 from solo_dist.data import image_io, pixel_range
 from solo_dist.data.image_io import OpenedImage
 from solo_dist.data.pixel_range import FULL_RANGE, PixelRange
-from solo_dist.data.sharding.coco import CocoImage, Reading
+from solo_dist.data.sharding.coco_image import CocoImage
+from solo_dist.data.sharding.image_files import read_image_file
+from solo_dist.data.sharding.reading import Reading
 from solo_dist.data.sharding.segmentations import outermost
 from solo_dist.errors import Unusable
 
@@ -103,7 +105,7 @@ def _are_exchanged(size: tuple[int, int], raw_annotations: Iterable[dict[str, An
     return (right > width + 1 or bottom > height + 1) and right <= height + 1 and bottom <= width + 1
 
 
-def find_range(folder: str, entries: Sequence[CocoImage]) -> PixelRange | None:
+def find_range(roots: Sequence[str], entries: Sequence[CocoImage]) -> PixelRange | None:
     """The range of the values of all images of more than 8 bits together; None: there are none.
 
     Of many images, 2000 that are spread evenly are looked at.
@@ -111,14 +113,14 @@ def find_range(folder: str, entries: Sequence[CocoImage]) -> PixelRange | None:
     deep = [entry for entry in entries if not entry.file_name.lower().endswith(_EIGHT_BITS)]
     with ThreadPoolExecutor(_IMAGES_AT_A_TIME) as pool:
         chosen = deep[:: -(-len(deep) // _MOST_SAMPLED) or 1]
-        samples = [sample for sample in pool.map(_sampler(folder), chosen) if sample is not None and len(sample)]
+        samples = [sample for sample in pool.map(_sampler(roots), chosen) if sample is not None and len(sample)]
     return pixel_range.found_range(samples) if samples else None
 
 
-def _sampler(folder: str) -> Callable[[CocoImage], np.ndarray | None]:
+def _sampler(roots: Sequence[str]) -> Callable[[CocoImage], np.ndarray | None]:
     def sample(entry: CocoImage) -> np.ndarray | None:
         try:
-            values = image_io.deep_values(image_io.open_image(image_io.read_bytes(f"{folder}/{entry.file_name}")))
+            values = image_io.deep_values(image_io.open_image(read_image_file(roots, entry)))
         except Unusable:  # counted when its record is made
             return None
         return None if values is None else pixel_range.sample(values)
@@ -126,16 +128,16 @@ def _sampler(folder: str) -> Callable[[CocoImage], np.ndarray | None]:
     return sample
 
 
-def repaired(folder: str, images: Sequence[CocoImage], lacking: set[Any], reading: Reading) -> Iterator[bool]:
+def repaired(roots: Sequence[str], images: Sequence[CocoImage], lacking: set[Any], reading: Reading) -> Iterator[bool]:
     """For each of the images that could not be used, by their ids, whether it can be now.
 
     Raises:
-      StoreError: as image_io.read_bytes.
+      TarError, StoreError: as `read_image_file`.
     """
 
     def usable(image: CocoImage) -> bool:
         try:
-            read_entry(image, image_io.read_bytes(f"{folder}/{image.file_name}"), reading)
+            read_entry(image, read_image_file(roots, image), reading)
         except Unusable:
             return False
         return True

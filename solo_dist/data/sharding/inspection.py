@@ -11,8 +11,8 @@ import tensorflow as tf
 from solo_dist.config import MASK_STRIDE, DataConfig
 from solo_dist.data import geometry, image_io
 from solo_dist.data.schema import NOTICES, REJECTED, Manifest, Record, ShardError, parse_record, precomputed_targets
+from solo_dist.data.sharding.counts import Counts
 from solo_dist.data.sharding.reasons import counted, remedy
-from solo_dist.data.sharding.records import Counts
 from solo_dist.masks.bits import unpack_bits
 from solo_dist.solo.targets import Targets, count_collisions
 from solo_dist.storage import file_io

@@ -1,7 +1,7 @@
-"""COCO json and images -> a folder of shards, on one machine or many, resumable at any moment.
+"""Annotations and images -> a folder of shards, on one machine or many, resumable at any moment.
 
     shard_coco(job)                     # on one machine: the three steps in one
-    plan_shards(job)                    # or: (1) the json is streamed, and what belongs to a shard goes to a file of it
+    plan_shards(job)                    # or: (1) annotations are streamed: what belongs to a shard goes to a file of it
     make_task(job, index, count)        # (2) each task makes its shards one by one; any number of tasks, on any machine
     finish_shards(job, count)           # (3) all shards are verified; the side files and, last, the manifest follow
 
@@ -25,7 +25,6 @@ import tqdm
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError
 from solo_dist.data.sharding.claims import claimed
-from solo_dist.data.sharding.coco_json import check_is_file
 from solo_dist.data.sharding.copy import stored
 from solo_dist.data.sharding.finish import finish
 from solo_dist.data.sharding.notes import ShardNote, shard_task, valid_notes
@@ -49,12 +48,14 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
     Returns:
       The manifest.
     Raises:
-      coco.CocoError: the json is not usable. ConfigError: impossible settings. ShardError: no usable image, a
-        rejection in strict mode, a folder with other shards in it, or a file that cannot be written. LockError:
-        another process is at work on the folder. StoreError: a store cannot be read or written.
+      CocoError: annotations are not usable. TarError: a tar file is not usable, or has changed. ConfigError:
+        impossible settings. ShardError: no usable image, a rejection in strict mode, a folder with other shards in it,
+        or a file that cannot be written. LockError: another process is at work on the folder. StoreError: a store
+        cannot be read or written.
     """
     check(job)
-    check_is_file(job.annotations)
+    for source in job.sources:
+        source.check_annotations()
     manifest = finished_manifest(job)
     if manifest is None or file_io.names(progress_folder(job.output)):
         check_folder(job)
@@ -80,7 +81,8 @@ def plan_shards(job: ShardJob) -> Plan | None:
       As `shard_coco`.
     """
     check(job)
-    check_is_file(job.annotations)
+    for source in job.sources:
+        source.check_annotations()
     if finished_manifest(job) is not None:
         return None
     check_folder(job)
@@ -144,7 +146,7 @@ def _planned(job: ShardJob) -> Plan:
         plan = plan_for(job)
         if plan is not None:
             job, _ = completed(job, plan.fingerprint)
-            if fingerprint(job.settings, checksum_of(job.annotations), job.num_shards) != plan.fingerprint:
+            if fingerprint(job.settings, checksum_of(job), job.num_shards) != plan.fingerprint:
                 refuse(job.output)
         if plan is None or not _is_intact(plan):
             plan = make_plan(job)
@@ -165,11 +167,11 @@ def _made(plan: Plan, job: ShardJob, index: int, count: int, processes: int, pro
     settings = dataclasses.replace(job.settings, pixel_range=plan.pixel_range)
     with _readable_errors(job.output):
         file_io.remove_folder(scratch)  # of a task that was killed
-        notes = valid_notes(plan, shards, job.images, settings.reading)
+        notes = valid_notes(plan, shards, job.image_roots, settings.reading)
         if job.strict:
             fail_on(rejection for note in notes.values() for rejection in note.rejected)
         todo = [shard for shard in shards if shard not in notes]
-        tasks = [shard_task(plan, shard, job.images, scratch) for shard in todo]
+        tasks = [shard_task(plan, shard, job.image_roots, scratch) for shard in todo]
         images = {shard: plan.parts[shard].num_records for shard in shards}
         with tqdm.tqdm(
             desc="sharding",
@@ -179,7 +181,7 @@ def _made(plan: Plan, job: ShardJob, index: int, count: int, processes: int, pro
             disable=not progress,
             mininterval=1.0,
         ) as bar:
-            for number, note in make_shards(tasks, settings, plan.categories, processes, bar.update):
+            for number, note in make_shards(tasks, settings, plan.classes, processes, bar.update):
                 notes[todo[number]] = note
                 if job.strict:
                     fail_on(note.rejected)
@@ -191,7 +193,7 @@ def _finished(plan: Plan, job: ShardJob, known: dict[int, ShardNote], count: int
     """Writes the manifest if all shards are made; those of `known` need not be verified."""
     with _readable_errors(job.output):
         unknown = [shard for shard in range(plan.num_shards) if shard not in known]
-        notes = known | valid_notes(plan, unknown, job.images, job.settings.reading)
+        notes = known | valid_notes(plan, unknown, job.image_roots, job.settings.reading)
         missing = [shard for shard in range(plan.num_shards) if shard not in notes]
         if missing:
             raise ShardError(_unfinished(plan, missing, count))

@@ -13,11 +13,14 @@ from typing import Any
 import tensorflow as tf
 
 from solo_dist.data.schema import ShardFile
-from solo_dist.data.sharding.coco import CocoImage, Reading, Rejection
+from solo_dist.data.sharding.coco_image import CocoImage
 from solo_dist.data.sharding.copy import stored
+from solo_dist.data.sharding.counts import Counts
 from solo_dist.data.sharding.images import repaired
 from solo_dist.data.sharding.plan import Plan, progress_folder, read_checked
-from solo_dist.data.sharding.records import Counts, ImageResult
+from solo_dist.data.sharding.reading import Reading
+from solo_dist.data.sharding.records import ImageResult
+from solo_dist.data.sharding.rejection import Rejection
 from solo_dist.storage import file_io
 
 _NOTES_AT_A_TIME = 16
@@ -67,8 +70,8 @@ class ShardNote:
 class ShardTask:
     """A shard to make, as it is sent to a worker."""
 
-    images: str
-    """Folder of the images."""
+    images: tuple[str, ...]
+    """Folder or tar file of the images of each source."""
     plan: str
     """Id of the plan that it belongs to."""
     output: str
@@ -107,20 +110,20 @@ def read_part(task: ShardTask) -> tuple[list[CocoImage], dict[int, list[dict[str
     return [CocoImage(*values) for values in json.loads(first)], raw_of
 
 
-def shard_task(plan: Plan, shard: int, images: str, scratch: str = "") -> ShardTask:
+def shard_task(plan: Plan, shard: int, images: tuple[str, ...], scratch: str = "") -> ShardTask:
     """What to make a shard of a plan of.
 
     Args:
       plan: of all shards.
       shard: its number.
-      images: folder of the images.
+      images: folder or tar file of the images of each source.
       scratch: local folder for files on their way to a store; not needed to read.
     """
     first, part, name = plan.first_image(shard), plan.parts[shard], plan.shard_name(shard)
     return ShardTask(images, plan.id, plan.output, first, part, name, scratch)
 
 
-def valid_notes(plan: Plan, shards: Iterable[int], images: str, reading: Reading) -> dict[int, ShardNote]:
+def valid_notes(plan: Plan, shards: Iterable[int], images: tuple[str, ...], reading: Reading) -> dict[int, ShardNote]:
     """The notes, by shard, of those that are finished: files unchanged, and no image has been repaired since.
 
     Raises:

@@ -2,7 +2,7 @@
 
 A plan is the files of OUTPUT/.progress that end in .part.jsonl, one a shard: a line with the images, then a line an
 annotation. `plan.json` beside them, written last, has their checksums and makes the plan complete. So a task needs
-the plan and the images, and not the COCO json.
+the plan and the images, and not the annotations.
 """
 
 import dataclasses
@@ -19,7 +19,8 @@ from solo_dist import __version__
 from solo_dist.data import schema
 from solo_dist.data.pixel_range import PixelRange
 from solo_dist.data.schema import ShardError, ShardFile
-from solo_dist.data.sharding.coco import Rejection
+from solo_dist.data.sharding.classes import Classes
+from solo_dist.data.sharding.rejection import Rejection
 from solo_dist.data.sharding.shard_job import ShardJob, completed, fingerprint
 from solo_dist.storage import file_io, urls
 
@@ -36,6 +37,8 @@ class Plan:
     """Of data and settings."""
     categories: list[dict[str, Any]]
     """{"id", "name"} of each class."""
+    category_ids: list[dict[str, int]]
+    """For each source, the id in `categories` by the id in its annotations."""
     frequencies: dict[str, str]
     """LVIS: r, c or f by the id of the category; else empty."""
     parts: list[ShardFile]
@@ -73,6 +76,13 @@ class Plan:
         for part in self.parts:
             counts.append(counts[-1] + part.num_records)
         return counts
+
+    @property
+    def classes(self) -> Classes:
+        """Of the categories."""
+        ids = [category["id"] for category in self.categories]
+        of_sources = [{int(number): ids.index(new) for number, new in known.items()} for known in self.category_ids]
+        return Classes(ids, of_sources)
 
     def first_image(self, shard: int) -> int:
         """The number in the data set of the first image of a shard."""
@@ -148,7 +158,8 @@ def plan_for(job: ShardJob) -> Plan | None:
     if plan is None:
         return None
     whole, crc = completed(job, plan.fingerprint)
-    if fingerprint(whole.settings, crc, whole.num_shards) != plan.fingerprint:
+    same = fingerprint(whole.settings, crc, whole.num_shards) == plan.fingerprint
+    if not same or len(plan.category_ids) != len(job.sources):
         refuse(job.output)
     here = versions()
     if plan.versions != here:

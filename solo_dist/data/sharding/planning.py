@@ -1,7 +1,7 @@
-"""Making the plan of a folder of shards: the COCO json is streamed once, and what belongs to a shard goes to its file.
+"""Making the plan of a folder of shards: annotations are streamed, and what belongs to a shard goes to its file.
 
-The json has to be read twice if annotations come before images in it, which COCO's own files do not do. In memory are
-the images, by id, and the annotations that are next to be written.
+They are read once if they are one json in which images come first, as in COCO's own files, and twice otherwise. In
+memory are the images, by id, and the annotations that are next to be written.
 """
 
 import concurrent.futures
@@ -16,15 +16,16 @@ import tensorflow as tf
 
 from solo_dist.data.schema import ShardFile, crc32c
 from solo_dist.data.sharding import plan as plans
-from solo_dist.data.sharding.coco import CatalogueBuilder, CocoImage, Rejection, named_category, numbered
-from solo_dist.data.sharding.coco_json import stream_arrays
+from solo_dist.data.sharding.catalogue import CatalogueBuilder, named_category, numbered, read_images
+from solo_dist.data.sharding.categories import Categories
+from solo_dist.data.sharding.coco_image import CocoImage
 from solo_dist.data.sharding.images import find_range
 from solo_dist.data.sharding.plan import Plan
+from solo_dist.data.sharding.rejection import Rejection
 from solo_dist.data.sharding.shard_count import default_count
-from solo_dist.data.sharding.shard_job import ShardJob, fingerprint
+from solo_dist.data.sharding.shard_job import ShardJob, checksum_of, fingerprint
 from solo_dist.errors import ConfigError
 from solo_dist.storage import file_io, urls
-from solo_dist.storage.atomic import checksum
 
 _WAITING_BYTES = 64 << 20
 _UPLOADS_AT_A_TIME = 16
@@ -34,8 +35,8 @@ def make_plan(job: ShardJob) -> Plan:
     """Writes the plan of a job into its output.
 
     Raises:
-      CocoError: the json is not usable. ConfigError: more shards than images. tf.errors.OpError: the disk is full, for
-        example. StoreError: a store cannot be read or written.
+      CocoError: annotations are not usable. TarError: a tar file is not usable. ConfigError: more shards than images.
+        tf.errors.OpError: the disk is full, for example. StoreError: a store cannot be read or written.
     """
     target = plans.progress_folder(job.output)
     with _local_folder(target) as folder:
@@ -71,28 +72,24 @@ class _Planned:
     """What is known of the data set at the end of the stream."""
 
     images: list[CocoImage]
-    categories: list[dict[str, Any]]
-    frequencies: dict[int, str]
+    categories: Categories
     rejected: list[Rejection]
 
 
 class _ImagesComeLater(Exception):
-    """Annotations come before images, so where they belong is not known yet."""
+    """Annotations come before images, so it is not known yet to which shard they belong."""
 
 
 def _stream(job: ShardJob, folder: str) -> tuple["_Parts", _Planned]:
-    try:
-        return _assign(job, folder, CatalogueBuilder(job.annotations), complete=False)
-    except _ImagesComeLater:
-        builder = CatalogueBuilder(job.annotations)
-        for name, entry in stream_arrays(job.annotations):
-            if name != "annotations":
-                builder.add(name, entry)
-        return _assign(job, folder, builder, complete=True)
+    sources = job.sources
+    if len(sources) == 1 and not sources[0].has_image_jsons:
+        with contextlib.suppress(_ImagesComeLater):
+            return _assign(job, folder, CatalogueBuilder(sources), complete=False)
+    return _assign(job, folder, read_images(sources), complete=True)
 
 
 def _assign(job: ShardJob, folder: str, builder: CatalogueBuilder, complete: bool) -> tuple["_Parts", _Planned]:
-    """Streams the json, and writes each annotation to the part of its image.
+    """Streams annotations, and writes each to the part of its image.
 
     Args:
       job: what to shard.
@@ -100,41 +97,40 @@ def _assign(job: ShardJob, folder: str, builder: CatalogueBuilder, complete: boo
       builder: of the catalogue; it is filled if it is not complete yet.
       complete: whether it is.
     """
-    parts: _Parts | None = None
+    parts = _begin(job, folder, builder) if complete else None
     misplaced: list[Rejection] = []
-    named: set[int] | None = set() if job.settings.reading.drop_empty_categories else None
+    named = [set[int]() for _ in job.sources] if job.settings.reading.drop_empty_categories else None
+    entries = ((number, *entry) for number, source in enumerate(job.sources) for entry in source.stream())
     count = 0
-    for name, entry in stream_arrays(job.annotations):
+    for source, name, entry in entries:
         if name != "annotations":
             if name == "images" and parts is not None and not complete:
                 raise _ImagesComeLater
             if not complete:
-                builder.add(name, entry)
+                builder.add(source, name, entry)
             continue
         if parts is None:
-            parts = _begin(job, folder, builder, complete)
+            if not builder.has_images():
+                raise _ImagesComeLater
+            parts = _begin(job, folder, builder)
         count += 1
         if named is not None:
-            named |= named_category(entry)
-        placed = numbered(entry, count, builder.images)
+            named[source] |= named_category(entry)
+        placed = numbered(entry, count, builder.images_of(source))
         if isinstance(placed, Rejection):
             misplaced.append(placed)
         else:
             parts.add(placed)
-    parts = parts or _begin(job, folder, builder, complete=True)
+    parts = parts or _begin(job, folder, builder)
     parts.flush()
-    images = list(builder.images.values())
     categories = builder.categories(named)  # checks them
-    return parts, _Planned(images, categories, builder.frequencies(), [*builder.rejected, *misplaced])
+    return parts, _Planned(parts.of_images, categories, [*builder.rejected, *misplaced])
 
 
-def _begin(job: ShardJob, folder: str, builder: CatalogueBuilder, complete: bool) -> "_Parts":
+def _begin(job: ShardJob, folder: str, builder: CatalogueBuilder) -> "_Parts":
     """Decides how many shards there are and which images they get, once all images are known."""
-    if not builder.images and not complete:
-        raise _ImagesComeLater
-    builder.check_images()
-    images = list(builder.images.values())
-    num_shards = job.num_shards or default_count(job.images, images, job.settings)
+    images = builder.images()
+    num_shards = job.num_shards or default_count(job.image_roots, images, job.settings)
     if num_shards > len(images):
         raise ConfigError(f"num_shards={num_shards} is more than the {len(images)} images; give at most that.")
     return _Parts(folder, images, num_shards)
@@ -144,6 +140,8 @@ class _Parts:
     """The files of the shards, which grow while annotations arrive in any order."""
 
     def __init__(self, folder: str, images: list[CocoImage], num_shards: int):
+        self.of_images = images
+        """All of them, in order."""
         bounds = [len(images) * shard // num_shards for shard in range(num_shards + 1)]
         self.images = [bounds[shard + 1] - bounds[shard] for shard in range(num_shards)]
         """Number of images of each shard."""
@@ -200,11 +198,12 @@ def _part_name(shard: int) -> str:
 def _described(job: ShardJob, parts: list[ShardFile], planned: _Planned, rejected: bytes) -> Plan:
     settings = job.settings
     if settings.pixel_range is None:
-        settings = dataclasses.replace(settings, pixel_range=find_range(job.images, planned.images))
+        settings = dataclasses.replace(settings, pixel_range=find_range(job.image_roots, planned.images))
     return Plan(
-        fingerprint=fingerprint(settings, checksum(job.annotations), len(parts)),
-        categories=planned.categories,
-        frequencies={str(number): kind for number, kind in planned.frequencies.items()},
+        fingerprint=fingerprint(settings, checksum_of(job), len(parts)),
+        categories=planned.categories.entries,
+        category_ids=[{str(number): new for number, new in ids.items()} for ids in planned.categories.ids],
+        frequencies={str(number): kind for number, kind in planned.categories.frequencies.items()},
         parts=parts,
         rejected=ShardFile(plans.REJECTED, 0, len(rejected), crc32c(rejected)),
         versions=plans.versions(),

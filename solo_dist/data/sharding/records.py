@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,15 @@ from solo_dist.data import augmentation, geometry, image_io
 from solo_dist.data.pixel_range import PixelRange
 from solo_dist.data.schema import ORIENTATIONS, serialize_record
 from solo_dist.data.sharding import tiles
-from solo_dist.data.sharding.coco import (
-    NUMBER,
-    TOO_SMALL_PIECE,
-    Annotation,
-    CocoImage,
-    Reading,
-    Rejection,
-    clean_annotation,
-    official_boxes,
-)
+from solo_dist.data.sharding.annotation import NUMBER, Annotation, clean_annotation
+from solo_dist.data.sharding.boxes import official_boxes
+from solo_dist.data.sharding.classes import Classes
+from solo_dist.data.sharding.coco_image import CocoImage
+from solo_dist.data.sharding.counts import Counts
+from solo_dist.data.sharding.image_files import read_image_file
 from solo_dist.data.sharding.images import EntryImage, read_entry
+from solo_dist.data.sharding.reading import Reading
+from solo_dist.data.sharding.rejection import TOO_SMALL_PIECE, Rejection
 from solo_dist.data.tiling import Tiling
 from solo_dist.errors import Unusable
 from solo_dist.masks import rle
@@ -53,37 +51,6 @@ class ShardSettings:
 
 
 @dataclasses.dataclass
-class Counts:
-    """Statistics of records. A whole has the sums of its parts, or their largest if the name starts with max."""
-
-    instances: int = 0
-    instances_of_category: list[int] = dataclasses.field(default_factory=list)
-    positives_per_level: list[int] = dataclasses.field(default_factory=list)
-    colliding: int = 0
-    """Instances that lose a cell of theirs to a later instance."""
-    lost: int = 0
-    """Instances that lose all their cells so."""
-    without_positives: int = 0
-    """Instances whose size is in no level's range, or that have no pixel on the canvas."""
-    max_positives: int = 0
-    max_instances: int = 0
-    image_bytes: int = 0
-    record_bytes: int = 0
-
-    def add(self, other: "Counts") -> None:
-        """Adds the counts of another part."""
-        for field in dataclasses.fields(self):
-            mine, more = getattr(self, field.name), getattr(other, field.name)
-            if field.name.startswith("max"):
-                value = max(mine, more)
-            elif isinstance(mine, list):
-                value = [a + b for a, b in zip(mine or [0] * len(more), more or [0] * len(mine), strict=True)]
-            else:
-                value = mine + more
-            setattr(self, field.name, value)
-
-
-@dataclasses.dataclass
 class ImageResult:
     """The records and annotations of an image or of its tiles, or its rejection."""
 
@@ -101,33 +68,48 @@ class ImageResult:
 class RecordMaker:
     """Makes the records of images. One a process: it holds a traced TensorFlow function."""
 
-    def __init__(self, settings: ShardSettings, class_of: dict[int, int]):
-        self._settings = settings
-        self._class_of = class_of
+    def __init__(self, settings: ShardSettings, classes: Classes):
+        self._settings, self._classes = settings, classes
         self._draw = _traced(self._draw_placement, _spec(2), _spec(dtype=tf.int64))
         self._resize = _traced(_resize, _spec(None, None, 3, dtype=tf.uint8), _PLACEMENT)
         self._place = _traced(geometry.move_instances, *_INSTANCES, _spec(2), _PLACEMENT)
         self._targets = _traced(self._make_targets, *_INSTANCES, _spec(None), _spec(2), _PLACEMENT)
 
-    def make(self, image: CocoImage, index: int, path: str, raw_annotations: list[dict[str, Any]]) -> ImageResult:
-        """Records of image number `index` of the data set, whose image is at `path`. Never raises for bad input."""
+    def make(
+        self, image: CocoImage, index: int, roots: Sequence[str], raw_annotations: list[dict[str, Any]]
+    ) -> ImageResult:
+        """Records of image number `index` of the data set. Never raises for bad input.
+
+        Args:
+          image: as planned.
+          index: of it.
+          roots: folder or tar file of the images of each source.
+          raw_annotations: of the image.
+        Raises:
+          TarError: the tar file has changed. StoreError: the store of the images does not answer.
+        """
+        image = self._classes.with_ids_of_set(image)
         try:
-            data = image_io.read_bytes(path)
+            data = read_image_file(roots, image)
             read = read_entry(image, data, self._settings.reading, self._settings.pixel_range, raw_annotations)
         except Unusable as error:
             rejected = [Rejection("image", image.id, image.file_name, str(error), _cause(error))]
             rejected += [_reject(raw, image, "its image was rejected") for raw in raw_annotations]
             return ImageResult(rejected=rejected)
         made, annotations = self._clean(read, raw_annotations)
+        unknown = self._classes.unknown(image, {annotation.category for annotation in annotations})
+        made.counts.add(Counts(max_unknown_categories=int(unknown.sum())))
         if not self._settings.tiling:
-            self._add_records(made, read, annotations, index)
+            self._add_records(made, read, annotations, unknown, index)
         else:
             for tile, pieces in tiles.cut(read, annotations, self._settings.tiling, index):
-                self._add_records(made, tile, pieces, tile.entry.id)
+                self._add_records(made, tile, pieces, unknown, tile.entry.id)
                 made.rejected += [_reject_piece(p, tile.entry) for p in pieces if p.untrainable == TOO_SMALL_PIECE]
         return made
 
-    def _add_records(self, made: ImageResult, read: EntryImage, annotations: list[Annotation], index: int) -> None:
+    def _add_records(
+        self, made: ImageResult, read: EntryImage, annotations: list[Annotation], unknown: np.ndarray, index: int
+    ) -> None:
         """Adds the records of an image or a tile. The random numbers of its copies depend on `index`."""
         trained = [annotation for annotation in annotations if not annotation.untrainable]
         instances = _Instances(
@@ -135,13 +117,13 @@ class RecordMaker:
             official_boxes(annotation.bbox for annotation in trained),
             [rle.rle_to_runs(annotation.rle) for annotation in trained],
         )
-        by_category = np.bincount(instances.categories, minlength=len(self._class_of)).tolist()
+        by_category = np.bincount(instances.categories, minlength=len(self._classes.ids)).tolist()
         made.counts.add(Counts(instances=len(trained), instances_of_category=by_category))
         made.parts.append((read.entry, annotations))
         for copy in range(self._settings.augmented_copies):
             size = tf.constant([read.entry.height, read.entry.width])
             placement = self._draw(size, index * self._settings.augmented_copies + copy)
-            record, more = self._record(read, instances, placement)
+            record, more = self._record(read, instances, unknown, placement)
             made.records.append(record)
             made.counts.add(more)
 
@@ -152,7 +134,7 @@ class RecordMaker:
         made.notices += [Rejection("image", image.id, image.file_name, notice) for notice in read.notices]
         for raw in raw_annotations:
             try:
-                annotation = clean_annotation(raw, image, self._class_of, self._settings.reading)
+                annotation = clean_annotation(raw, image, self._classes.of_source[image.source], self._settings.reading)
             except Unusable as error:
                 made.rejected.append(_reject(raw, image, str(error), error.detail))
                 continue
@@ -170,7 +152,9 @@ class RecordMaker:
         augment = dataclasses.replace(settings.augment, flip=False, mosaic=0.0, paste=0.0)
         return augmentation.draw_placement(augmentation.draw(settings.seed, number), size, settings.canvas, augment)
 
-    def _record(self, read: EntryImage, instances: "_Instances", placement: geometry.Placement) -> tuple[bytes, Counts]:
+    def _record(
+        self, read: EntryImage, instances: "_Instances", unknown: np.ndarray, placement: geometry.Placement
+    ) -> tuple[bytes, Counts]:
         image, decoded, encoded = read.entry, read.rgb, read.jpeg
         size = (image.height, image.width)
         canvas_size = tuple(placement.size.numpy().tolist())
@@ -198,6 +182,8 @@ class RecordMaker:
             "run_counts": run_counts,
             "runs": run_bytes,
         }
+        if unknown.any():
+            values["unknown_categories"] = np.packbits(unknown).tobytes()
         counts = Counts(image_bytes=len(encoded), max_instances=len(instances.runs))
         for orientation in ORIENTATIONS:
             made = self._canvas_targets(instances, size, orientation == "flipped")

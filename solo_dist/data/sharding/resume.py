@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError
-from solo_dist.data.sharding.coco import Rejection, read_catalogue
+from solo_dist.data.sharding.catalogue import read_images
 from solo_dist.data.sharding.copy import stored
 from solo_dist.data.sharding.images import repaired
 from solo_dist.data.sharding.plan import plan_for, progress_folder, refuse
+from solo_dist.data.sharding.rejection import Rejection
 from solo_dist.data.sharding.shard_job import ShardJob, checksum_of, completed, fingerprint
 from solo_dist.storage import file_io
 from solo_dist.storage.atomic import PARTIAL
@@ -73,7 +74,7 @@ def _check_manifest_is_ours(job: ShardJob) -> str:
             raise _other_files(output, schema.MANIFEST) from None
         return ""  # all other files are ours, so the manifest is ours too, and damaged
     whole, _ = completed(job, theirs)
-    if fingerprint(whole.settings, checksum_of(job.annotations), whole.num_shards) != theirs:
+    if fingerprint(whole.settings, checksum_of(job), whole.num_shards) != theirs:
         refuse(output)
     return theirs
 
@@ -91,10 +92,10 @@ def _usable_now(job: ShardJob) -> list[bool]:
         raise ShardError(f"{path} is damaged ({error}); delete the file, then run the same command.") from error
     if not any(rejection.kind == "image" for rejection in rejected):
         return []
-    catalogue = read_catalogue(job.annotations)
-    # The first lines are entries of the json that cannot be used, whatever the files are.
+    catalogue = read_images(job.sources)
+    # The first lines are entries of annotations that cannot be used, whatever the files are.
     lacking = {rejection.id for rejection in rejected[len(catalogue.rejected) :] if rejection.kind == "image"}
-    return list(repaired(job.images, catalogue.images, lacking, job.settings.reading))
+    return list(repaired(job.image_roots, catalogue.images(), lacking, job.settings.reading))
 
 
 def _undamaged(output: str) -> Manifest | None:

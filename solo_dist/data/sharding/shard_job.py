@@ -3,16 +3,13 @@
 import dataclasses
 import json
 
-import tensorflow as tf
-
 from solo_dist.config import check_canvas
 from solo_dist.data import schema
-from solo_dist.data.sharding.coco import Reading
-from solo_dist.data.sharding.coco_json import check_is_file
+from solo_dist.data.sharding.image_files import check_root
+from solo_dist.data.sharding.reading import Reading
 from solo_dist.data.sharding.records import ShardSettings
+from solo_dist.data.sharding.sources import Source
 from solo_dist.errors import ConfigError
-from solo_dist.storage import file_io
-from solo_dist.storage.atomic import checksum
 
 MOST_SHARDS = 99_999
 _NOT_OF_COPIES = ("mosaic", "mosaic_scale", "paste", "off_for_last")
@@ -30,10 +27,22 @@ class ShardJob:
     """0: as many as `shard_count.default_count` says."""
     strict: bool = False
     """Fail at the first image or annotation that is rejected for a mistake in the data."""
+    more_sources: tuple[Source, ...] = ()
+    """Further annotations and images of the same data set."""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """All sources."""
+        return Source(self.annotations, self.images), *self.more_sources
+
+    @property
+    def image_roots(self) -> tuple[str, ...]:
+        """Folder or tar file of the images of each source."""
+        return tuple(source.images for source in self.sources)
 
 
 def check(job: ShardJob) -> None:
-    """Raises ConfigError if the settings are impossible, or there is no such folder of images."""
+    """Raises ConfigError if the settings are impossible, or there are no such images."""
     settings = job.settings
     settings.grid.validate()
     check_canvas("canvas", settings.canvas)
@@ -49,11 +58,8 @@ def check(job: ShardJob) -> None:
         raise ConfigError(
             "augmented_copies above 1 need a recipe with data.augment.scale, crop or short_sides to draw them by."
         )
-    if file_io.exists(job.images):
-        raise ConfigError(f"--images={job.images} is a file; give the folder that file_name starts from.")
-    # isdir says False, too, if a store refuses or does not answer; file_io.names then raises the reason.
-    if not tf.io.gfile.isdir(job.images) and not file_io.names(job.images):
-        raise ConfigError(f"The folder of images {job.images!r} does not exist.")
+    for root in dict.fromkeys(job.image_roots):
+        check_root(root)
 
 
 def fingerprint(settings: ShardSettings, annotations_crc32c: str, num_shards: int) -> str:
@@ -73,14 +79,14 @@ def fingerprint(settings: ShardSettings, annotations_crc32c: str, num_shards: in
     return json.dumps(known | values, sort_keys=True)
 
 
-def checksum_of(annotations: str) -> str:
-    """CRC-32C of the json. Raises CocoError if there is no such file."""
-    check_is_file(annotations)
-    return checksum(annotations)
+def checksum_of(job: ShardJob) -> str:
+    """CRC-32C of the annotations. Raises CocoError if there are none, TarError, StoreError."""
+    checksums = [source.checksum() for source in job.sources]
+    return checksums[0] if len(checksums) == 1 else schema.crc32c(" ".join(checksums).encode())
 
 
 def completed(job: ShardJob, found: str) -> tuple[ShardJob, str]:
-    """The job with what it leaves open as in the fingerprint of a folder, and the checksum of that folder's json.
+    """The job with what it leaves open as in the fingerprint of a folder, and the checksum of its annotations.
 
     The job is of the folder's kind if `fingerprint` then gives the same text. `found` that is no fingerprint of this
     version leaves the job as it is.

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError
-from solo_dist.data.sharding.coco import TOO_SMALL_PIECE, Rejection
+from solo_dist.data.sharding.rejection import TOO_SMALL_PIECE, Rejection
 
 BY_DESIGN = ("crowd", "ignore", TOO_SMALL_PIECE)
 """Reasons that are no mistake in the data: such annotations are kept for evaluation."""

@@ -13,8 +13,9 @@ from typing import TypeVar
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from solo_dist.data.sharding.coco import TOO_SMALL_PIECE, Annotation
+from solo_dist.data.sharding.annotation import Annotation
 from solo_dist.data.sharding.images import EntryImage
+from solo_dist.data.sharding.rejection import TOO_SMALL_PIECE
 from solo_dist.data.tiling import Tiling, Window
 
 _SHARE_OF_INSTANCE, _SHARE_OF_TILE = 0.1, 0.01

@@ -17,10 +17,13 @@ from typing import Any
 import tensorflow as tf
 
 from solo_dist.data.schema import ShardError, ShardFile, crc32c
-from solo_dist.data.sharding.coco import TOO_SMALL_PIECE, Annotation
+from solo_dist.data.sharding.annotation import Annotation
+from solo_dist.data.sharding.classes import Classes
+from solo_dist.data.sharding.counts import Counts
 from solo_dist.data.sharding.notes import ShardNote, ShardTask, read_part
 from solo_dist.data.sharding.plan import load_plan
-from solo_dist.data.sharding.records import Counts, RecordMaker, ShardSettings
+from solo_dist.data.sharding.records import RecordMaker, ShardSettings
+from solo_dist.data.sharding.rejection import TOO_SMALL_PIECE
 from solo_dist.storage import file_io, urls
 from solo_dist.storage.atomic import frame_record
 from solo_dist.storage.file_io import write_through
@@ -29,7 +32,7 @@ from solo_dist.storage.file_io import write_through
 def make_shards(
     tasks: list[ShardTask],
     settings: ShardSettings,
-    categories: list[dict[str, Any]],
+    classes: Classes,
     processes: int,
     count_images: Callable[[int], Any],
 ) -> Iterator[tuple[int, ShardNote]]:
@@ -38,29 +41,29 @@ def make_shards(
     Args:
       tasks: what to make.
       settings: how.
-      categories: {"id", "name"} of each class.
+      classes: of the data set.
       processes: worker processes; 0: in this process.
       count_images: called repeatedly with the number of images finished since the call before.
     """
     if processes == 0:
-        maker = _Maker(settings, categories)
+        maker = _Maker(settings, classes)
         for number, task in enumerate(tasks):
             yield number, maker.make_shard(task, lambda: count_images(1))
     else:
-        yield from _make_in_processes(tasks, settings, categories, processes, count_images)
+        yield from _make_in_processes(tasks, settings, classes, processes, count_images)
 
 
 def _make_in_processes(
     tasks: list[ShardTask],
     settings: ShardSettings,
-    categories: list[dict[str, Any]],
+    classes: Classes,
     processes: int,
     count_images: Callable[[int], Any],
 ) -> Iterator[tuple[int, ShardNote]]:
     context = multiprocessing.get_context("spawn")  # a fork of a process that runs TensorFlow's threads can hang
     counter, seen = context.Value("q", 0), 0
     pool = concurrent.futures.ProcessPoolExecutor(
-        min(processes, max(len(tasks), 1)), context, _start_worker, (settings, categories, counter)
+        min(processes, max(len(tasks), 1)), context, _start_worker, (settings, classes, counter)
     )
     try:
         numbers = {pool.submit(_run_task, task): number for number, task in enumerate(tasks)}
@@ -86,14 +89,14 @@ _worker: tuple["_Maker", Any] | None = None
 """In a worker process: what makes shards, and the counter of images that all workers share."""
 
 
-def _start_worker(settings: ShardSettings, categories: list[dict[str, Any]], counter: Any) -> None:
+def _start_worker(settings: ShardSettings, classes: Classes, counter: Any) -> None:
     global _worker
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     # The processes are the parallelism; more threads of TensorFlow would only compete with them for the cores.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.set_visible_devices([], "GPU")
-    _worker = _Maker(settings, categories), counter
+    _worker = _Maker(settings, classes), counter
 
 
 def _exit_with_parent() -> None:
@@ -107,7 +110,7 @@ def _exit_with_parent() -> None:
 def _run_task(task: ShardTask) -> ShardNote:
     assert _worker is not None
     maker, counter = _worker
-    urls.prepare([task.images, task.output])
+    urls.prepare([*task.images, task.output])
 
     def count() -> None:
         with counter.get_lock():
@@ -119,9 +122,9 @@ def _run_task(task: ShardTask) -> ShardNote:
 class _Maker:
     """Makes shards of one data set, one after the other."""
 
-    def __init__(self, settings: ShardSettings, categories: list[dict[str, Any]]):
-        self._categories = categories
-        self._records = RecordMaker(settings, {category["id"]: i for i, category in enumerate(categories)})
+    def __init__(self, settings: ShardSettings, classes: Classes):
+        self._ids = classes.ids
+        self._records = RecordMaker(settings, classes)
 
     def make_shard(self, task: ShardTask, count: Callable[[], Any]) -> ShardNote:
         """Writes a shard, its annotations for evaluation and, last, its note."""
@@ -133,7 +136,7 @@ class _Maker:
         def framed_records() -> Iterator[bytes]:
             offset = 0
             for index, image in enumerate(images, task.first):
-                made = self._records.make(image, index, f"{task.images}/{image.file_name}", raw_of.get(image.id, []))
+                made = self._records.make(image, index, task.images, raw_of.get(image.id, []))
                 note.add(made)
                 annotations.extend(
                     self._for_evaluation(its, part.id) for part, all_its in made.parts for its in all_its
@@ -162,7 +165,7 @@ class _Maker:
             {
                 "id": annotation.id,
                 "image_id": image_id,
-                "category_id": self._categories[annotation.category]["id"],
+                "category_id": self._ids[annotation.category],
                 "bbox": annotation.bbox,
                 "area": annotation.area,
                 "iscrowd": int(annotation.untrainable in ("crowd", TOO_SMALL_PIECE)),

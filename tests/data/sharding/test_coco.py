@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solo_dist.data.sharding import coco, coco_json
+from solo_dist.data.sharding import coco_json
+from solo_dist.data.sharding.annotation import NUMBER, clean_annotation
+from solo_dist.data.sharding.boxes import official_boxes
+from solo_dist.data.sharding.catalogue import read_annotations, read_catalogue
+from solo_dist.data.sharding.coco_image import CocoImage
+from solo_dist.data.sharding.rejection import Rejection
 from solo_dist.errors import Unusable
 
 CATEGORIES = [{"id": 7, "name": "pear"}, {"id": 3, "name": "apple"}]
@@ -28,9 +33,9 @@ def file_of(images=(IMAGE,), annotations=(ANNOTATION,), categories=CATEGORIES):
 
 
 def test_categories_are_ordered_by_id_whatever_the_file_says(tmp_path):
-    catalogue = coco.read_catalogue(write(tmp_path, file_of()))
+    catalogue = read_catalogue(write(tmp_path, file_of()))
     assert catalogue.categories == [{"id": 3, "name": "apple"}, {"id": 7, "name": "pear"}]
-    assert catalogue.images == [coco.CocoImage(1, "a.jpg", 12, 16)] and not catalogue.rejected
+    assert catalogue.images == [CocoImage(1, "a.jpg", 12, 16)] and not catalogue.rejected
 
 
 JSON = st.recursive(
@@ -85,17 +90,17 @@ def test_streaming_gives_what_json_loads_gives(tmp_path_factory, images, annotat
 def test_a_file_that_is_not_coco_gets_a_short_error(tmp_path, text, message):
     path = write(tmp_path, text)
     with pytest.raises(coco_json.CocoError, match=message) as caught:
-        coco.read_catalogue(path)
+        read_catalogue(path)
     assert path in str(caught.value) and len(str(caught.value)) < 400
 
 
 def test_a_file_that_is_not_text_gets_a_short_error(tmp_path):
     (tmp_path / "x.json").write_bytes(b'{"images": ["\xff\xfe"]}')
     with pytest.raises(coco_json.CocoError, match="not valid json"):
-        coco.read_catalogue(str(tmp_path / "x.json"))
+        read_catalogue(str(tmp_path / "x.json"))
     for absent in (tmp_path / "none.json", tmp_path):
         with pytest.raises(coco_json.CocoError, match="There is no file"):
-            coco.read_catalogue(str(absent))
+            read_catalogue(str(absent))
 
 
 @pytest.mark.parametrize("end", range(1, 299, 7))
@@ -103,7 +108,7 @@ def test_a_truncated_file_is_an_error(tmp_path, end):
     text = json.dumps(file_of())
     assert len(text) == 300
     with pytest.raises(coco_json.CocoError):
-        coco.read_catalogue(write(tmp_path, text[:end]))
+        read_catalogue(write(tmp_path, text[:end]))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,7 @@ def test_a_truncated_file_is_an_error(tmp_path, end):
 )
 def test_bad_categories_are_an_error(tmp_path, categories):
     with pytest.raises(coco_json.CocoError, match="categor"):
-        coco.read_catalogue(write(tmp_path, file_of(categories=categories)))
+        read_catalogue(write(tmp_path, file_of(categories=categories)))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +145,7 @@ def test_bad_categories_are_an_error(tmp_path, categories):
     ],
 )
 def test_unusable_images_are_rejected_with_a_reason(tmp_path, entry, reason):
-    catalogue = coco.read_catalogue(write(tmp_path, file_of(images=[IMAGE, entry])))
+    catalogue = read_catalogue(write(tmp_path, file_of(images=[IMAGE, entry])))
     assert [image.id for image in catalogue.images] == [1]
     assert [rejection.kind for rejection in catalogue.rejected] == ["image"]
     assert reason in catalogue.rejected[0].reason
@@ -158,15 +163,15 @@ def test_annotations_without_a_usable_image_are_rejected_and_the_others_numbered
         {**ANNOTATION, "id": 8, "image_id": "1"},
     ]
     path = write(tmp_path, file_of(annotations=entries))
-    images = {image.id: image for image in coco.read_catalogue(path).images}
-    read = list(coco.read_annotations(path, images))
-    assert [(e["id"], e[coco.NUMBER], e["image_id"]) for e in read if isinstance(e, dict)] == [
+    images = {image.id: image for image in read_catalogue(path).images}
+    read = list(read_annotations(path, images))
+    assert [(e["id"], e[NUMBER], e["image_id"]) for e in read if isinstance(e, dict)] == [
         (5, 1, 1),
         (None, 3, 1),
         (5, 4, 1),
         (8, 8, 1),
     ]
-    assert [entry.reason for entry in read if isinstance(entry, coco.Rejection)] == [
+    assert [entry.reason for entry in read if isinstance(entry, Rejection)] == [
         "annotation is not an object",
         "no such image",
         "image_id is not an integer",
@@ -176,7 +181,7 @@ def test_annotations_without_a_usable_image_are_rejected_and_the_others_numbered
 
 def clean(**changes):
     raw = {name: value for name, value in {**ANNOTATION, **changes}.items() if value is not ...}
-    return coco.clean_annotation(raw, coco.CocoImage(1, "a.jpg", 12, 16), CLASS_OF)
+    return clean_annotation(raw, CocoImage(1, "a.jpg", 12, 16), CLASS_OF)
 
 
 @pytest.mark.parametrize(
@@ -227,5 +232,5 @@ def test_an_absent_area_or_box_is_taken_from_the_mask():
 
 
 def test_official_boxes_include_their_last_pixel():
-    boxes = coco.official_boxes([[2, 3, 8, 6], (0.5, 0.25, 1, 1)])
-    assert boxes.tolist() == [[2, 3, 9, 8], [0.5, 0.25, 0.5, 0.25]] and coco.official_boxes([]).shape == (0, 4)
+    boxes = official_boxes([[2, 3, 8, 6], (0.5, 0.25, 1, 1)])
+    assert boxes.tolist() == [[2, 3, 9, 8], [0.5, 0.25, 0.5, 0.25]] and official_boxes([]).shape == (0, 4)

@@ -15,10 +15,13 @@ from pycocotools import mask as coco_mask
 from solo_dist.config import GridConfig
 from solo_dist.data import schema
 from solo_dist.data.schema import REJECTED
-from solo_dist.data.sharding import coco, coco_json
+from solo_dist.data.sharding import coco_json
+from solo_dist.data.sharding.annotation import clean_annotation
+from solo_dist.data.sharding.catalogue import read_annotations, read_catalogue
 from solo_dist.data.sharding.inspection import read_records
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
+from solo_dist.data.sharding.rejection import Rejection
 from solo_dist.errors import Unusable
 
 GRID = GridConfig(levels=("p2",), sizes=(4,), scale_ranges=((1, 512),))
@@ -95,17 +98,17 @@ def damaged(data, rng):
 def check_json(path):
     """Reads a json as the shard tool does; returns the instances, or None if an error said what is wrong."""
     try:
-        catalogue = coco.read_catalogue(path)
+        catalogue = read_catalogue(path)
         images = {image.id: image for image in catalogue.images}
         class_of = {category["id"]: i for i, category in enumerate(catalogue.categories)}
         kept = rejected = 0
-        for entry in coco.read_annotations(path, images):
-            if isinstance(entry, coco.Rejection):
+        for entry in read_annotations(path, images):
+            if isinstance(entry, Rejection):
                 assert entry.reason and json.dumps(entry.id) is not None
                 rejected += 1
                 continue
             try:
-                annotation = coco.clean_annotation(entry, images[entry["image_id"]], class_of)
+                annotation = clean_annotation(entry, images[entry["image_id"]], class_of)
             except Unusable as error:
                 assert 3 < len(str(error)) < 80, "a reason from a fixed list"
                 rejected += 1

@@ -14,7 +14,7 @@ import tensorflow as tf
 from solo_dist.config import GridConfig
 from solo_dist.data import schema
 from solo_dist.data.sharding import claims, job, plan, shard_count
-from solo_dist.data.sharding.coco import CocoImage
+from solo_dist.data.sharding.coco_image import CocoImage
 from solo_dist.data.sharding.job import ShardJob, finish_shards, make_task, plan_shards, shard_coco
 from solo_dist.data.sharding.notes import shard_task
 from solo_dist.data.sharding.records import ShardSettings
@@ -47,7 +47,7 @@ def source(tmp_path_factory) -> Path:
     owners = rng.permutation(np.repeat([image["id"] for image in images], 2)).tolist()
     annotations = [annotation(number, owner) for number, owner in enumerate(owners)]
     annotations += [annotation(100, 5), annotation(101, 90, iscrowd=1), "no object"]
-    images[3] |= {"neg_category_ids": [4, 2], "not_exhaustive_category_ids": [1]}
+    images[3] |= {"neg_category_ids": [4, 1], "not_exhaustive_category_ids": [1]}
     categories = [{"id": 1, "name": "box", "frequency": "r"}]
     values = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "instances.json").write_text(json.dumps(values))
@@ -142,7 +142,7 @@ def test_evaluation_gets_what_lvis_says_of_categories(source):
         set()
     ) == IMAGES - 2
     (image,) = [image for image in values["images"] if "neg_category_ids" in image]
-    assert (image["id"], image["neg_category_ids"], image["not_exhaustive_category_ids"]) == (87, [4, 2], [1])
+    assert (image["id"], image["neg_category_ids"], image["not_exhaustive_category_ids"]) == (87, [1], [1])
     assert values["categories"] == [{"id": 1, "name": "box", "frequency": "r"}]
     manifest = schema.load_manifest(f"{source}/one")
     assert manifest.categories == [{"id": 1, "name": "box"}]
@@ -210,7 +210,7 @@ def test_a_task_of_an_earlier_plan_stops(copied, source, tmp_path):
     other = dataclasses.replace(copied, settings=dataclasses.replace(SETTINGS, canvas=(SIDE, 96)))
     plan_shards(other)
     with pytest.raises(schema.ShardError, match="The plan of .* was replaced while this task was at work"):
-        list(job.make_shards([shard_task(earlier, 0, copied.images)], SETTINGS, earlier.categories, 0, int))
+        list(job.make_shards([shard_task(earlier, 0, (copied.images,))], SETTINGS, earlier.classes, 0, int))
     assert not (progress(copied) / "00000.note.json").exists()
 
 
@@ -269,7 +269,7 @@ def test_shards_are_at_most_of_about_200_megabytes(tmp_path):
     whole = dataclasses.replace(SETTINGS, keep_original=True)
 
     def count(number, file="a.jpg", settings=whole):
-        return shard_count.default_count(str(tmp_path), [CocoImage(1, file, 1000, 800)] * number, settings)
+        return shard_count.default_count([str(tmp_path)], [CocoImage(1, file, 1000, 800)] * number, settings)
 
     assert [count(number) for number in (1, 64, 65, 16_384, 16_385, 118_000)] == [1, 1, 2, 256, 256, 256]
     assert count(500_000) == 400  # 160 kB each

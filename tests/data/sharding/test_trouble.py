@@ -21,11 +21,15 @@ from pycocotools import mask as coco_mask
 
 from solo_dist.config import DataConfig, GridConfig
 from solo_dist.data import image_io, pixel_range, schema
-from solo_dist.data.sharding import coco, coco_json, finish, images, inspection
-from solo_dist.data.sharding.coco import Reading
+from solo_dist.data.sharding import coco_json, finish, images, inspection
+from solo_dist.data.sharding.annotation import clean_annotation
+from solo_dist.data.sharding.catalogue import read_annotations, read_catalogue
+from solo_dist.data.sharding.coco_image import CocoImage
 from solo_dist.data.sharding.job import ShardJob, shard_coco
+from solo_dist.data.sharding.reading import Reading
 from solo_dist.data.sharding.reasons import remedy
 from solo_dist.data.sharding.records import ShardSettings
+from solo_dist.data.sharding.rejection import Rejection
 from solo_dist.errors import ConfigError, Unusable
 
 TROUBLE = Path(__file__).parent / "trouble"
@@ -40,12 +44,12 @@ class Read:
     """What the shard tool makes of a json, without making shards."""
 
     def __init__(self, path, reading=AS_IT_IS, folder=FOLDER):
-        catalogue = coco.read_catalogue(str(path), reading.drop_empty_categories)
+        catalogue = read_catalogue(str(path), reading.drop_empty_categories)
         self.categories = catalogue.categories
         class_of = {category["id"]: i for i, category in enumerate(catalogue.categories)}
         rejected, raw_of = list(catalogue.rejected), {image.id: [] for image in catalogue.images}
-        for entry in coco.read_annotations(str(path), {image.id: image for image in catalogue.images}):
-            if isinstance(entry, coco.Rejection):
+        for entry in read_annotations(str(path), {image.id: image for image in catalogue.images}):
+            if isinstance(entry, Rejection):
                 rejected.append(entry)
             else:
                 raw_of[entry["image_id"]].append(entry)
@@ -56,20 +60,20 @@ class Read:
                     image, (folder / image.file_name).read_bytes(), reading, raw_annotations=raw_of[image.id]
                 )
             except Unusable as error:
-                rejected.append(coco.Rejection("image", image.id, image.file_name, str(error), error.detail))
+                rejected.append(Rejection("image", image.id, image.file_name, str(error), error.detail))
                 continue
             self.images.append(read.entry)
             self.pixels.append(np.asarray(read.rgb))
             self.notices.update(read.notices)
             for raw in raw_of[image.id]:
                 try:
-                    annotation = coco.clean_annotation(raw, read.entry, class_of, reading)
+                    annotation = clean_annotation(raw, read.entry, class_of, reading)
                 except Unusable as error:
-                    rejected.append(coco.Rejection("annotation", raw.get("id"), "", str(error), error.detail))
+                    rejected.append(Rejection("annotation", raw.get("id"), "", str(error), error.detail))
                     continue
                 self.notices.update(annotation.notices)
                 if annotation.untrainable:
-                    rejected.append(coco.Rejection("annotation", raw.get("id"), "", annotation.untrainable))
+                    rejected.append(Rejection("annotation", raw.get("id"), "", annotation.untrainable))
                 else:
                     self.kept.append(annotation)
         self.rejected = dict(Counter(one.reason for one in rejected))
@@ -462,7 +466,7 @@ def test_the_summary_has_what_was_noticed_and_the_flags(tmp_path):
 def test_no_annotation_of_any_category_is_an_error(tmp_path):
     path = write(tmp_path, changed(lambda annotation: annotation.update(category_id=5)))
     with pytest.raises(coco_json.CocoError, match="no annotation is of one of its categories"):
-        coco.read_catalogue(str(path), drop_empty_categories=True)
+        read_catalogue(str(path), drop_empty_categories=True)
 
 
 # ---- Ids
@@ -527,7 +531,7 @@ def test_the_line_of_an_error_is_that_of_the_file(monkeypatch):
         with pytest.raises(json.JSONDecodeError) as wanted:
             json.loads(path.read_text())
         with pytest.raises(coco_json.CocoError, match=f"line {wanted.value.lineno}, column {wanted.value.colno}"):
-            coco.read_catalogue(str(path))
+            read_catalogue(str(path))
 
 
 TEXT = json.dumps({"info": {"x": 1.5}, **RIGHT}, indent=1)
@@ -557,7 +561,7 @@ def test_errors_anywhere_have_their_line(tmp_path, monkeypatch, seed):
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(coco_json.CocoError, match=rf"line {wanted.value.lineno}\b"):
-        coco.read_catalogue(str(path))
+        read_catalogue(str(path))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.52, 0.77, 0.9, 0.9999])
@@ -569,7 +573,7 @@ def test_a_truncated_file_is_named_so(tmp_path, share, indent):
     path.write_text(text)
     line = text.count("\n") + 1
     with pytest.raises(coco_json.CocoError, match=f"it is truncated, it ends too early in line {line};"):
-        coco.read_catalogue(str(path))
+        read_catalogue(str(path))
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-8"])
@@ -588,7 +592,7 @@ def test_text_that_is_not_utf_8_has_its_line(tmp_path, monkeypatch):
     for chunk in (50, 1 << 22):
         monkeypatch.setattr(coco_json, "_CHUNK", chunk)
         with pytest.raises(coco_json.CocoError, match=f"line {line} is not UTF-8 text"):
-            coco.read_catalogue(str(path))
+            read_catalogue(str(path))
 
 
 # ---- Sizes and turned images
@@ -675,7 +679,7 @@ def test_turned_images(orientation, kind):
     stored = orient(upright, orientation)
 
     def read(size, **reading):
-        made = images.read_entry(coco.CocoImage(1, "a", *size), data, Reading(**reading))
+        made = images.read_entry(CocoImage(1, "a", *size), data, Reading(**reading))
         assert (made.entry.height, made.entry.width) == made.rgb.size[::-1]
         return np.asarray(made.rgb).astype(int), made.notices
 
@@ -719,7 +723,7 @@ def deep_entries(folder, arrays):
     entries = []
     for number, (name, values) in enumerate(arrays.items()):
         PIL.Image.fromarray(values).save(folder / name)
-        entries.append(coco.CocoImage(number, name, *values.shape))
+        entries.append(CocoImage(number, name, *values.shape))
     return entries
 
 
@@ -745,7 +749,7 @@ def test_one_range_for_a_set_of_images(tmp_path, name):
     make, suffix, (low, high) = DEEP[name]
     dark = make(SCENE // 2)  # its own brightest value is not the brightest of the set
     entries = deep_entries(tmp_path, {f"a.{suffix}": make(SCENE), f"b.{suffix}": dark})
-    found = images.find_range(str(tmp_path), entries)
+    found = images.find_range([str(tmp_path)], entries)
     assert found == pytest.approx((low, high))
     first, second = (eight_bits(tmp_path, entry, found)[0] for entry in entries)
     assert np.abs(first - SCENE * 85).max() <= 1 and np.abs(second - SCENE // 2 * 85).max() <= 1
@@ -756,8 +760,8 @@ def test_colours_of_16_bits(tmp_path):
 
     values = np.stack([SCENE * 1000, SCENE * 500, 3000 - SCENE * 1000], axis=-1).astype(np.uint16)
     (tmp_path / "a.png").write_bytes(tf.io.encode_png(values).numpy())
-    entry = coco.CocoImage(1, "a.png", 40, 60)
-    found = images.find_range(str(tmp_path), [entry])
+    entry = CocoImage(1, "a.png", 40, 60)
+    found = images.find_range([str(tmp_path)], [entry])
     assert found == (0, 3000)
     rgb = np.asarray(images.read_entry(entry, (tmp_path / "a.png").read_bytes(), Reading(), found).rgb)
     assert np.abs(rgb - values / 3000 * 255).max() <= 1
@@ -766,13 +770,13 @@ def test_colours_of_16_bits(tmp_path):
 def test_the_images_of_more_than_8_bits():
     folder = TROUBLE / "more_than_8_bits/images"
     names = ["16_bits_up_to_250.png", "the_same_with_one_pixel_of_300.png"]
-    entries = [coco.CocoImage(number, name, 120, 160) for number, name in enumerate(names)]
-    found = images.find_range(str(folder), entries)
+    entries = [CocoImage(number, name, 120, 160) for number, name in enumerate(names)]
+    found = images.find_range([str(folder)], entries)
     one, other = (eight_bits(folder, entry, found)[0] for entry in entries)
     assert (one != other).sum() <= 1 and one.min() == 0 and one.max() == 255
     names = sorted(path.name for path in folder.iterdir())
-    entries = [coco.CocoImage(number, name, 120, 160) for number, name in enumerate(names)]
-    found = images.find_range(str(folder), entries)
+    entries = [CocoImage(number, name, 120, 160) for number, name in enumerate(names)]
+    found = images.find_range([str(folder)], entries)
     assert found == (-270, 564705)
     # In such a mixture most images are nearly black, and each of these says so.
     flat = [name for name, entry in zip(names, entries, strict=True) if eight_bits(folder, entry, found)[1]]
@@ -781,9 +785,9 @@ def test_the_images_of_more_than_8_bits():
 
 
 def test_images_of_8_bits_have_no_range(tmp_path):
-    assert images.find_range(str(FOLDER), [coco.CocoImage(1, "p1.jpg", 120, 160)]) is None
+    assert images.find_range([str(FOLDER)], [CocoImage(1, "p1.jpg", 120, 160)]) is None
     PIL.Image.fromarray(SCENE.astype(np.uint8)).save(tmp_path / "a.png")
-    assert images.find_range(str(tmp_path), [coco.CocoImage(1, "a.png", 40, 60)]) is None
+    assert images.find_range([str(tmp_path)], [CocoImage(1, "a.png", 40, 60)]) is None
 
 
 def test_the_range_is_in_the_manifest_and_part_of_the_settings(tmp_path):
