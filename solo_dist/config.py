@@ -310,6 +310,8 @@ class LossConfig:
     mask_target: str = choice("bits", "coverage")
     """Target of a mask's pixel, at a quarter of the canvas: bits, 0 or 1 (official); or coverage, the share of its area
     that the instance covers, from which finer outlines can be learned."""
+    federated: bool = False
+    """No category loss for the absence of categories of which an image says nothing, as LVIS's lists describe."""
 
 
 @dataclasses.dataclass

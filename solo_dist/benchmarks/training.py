@@ -72,6 +72,11 @@ def _make_element(config: Config, random: np.random.Generator, instances: int) -
         "positive_cell": tf.pad(cell, [[0, room]], constant_values=-1).numpy(),
         "positive_instance": tf.pad(instance, [[0, room]]).numpy(),
         "masks": tf.pad(made.masks, [[0, config.data.max_instances - instances], [0, 0], [0, 0]]).numpy(),
+        **(
+            {"unknown_categories": np.zeros(-(-config.model.num_categories // 8), np.uint8)}
+            if config.loss.federated
+            else {}
+        ),
         "dropped_positives": np.int32(0),
         "bad_records": np.int32(0),
     }

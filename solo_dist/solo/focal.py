@@ -7,7 +7,9 @@ config.py.
 import tensorflow as tf
 
 
-def focal_loss_sum(logits: tf.Tensor, category_grid: tf.Tensor, alpha: float, gamma: float) -> tf.Tensor:
+def focal_loss_sum(
+    logits: tf.Tensor, category_grid: tf.Tensor, alpha: float, gamma: float, unknown: tf.Tensor | None = None
+) -> tf.Tensor:
     """Sum of the sigmoid focal loss over all cells and categories (Lin et al. 2017).
 
     Args:
@@ -15,8 +17,18 @@ def focal_loss_sum(logits: tf.Tensor, category_grid: tf.Tensor, alpha: float, ga
       category_grid: int32 [...], class 0..C-1 or -1 for background.
       alpha: weight of the target category; the others have 1 - alpha.
       gamma: exponent of the probability that is wrong.
+      unknown: bool [..., C] that broadcasts, categories whose absence is not certain: they count if they are the
+        target of a cell, and not otherwise. None: all are certain.
     """
-    return tf.reduce_sum(focal_loss(logits, category_grid, alpha, gamma))
+    return _sum(focal_loss(logits, category_grid, alpha, gamma), category_grid, unknown)
+
+
+def _sum(loss: tf.Tensor, category_grid: tf.Tensor, unknown: tf.Tensor | None) -> tf.Tensor:
+    """The sum of a loss [..., C] without what is unknown."""
+    if unknown is None:
+        return tf.reduce_sum(loss)
+    is_target = tf.one_hot(category_grid, loss.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    return tf.reduce_sum(tf.where(is_target | ~unknown, loss, 0.0))
 
 
 def focal_loss(logits: tf.Tensor, category_grid: tf.Tensor, alpha: float, gamma: float) -> tf.Tensor:
@@ -29,7 +41,12 @@ def focal_loss(logits: tf.Tensor, category_grid: tf.Tensor, alpha: float, gamma:
 
 
 def quality_focal_loss_sum(
-    logits: tf.Tensor, category_grid: tf.Tensor, quality: tf.Tensor, alpha: float, gamma: float
+    logits: tf.Tensor,
+    category_grid: tf.Tensor,
+    quality: tf.Tensor,
+    alpha: float,
+    gamma: float,
+    unknown: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Sum of the quality focal loss (Li et al., Generalized Focal Loss, 2020), with the weights of the focal loss.
 
@@ -37,7 +54,7 @@ def quality_focal_loss_sum(
     |y - probability|^gamma. With a quality of 1 everywhere it is the focal loss.
 
     Args:
-      logits, category_grid, alpha, gamma: as of `focal_loss_sum`.
+      logits, category_grid, alpha, gamma, unknown: as of `focal_loss_sum`.
       quality: float32 [...], of the shape of category_grid, in 0..1; without gradient.
     """
     logits = tf.cast(logits, tf.float32)
@@ -48,7 +65,7 @@ def quality_focal_loss_sum(
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(target, logits)
     # The gradient of 0^gamma is infinite or undefined if gamma is below 1; 0^0 is 1.
     modulation = tf.pow(tf.maximum(wrong, 1e-6), gamma)
-    return tf.reduce_sum(weight * modulation * entropy)
+    return _sum(weight * modulation * entropy, category_grid, unknown)
 
 
 def cell_quality(quality: tf.Tensor, positive_cell: tf.Tensor, cells: int) -> tf.Tensor:

@@ -1,6 +1,8 @@
 """The loss: focal loss over the category grid, dice loss over the masks of the positives only.
 
 The target of a category's score is 1 at its positives or, with `loss.score_target`, how good the predicted mask is.
+With `loss.federated`, the score of a category is free if it is not certain that the image has no object of it, except
+at cells of its objects (Gupta et al., LVIS, 2019, section 2: federated annotations).
 
 Both parts are sums divided by *global* counts (over replicas, workers and accumulated micro-batches) that the caller
 passes in, so that adding the results of all micro-batches gives the loss of the whole batch.
@@ -21,7 +23,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from solo_dist.config import LossConfig, ModelConfig
-from solo_dist.masks.bits import count_bits
+from solo_dist.masks.bits import count_bits, unpack_bits
 from solo_dist.solo.family import find_member
 from solo_dist.solo.focal import cell_quality, focal_loss_sum, quality_focal_loss_sum
 from solo_dist.solo.mask_map import MaskMap
@@ -56,7 +58,8 @@ def solo_loss(
 
     Args:
       outputs: of the network.
-      batch: category_grid, positive_cell, positive_instance, and the bit-packed masks that the member needs.
+      batch: category_grid, positive_cell, positive_instance, and the bit-packed masks that the member needs; with
+        `loss.federated` also unknown_categories, uint8 [B, ceil(C / 8)] of bits.
       normalizers: `count_positives` summed over all batches of the optimizer step.
       loss: weights of the two parts and the focal parameters.
       model: names the member of the family, and has its grid.
@@ -77,14 +80,17 @@ def solo_loss(
     ]
     mask = tf.add_n([part.loss for part in masks])
     logits, grid = outputs["category_logits"], batch["category_grid"]
+    unknown = None
+    if loss.federated:
+        unknown = unpack_bits(batch["unknown_categories"], tf.bool, logits.shape[-1])[:, None]
     if loss.score_target == "one":
-        focal = focal_loss_sum(logits, grid, loss.focal_alpha, loss.focal_gamma)
+        focal = focal_loss_sum(logits, grid, loss.focal_alpha, loss.focal_gamma, unknown)
     else:
         quality = tf.add_n([part.dice for part in masks])
         if loss.score_target == "iou":
             quality /= 2.0 - quality
         targets = cell_quality(quality, batch["positive_cell"], grid.shape[1])
-        focal = quality_focal_loss_sum(logits, grid, targets, loss.focal_alpha, loss.focal_gamma)
+        focal = quality_focal_loss_sum(logits, grid, targets, loss.focal_alpha, loss.focal_gamma, unknown)
     # Quirk 11: the focal sum is divided by the distinct positive cells + 1, dice is a mean over all positives.
     category = loss.category_weight * focal / (normalizers["positive_cells"] + 1.0)
     return {"total": category + mask, "category": category, "mask": mask}

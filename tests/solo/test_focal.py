@@ -81,3 +81,35 @@ def test_the_best_mask_of_a_shared_cell_counts():
     quality = tf.constant([[0.2, 0.5, 0.7, 0.9], [0.8, 0.0, 0.4, 0.1]])
     found = focal.cell_quality(quality, cells, 4)
     np.testing.assert_allclose(found, [[0.5, 0, 0, 0.7], [0, 0.4, 0, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+@pytest.mark.parametrize("with_quality", [False, True])
+def test_federated_losses_equal_one_score_at_a_time(gamma, with_quality):
+    """A category that is unknown in an image counts at its own cells only."""
+    logits, grid, quality = random_scores(seed=1)
+    unknown = np.array([[True, False, True], [False, False, True]])
+    expected, gradient = 0.0, np.zeros(logits.shape)
+    for b, n, c in np.ndindex(logits.shape):
+        is_target = grid[b, n] == c
+        if not is_target and unknown[b, c]:
+            continue
+        target = (quality[b, n] if with_quality else 1.0) if is_target else 0.0
+        weight = 0.25 if is_target else 0.75
+
+        def loss(logit, target=target, weight=weight):
+            p = 1 / (1 + np.exp(-logit))
+            return -weight * abs(target - p) ** gamma * (target * np.log(p) + (1 - target) * np.log(1 - p))
+
+        expected += loss(logits[b, n, c])
+        gradient[b, n, c] = (loss(logits[b, n, c] + 1e-5) - loss(logits[b, n, c] - 1e-5)) / 2e-5
+    scores, cells = tf.constant(logits, tf.float32), tf.constant(grid)
+    with tf.GradientTape() as tape:
+        tape.watch(scores)
+        known = {"alpha": 0.25, "gamma": gamma, "unknown": tf.constant(unknown)[:, None]}
+        if with_quality:
+            made = focal.quality_focal_loss_sum(scores, cells, tf.constant(quality, tf.float32), **known)
+        else:
+            made = focal.focal_loss_sum(scores, cells, **known)
+    assert relative(made, expected) <= 1e-5
+    assert relative(tape.gradient(made, scores), gradient) <= 1e-4

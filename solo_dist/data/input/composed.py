@@ -18,7 +18,7 @@ from solo_dist.data.input.fixed_size import Element, fixed_size_targets
 from solo_dist.data.input.mixture import PartSampler
 from solo_dist.data.input.reader import Readings, RecordReader, no_readings
 from solo_dist.data.input.sampler import Sampler
-from solo_dist.data.schema import Manifest, Record, parse_record
+from solo_dist.data.schema import Manifest, Record, parse_record, unknown_categories
 from solo_dist.errors import ConfigError
 from solo_dist.solo import targets
 from solo_dist.solo.family import target_spec
@@ -54,6 +54,8 @@ def composed_element(
             "image_id": made.image_id,
             "original_size": made.original_size,
         }
+        if config.loss.federated:
+            values["unknown_categories"] = made.unknown
         goals = targets.make_targets(scene.runs, scene.boxes, scene.categories, canvas, grid, spec)
         return values | fixed_size_targets(goals, config, position), made.read
 
@@ -71,6 +73,9 @@ class _Composed(NamedTuple):
     """int64, of the image at the position."""
     original_size: tf.Tensor
     """int32 [2], of the same image."""
+    unknown: tf.Tensor
+    """uint8 of bits as of `unknown_categories`: a class is unknown if it is in one of the images of a mosaic. Images
+    that instances are pasted from do not count, as all their visible pixels are of annotated instances."""
     read: Readings
     """By part; zeros for parts that the canvas does not have."""
 
@@ -94,6 +99,7 @@ class _Composer:
     def __init__(self, config: Config, manifest: Manifest, reader: RecordReader, sampler: Sampler | PartSampler):
         self._seed, self._canvas, self._augment = config.seed, config.data.canvas, config.data.augment
         self._reader, self._sampler = reader, sampler
+        self._categories = len(manifest.categories) if config.loss.federated else 0
         self._make = ImageMaker(config, manifest, training=True)
         self._end = _end_of_composing(config)
 
@@ -120,7 +126,8 @@ class _Composer:
 
     def _nothing(self) -> _Composed:
         sizes, read = tf.zeros([2], tf.int32), no_readings(_PARTS)
-        return _Composed(composition.empty(self._canvas), sizes, tf.constant(0, tf.int64), sizes, read)
+        unknown = tf.zeros([-(-self._categories // 8)], tf.uint8)
+        return _Composed(composition.empty(self._canvas), sizes, tf.constant(0, tf.int64), sizes, unknown, read)
 
     def _add(self, made: _Composed, part: tf.Tensor, plan: _Plan) -> _Composed:
         """With one more image: part 0 is the one at the position, 1 to 3 complete a mosaic, the last one is pasted."""
@@ -152,11 +159,13 @@ class _Composer:
             tf.tensor_scatter_nd_update(made.read.broken, [[part]], broken[None]),
         )
         is_own = part == 0
+        unknown = tf.where(is_pasted, tf.constant(0, tf.uint8), unknown_categories(record, self._categories))
         return _Composed(
             scene=tf.cond(is_pasted, pasted, laid),
             image_size=tf.where(is_own, tf.where(plan.is_mosaic, self._canvas, size), made.image_size),
             image_id=tf.where(is_own, record.image_id, made.image_id),
             original_size=tf.where(is_own, record.original_size, made.original_size),
+            unknown=tf.bitwise.bitwise_or(made.unknown, unknown),
             read=read,
         )
 

@@ -9,7 +9,7 @@ from solo_dist.data import augmentation, geometry
 from solo_dist.data.augmentation import Draws
 from solo_dist.data.geometry import Placement
 from solo_dist.data.input.fixed_size import Element, fixed_size_targets
-from solo_dist.data.schema import Manifest, Record, precomputed_targets
+from solo_dist.data.schema import Manifest, Record, precomputed_targets, unknown_categories
 from solo_dist.masks.rle import Runs
 from solo_dist.solo import targets
 from solo_dist.solo.family import target_spec
@@ -82,6 +82,7 @@ def record_to_element(
     spec = target_spec(config)
     fits = manifest.canvas == canvas and manifest.grid == grid
     make = ImageMaker(config, manifest, training)
+    federated = training and config.loss.federated
     make_targets = always_make_targets or not fits or make.changes_geometry or spec != STORED_TARGETS
 
     def build(record: Record, image: tf.Tensor, position: tf.Tensor) -> Element:
@@ -99,6 +100,7 @@ def record_to_element(
             "image_id": record.image_id,
             "original_size": record.original_size,
             **fixed_size_targets(made, config, position),
+            **({"unknown_categories": unknown_categories(record, len(manifest.categories))} if federated else {}),
         }
 
     return build

@@ -60,7 +60,8 @@ def build_dataset(
     Returns:
       Batches: image uint8 [B, H, W, 3], image_size int32 [B, 2], category_grid int32 [B, N], positive_cell and
       positive_instance int32 [B, K], masks uint8 [B, M, h, w / 8] (first pixel in the highest bit), and masks_8 and so
-      on if the member of the family needs masks of other strides; for bookkeeping
+      on if the member of the family needs masks of other strides; unknown_categories uint8 [B, C / 8] of bits if
+      loss.federated is on; for bookkeeping
       image_id int64 [B], original_size int32 [B, 2], position int64 [B], dropped_positives int32 [B] (positives
       beyond K and M) and bad_records int32 [B] (broken records that were passed over for this one).
     Raises:
@@ -125,6 +126,12 @@ def load_training_sets(config: Config) -> list[Manifest]:
                 "the annotations first (solo-dist import --format=coco --categories=...), then shard each part."
             )
         manifests.append(manifest)
+    if config.loss.federated and not any(manifest.is_federated for manifest in manifests):
+        raise ConfigError(
+            f"loss.federated needs images that say which categories are in them and which are not, as in LVIS, and no "
+            f"category of {config.data.train} is unknown in an image; set it to False, or shard a json with "
+            "neg_category_ids again."
+        )
     return manifests
 
 
