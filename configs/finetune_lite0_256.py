@@ -34,7 +34,16 @@ def get_config() -> Config:
             train="mine/shards/train",
             validation="mine/shards/validation",
             canvas=(256, 256),
-            augment=AugmentConfig(flip=True, brightness=0.15, contrast=0.2, saturation=0.3, scale=(0.6, 1.5)),
+            augment=AugmentConfig(
+                flip=True,
+                brightness=0.15,
+                contrast=0.2,
+                saturation=0.3,
+                scale=(0.6, 1.5),
+                mosaic=0.3,
+                paste=0.5,
+                off_for_last=0.1,
+            ),
         ),
         model=ModelConfig(
             backbone=BackboneConfig(
