@@ -14,7 +14,7 @@ from solo_dist.data.sharding.coco_image import CocoImage, read_image
 from solo_dist.data.sharding.coco_json import CocoError, stream_arrays
 from solo_dist.data.sharding.rejection import Rejection
 from solo_dist.data.sharding.sources import Source
-from solo_dist.data.sharding.tar_files import Place, is_tar, read_index
+from solo_dist.data.sharding.tar_files import Place, is_tar, read_index, within_folder
 from solo_dist.errors import Unusable
 
 
@@ -39,8 +39,8 @@ class CatalogueBuilder:
         self._sources = sources
         self._images: list[dict[int, CocoImage]] = [{} for _ in sources]
         self._categories: list[list[Any]] = [[] for _ in sources]
-        self._tar: tuple[int, dict[str, Place]] = (-1, {})
-        """The source whose tar file of images was read last, and its index."""
+        self._tar: tuple[int, str, dict[str, Place]] = (-1, "", {})
+        """The source whose tar file of images was read last, the folder that all files are in, and those by name."""
 
     def add(self, source: int, name: str, entry: Any) -> None:
         """Takes an entry of `images` or `categories`, whichever `name` says. Raises TarError, StoreError."""
@@ -62,8 +62,10 @@ class CatalogueBuilder:
         if not is_tar(root):
             return dataclasses.replace(image, source=source) if source else image
         if self._tar[0] != source:
-            self._tar = (source, read_index(root))
-        return dataclasses.replace(image, source=source, place=self._tar[1].get(image.file_name.removeprefix("./")))
+            self._tar = (source, *within_folder(read_index(root)))
+        _, folder, places = self._tar
+        name = image.file_name.removeprefix("./").removeprefix(folder)
+        return dataclasses.replace(image, source=source, place=places.get(name))
 
     def has_images(self) -> bool:
         """Whether there is an image yet that can be used."""

@@ -21,7 +21,7 @@ REMEDIES = {
     "image of more than 8 bits": "--pixel_range=LOW:HIGH sets it",
     "image file is missing": "--images is the folder that file_name starts from; solo-dist import --format=coco "
     "finds files that were moved",
-    "image is not in the tar": "file_name has to be the name in the tar file, as tar -tf shows it",
+    "image is not in the tar": "file_name has to be the name that tar -tf shows, or it without the folder of all",
     "image id is not": _RENUMBERED,
     "image_id is not": _RENUMBERED,
     "no such image": "the json may be of other images, or image_id not an id of its images",

@@ -1,6 +1,7 @@
 """Plain tar files whose members are read in place, by offset. Planning reads the headers once; see read_index."""
 
 import io
+import posixpath
 import tarfile
 from typing import Any
 
@@ -45,6 +46,13 @@ def read_index(path: str) -> dict[str, Place]:
             return _index_of(file, path)
     except tf.errors.NotFoundError as error:
         raise TarError(f"There is no file {path}.") from error
+
+
+def within_folder(index: dict[str, Place]) -> tuple[str, dict[str, Place]]:
+    """The folder that holds all files of a tar, such as "images/" if it was made of a folder, and the files in it."""
+    prefix = posixpath.commonprefix([min(index, default=""), max(index, default="")])
+    folder = prefix[: prefix.rfind("/") + 1]
+    return folder, {name.removeprefix(folder): place for name, place in index.items()} if folder else index
 
 
 def read_member(path: str, place: Place) -> bytes:

@@ -252,6 +252,16 @@ def test_a_bad_json_of_an_image_is_named(jsons, tmp_path, text, message):
             plan_shards(job_of(source, tmp_path / "x"))
 
 
+@pytest.mark.parametrize("in_json", ["", "./", "train/images/"])
+def test_a_tar_made_of_a_folder(whole, tmp_path, in_json):
+    files = sorted((whole / "images").iterdir())
+    tar = pack(tmp_path / "images.tar", files, names=lambda path: f"train/images/{path.name}")
+    entries = [image_of(number) | {"file_name": f"{in_json}{number}.png"} for number in range(1, IMAGES + 1)]
+    path = write(tmp_path / "instances.json", entries, [annotation_of(1, 1)])
+    manifest = shard_coco(job_of(path, tmp_path / "shards", images=str(tar)), 0, False)
+    assert manifest.rejected == {"image file is empty": 1}  # nothing is missing
+
+
 def test_jsons_and_images_without_each_other(jsons, tmp_path):
     tar = pack(tmp_path / "sa.tar", [path for path in sorted(jsons.iterdir()) if path.name not in ("3.png", "4.json")])
     manifest = shard_coco(job_of(tar, tmp_path / "shards"), 0, False)
