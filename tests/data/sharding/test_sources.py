@@ -4,6 +4,8 @@ import dataclasses
 import gzip
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from solo_dist.data.sharding.sources import Source
 from solo_dist.data.sharding.tar_files import TarError, read_index, read_member
 from solo_dist.errors import ConfigError
 
+ROOT = Path(__file__).resolve().parents[3]
 SIDE, IMAGES, SHARDS = 32, 6, 2
 SETTINGS = ShardSettings((SIDE, SIDE), GridConfig(levels=("p3",), sizes=(4,), scale_ranges=((1, 512),)))
 CATEGORIES = [{"id": 3, "name": "box", "frequency": "r"}, {"id": 8, "name": "ball", "frequency": "f"}]
@@ -118,6 +121,24 @@ def test_a_set_in_two_sources_gives_the_bytes_of_one(whole, halves, tmp_path):
     manifest = finish_shards(job)
     assert content(job.output) == content(whole / "shards")
     assert manifest.rejected == {"its image was rejected": 2, "image file is empty": 1}
+
+
+def test_flags_are_repeated_or_patterns(halves, tmp_path):
+    folder = tmp_path / "b c"
+    folder.mkdir()
+    tar = pack(folder / "b.tar", sorted((tmp_path / "b").iterdir()))
+    images = [f"--images={tmp_path}/a", f"--images={tar}"]
+    done = shard(f"--annotations={tmp_path}/?.json", *images, f"--output={tmp_path}/x")
+    assert done.returncode == 0, done.stderr
+    assert f"{IMAGES - 1} images in" in done.stdout
+    done = shard(f"--annotations={tmp_path}/?.json", *images, *images, f"--output={tmp_path}/y")
+    assert "There are 2 --annotations and 4 --images; give the images of each annotations" in done.stderr
+
+
+def shard(*arguments):
+    recipe = f"--config={ROOT}/configs/shapes_tiny.py"
+    command = [sys.executable, "-m", "solo_dist", "shard", recipe, "--canvas=32x32", "--processes=1", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_ids_of_images_are_those_of_their_file(whole, halves, tmp_path):
