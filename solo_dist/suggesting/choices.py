@@ -124,11 +124,14 @@ def explain_grid(chosen: GridFacts) -> Choice:
     return Choice(reason, {**fields, "model.grid.scale_ranges": grid.scale_ranges})
 
 
-def choose_limits(facts: Facts, grid: GridFacts) -> Choice:
+def choose_limits(facts: Facts, grid: GridFacts, augment: AugmentConfig) -> Choice:
     """Room for objects and positives in a batch."""
-    objects = _rounded_up(facts.most_objects, 8)
-    positives = _rounded_up(round(1.25 * grid.counts.most_positives), 32)
+    images = 2 if augment.composes else 1  # four windows of a mosaic show fewer objects than four whole images
+    objects = _rounded_up(images * facts.most_objects, 8)
+    positives = _rounded_up(round(1.25 * images * grid.counts.most_positives), 32)
     reason = f"at most {facts.most_objects} objects and {grid.counts.most_positives} positive cells in an image"
+    if augment.composes:
+        reason += ", and twice as many in a mosaic"
     fields = {"data.max_instances": objects, "data.max_positives": positives}
     return Choice(reason, {**fields, "postprocess.max_detections": max(100, objects)})
 

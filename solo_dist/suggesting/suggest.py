@@ -73,7 +73,7 @@ def suggest(facts: Facts, device: Machine, minutes: float, name: str, train: str
     made += [
         choices.explain_canvas(canvas, canvases, base.needed_images),
         choices.explain_grid(grid),
-        choices.choose_limits(facts, grid),
+        choices.choose_limits(facts, grid, config.data.augment),
         choices.choose_augmentation(facts, canvas, config.data.augment),
     ]
     choices.apply(config, made)
