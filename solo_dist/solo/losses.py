@@ -58,8 +58,8 @@ def solo_loss(
 
     Args:
       outputs: of the network.
-      batch: category_grid, positive_cell, positive_instance, and the masks that the member needs, of bits or coverage; with
-        `loss.federated` also unknown_categories, uint8 [B, ceil(C / 8)] of bits.
+      batch: category_grid, positive_cell, positive_instance, and the masks that the member needs, of bits or coverage;
+        with `loss.federated` also unknown_categories, uint8 [B, ceil(C / 8)] of bits.
       normalizers: `count_positives` summed over all batches of the optimizer step.
       loss: weights of the two parts and the focal parameters.
       model: names the member of the family, and has its grid.

@@ -60,9 +60,8 @@ def build_dataset(
     Returns:
       Batches: image uint8 [B, H, W, 3], image_size int32 [B, 2], category_grid int32 [B, N], positive_cell and
       positive_instance int32 [B, K], masks uint8 [B, M, h, w / 8] (first pixel in the highest bit) or, with
-      loss.mask_target=coverage, [B, M, h, w] (sixteenths), and masks_8 and so
-      on if the member of the family needs masks of other strides; unknown_categories uint8 [B, C / 8] of bits if
-      loss.federated is on; for bookkeeping
+      loss.mask_target=coverage, [B, M, h, w] (sixteenths), and masks_8 and so on if the member of the family needs
+      masks of other strides; unknown_categories uint8 [B, C / 8] of bits if loss.federated is on; for bookkeeping
       image_id int64 [B], original_size int32 [B, 2], position int64 [B], dropped_positives int32 [B] (positives
       beyond K and M) and bad_records int32 [B] (broken records that were passed over for this one).
     Raises:
