@@ -67,8 +67,7 @@ def main(arguments: list[str]) -> None:
     else:
         evaluator = _evaluate_on_canvases(detector, manifest, categories)
         canvas, threshold = config.data.canvas, config.postprocess.mask_threshold
-        coverage = config.loss.mask_target == "coverage"
-        ceiling = ceiling_at_quarter_resolution(evaluator.annotations, canvas, threshold, coverage)
+        ceiling = ceiling_at_quarter_resolution(evaluator.annotations, canvas, threshold, config.loss.mask_target)
     metrics = evaluator.metrics()
     folder = RunDirectory(_WORKDIR.value).evaluation(detector.step)
     at_most = {f"ceiling/{tag.removeprefix('segm/')}": value for tag, value in (ceiling or {}).items()}

@@ -64,7 +64,7 @@ def _make_element(config: Config, random: np.random.Generator, instances: int) -
     made = targets.make_targets(masks, boxes, categories, canvas, config.model.grid, target_spec(config))
     cell, instance = (values[: config.data.max_positives] for values in made.positives[:2])
     room = config.data.max_positives - tf.size(cell)
-    return {
+    element = {
         "image": random.integers(0, 256, [*canvas, 3]).astype(np.uint8),
         "image_size": np.array(canvas, np.int32),
         "image_id": np.int64(0),
@@ -72,14 +72,12 @@ def _make_element(config: Config, random: np.random.Generator, instances: int) -
         "positive_cell": tf.pad(cell, [[0, room]], constant_values=-1).numpy(),
         "positive_instance": tf.pad(instance, [[0, room]]).numpy(),
         "masks": tf.pad(made.masks, [[0, config.data.max_instances - instances], [0, 0], [0, 0]]).numpy(),
-        **(
-            {"unknown_categories": np.zeros(-(-config.model.num_categories // 8), np.uint8)}
-            if config.loss.federated
-            else {}
-        ),
         "dropped_positives": np.int32(0),
         "bad_records": np.int32(0),
     }
+    if config.loss.federated:
+        element["unknown_categories"] = np.zeros(-(-config.model.num_categories // 8), np.uint8)
+    return element
 
 
 def _ellipses(random: np.random.Generator, canvas: tuple[int, int], count: int) -> list[np.ndarray]:

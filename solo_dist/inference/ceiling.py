@@ -14,7 +14,7 @@ from solo_dist.solo import targets
 
 
 def ceiling_at_quarter_resolution(
-    annotations: str | dict[str, Any], canvas: tuple[int, int], mask_threshold: float = 0.5, coverage: bool = False
+    annotations: str | dict[str, Any], canvas: tuple[int, int], mask_threshold: float = 0.5, mask_target: str = "bits"
 ) -> dict[str, float]:
     """The metrics of perfect detections whose masks have the resolution of the mask features.
 
@@ -25,9 +25,9 @@ def ceiling_at_quarter_resolution(
       annotations: path of the COCO json, or the json itself.
       canvas: H, W that images are fitted into.
       mask_threshold: of the pasted masks.
-      coverage: the network learns how much of each pixel is covered (loss.mask_target), not a bit a pixel.
+      mask_target: bits or coverage, what the network learns (`LossConfig.mask_target`).
     """
-    evaluator, reduce = CocoEvaluator(annotations), _reducer(canvas, coverage)
+    evaluator, reduce = CocoEvaluator(annotations), _reducer(canvas, mask_target)
     entries_of: dict[int, list[dict[str, Any]]] = {}
     for entry in evaluator.annotations["annotations"]:
         if not entry["iscrowd"]:
@@ -38,9 +38,9 @@ def ceiling_at_quarter_resolution(
     return evaluator.metrics()
 
 
-def _reducer(canvas: tuple[int, int], coverage: bool) -> Any:
+def _reducer(canvas: tuple[int, int], mask_target: str) -> Any:
     """Traced function: runs, their m, size int32 [2] -> float32 [m,h,w] at a quarter, size on the canvas."""
-    reduced = targets.mask_coverage if coverage else targets.reduced_masks
+    reduced = targets.mask_coverage if mask_target == "coverage" else targets.reduced_masks
     column, pair = tf.TensorSpec([None], tf.int32), tf.TensorSpec([2], tf.int32)
 
     @tf.autograph.experimental.do_not_convert

@@ -217,8 +217,8 @@ def _ceiling(
         run.missing.append("The ceiling of quarter resolution is not known; solo-dist evaluate computes it.")
         return {}
     threshold = run.option("postprocess.mask_threshold", 0.5)
-    coverage = run.option("loss.mask_target") == "coverage"
-    found = ceiling_at_quarter_resolution(dict(annotations), (canvas[0], canvas[1]), threshold, coverage)
+    target = run.option("loss.mask_target", "bits")
+    found = ceiling_at_quarter_resolution(dict(annotations), (canvas[0], canvas[1]), threshold, target)
     return {tag.removeprefix("segm/"): value for tag, value in found.items()}
 
 

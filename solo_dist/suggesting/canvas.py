@@ -58,23 +58,23 @@ def _canvas(long_side: int, sizes: np.ndarray) -> tuple[int, int]:
     return height, width
 
 
-def compare_canvases(facts: Facts, most_pixels: float, coverage: bool = False) -> list[CanvasFacts]:
+def compare_canvases(facts: Facts, most_pixels: float, mask_target: str) -> list[CanvasFacts]:
     """Some canvases from small to large, the last one larger than the time allows if there is such a one.
 
     Args:
       facts: of the data.
       most_pixels: more would take too long on this machine; the smallest canvas counts as fast enough in any case.
-      coverage: as in `ceiling_at_quarter_resolution`.
+      mask_target: as in `ceiling_at_quarter_resolution`.
     """
     sizes = candidates(facts)
     fast = max(1, sum(height * width <= most_pixels for height, width in sizes))
     numbers = range(max(0, fast - _MOST_CANDIDATES), min(fast + 1, len(sizes)))
-    return [_canvas_facts(facts, sizes[number], number < fast, coverage) for number in numbers]
+    return [_canvas_facts(facts, sizes[number], number < fast, mask_target) for number in numbers]
 
 
-def _canvas_facts(facts: Facts, size: tuple[int, int], is_fast: bool, coverage: bool) -> CanvasFacts:
+def _canvas_facts(facts: Facts, size: tuple[int, int], is_fast: bool, mask_target: str) -> CanvasFacts:
     """Places the objects and computes the ceiling on a sample of the images."""
-    ceiling = ceiling_at_quarter_resolution(_coco(facts), size, coverage=coverage)
+    ceiling = ceiling_at_quarter_resolution(_coco(facts), size, mask_target=mask_target)
     return CanvasFacts(size, facts.placed_on(size), ceiling["segm/AP"], ceiling["segm/APs"], is_fast)
 
 

@@ -65,8 +65,7 @@ def suggest(facts: Facts, device: Machine, minutes: float, name: str, train: str
     model = machine.build(config, categories)
     per_pixel = machine.multiply_adds(model, base_canvas) / (base_canvas[0] * base_canvas[1])
     most_pixels = max(device.images_in(minutes, per_pixel) / base.needed_images, base_canvas[0] * base_canvas[1])
-    coverage = config.loss.mask_target == "coverage"
-    canvases = tuple(compare_canvases(facts, most_pixels, coverage))
+    canvases = tuple(compare_canvases(facts, most_pixels, config.loss.mask_target))
     canvas = choices.choose_canvas(canvases)
     compared = tuple(grids.compare_grids(canvas.placed, config.model.grid, base_canvas))
     grid = grids.best_grid(compared)

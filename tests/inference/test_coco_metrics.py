@@ -172,7 +172,7 @@ def test_ceiling_falls_with_the_canvas_and_nears_one():
     fine = ceiling_at_quarter_resolution(data, (960, 1600))
     coarse = ceiling_at_quarter_resolution(data, (96, 128))
     assert fine["segm/AP"] > 0.99
-    assert coarse["segm/AP"] + 0.03 < ceiling_at_quarter_resolution(data, (96, 128), coverage=True)["segm/AP"]
+    assert coarse["segm/AP"] + 0.03 < ceiling_at_quarter_resolution(data, (96, 128), mask_target="coverage")["segm/AP"]
     assert coarse["segm/AP"] < 0.9 and coarse["segm/APm"] > coarse["segm/APs"] and coarse["segm/AP50"] == 1.0
 
 

@@ -1,6 +1,7 @@
 """The classes of a data set, by the ids of categories in each of its sources, and what its images say of them."""
 
 import dataclasses
+import functools
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -16,6 +17,11 @@ class Classes:
     """Of the category in the data set, by class."""
     of_source: Sequence[dict[int, int]]
     """For each source, the class by the id of the category in its annotations."""
+
+    @functools.cached_property
+    def _class_of(self) -> dict[int, int]:
+        """The class by the id in the data set."""
+        return {number: place for place, number in enumerate(self.ids)}
 
     def with_ids_of_set(self, image: CocoImage) -> CocoImage:
         """The image with LVIS's lists in ids of the data set, not of its source; ids of no category are left out."""
@@ -35,8 +41,7 @@ class Classes:
           annotated: classes with a usable annotation in it.
         """
         unknown = np.full(len(self.ids), image.absent is not None)
-        class_of = {number: place for place, number in enumerate(self.ids)}
         unknown[list(annotated)] = False
-        unknown[[class_of[number] for number in image.absent or ()]] = False
-        unknown[[class_of[number] for number in image.unfinished]] = True
+        unknown[[self._class_of[number] for number in image.absent or ()]] = False
+        unknown[[self._class_of[number] for number in image.unfinished]] = True
         return unknown

@@ -31,7 +31,14 @@ from solo_dist.data.sharding.notes import ShardNote, shard_task, valid_notes
 from solo_dist.data.sharding.plan import Plan, plan_for, progress_folder, refuse
 from solo_dist.data.sharding.planning import make_plan
 from solo_dist.data.sharding.resume import check_folder, finished_manifest, remove_partial_files, reopened
-from solo_dist.data.sharding.shard_job import ShardJob, check, checksum_of, completed, fingerprint
+from solo_dist.data.sharding.shard_job import (
+    ShardJob,
+    check,
+    check_with_annotations,
+    checksum_of,
+    completed,
+    fingerprint,
+)
 from solo_dist.data.sharding.strict import fail_on, fail_on_reasons
 from solo_dist.data.sharding.worker import make_shards
 from solo_dist.errors import ConfigError
@@ -53,9 +60,7 @@ def shard_coco(job: ShardJob, processes: int = 1, progress: bool = True) -> Mani
         or a file that cannot be written. LockError: another process is at work on the folder. StoreError: a store
         cannot be read or written.
     """
-    check(job)
-    for source in job.sources:
-        source.check_annotations()
+    check_with_annotations(job)
     manifest = finished_manifest(job)
     if manifest is None or file_io.names(progress_folder(job.output)):
         check_folder(job)
@@ -80,9 +85,7 @@ def plan_shards(job: ShardJob) -> Plan | None:
     Raises:
       As `shard_coco`.
     """
-    check(job)
-    for source in job.sources:
-        source.check_annotations()
+    check_with_annotations(job)
     if finished_manifest(job) is not None:
         return None
     check_folder(job)

@@ -62,6 +62,13 @@ def check(job: ShardJob) -> None:
         check_root(root)
 
 
+def check_with_annotations(job: ShardJob) -> None:
+    """As `check`; besides raises CocoError if there are no annotations, which only planning reads."""
+    check(job)
+    for source in job.sources:
+        source.check_annotations()
+
+
 def fingerprint(settings: ShardSettings, annotations_crc32c: str, num_shards: int) -> str:
     """Identifies data and settings, so that shards of another kind are never mixed in."""
     values = dataclasses.asdict(settings)
