@@ -40,6 +40,9 @@ _ENVIRONMENT = {
 }
 """Variables that TensorFlow reads when it is loaded; values that the user has set stay."""
 
+WITHOUT_NEXT = "SOLO_DIST_WITHOUT_NEXT"
+"""Variable that is set if another program runs this one and goes on by itself: it is not said what comes next."""
+
 _EXIT_FAULT = 1
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of every error, also of a mistake in the flags.")
 
@@ -91,6 +94,14 @@ def _nobody_reads_stdout() -> bool:
 def _traceback_wanted() -> bool:
     """Whether --traceback is given, even if parsing the flags has failed."""
     return bool({"--traceback", "-traceback", "--traceback=true", "--traceback=True"} & set(sys.argv))
+
+
+def print_next(*commands: str, remark: str = "") -> None:
+    """Prints the commands that come next, unless WITHOUT_NEXT is set; a remark goes behind the word "Next"."""
+    if os.environ.get(WITHOUT_NEXT):
+        return
+    separator = " " if len(commands) == 1 else "\n  "
+    print(f"Next{remark}:", *commands, sep=separator)
 
 
 def take_flags(arguments: Sequence[str], *names: str) -> tuple[dict[str, str], list[str]]:

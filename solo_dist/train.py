@@ -104,7 +104,7 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None,
             trainer = Trainer(config, workdir, strategy, cluster, _RESUME.value, watchdog, _PROFILE.value)
             trainer.fit()
     except Preempted as stop:
-        log.info("%s. %s", stop, _how_to_go_on())
+        log.info("%s", f"{stop}. {_how_to_go_on()}".rstrip())
         return exit_codes.EXIT_PREEMPTED
     except tf.errors.OpError as error:
         if not is_peer_loss(error):
@@ -118,6 +118,8 @@ def _train(config: Config, workdir: str, strategy: Any, cluster: Cluster | None,
 def _how_to_go_on() -> str:
     if os.environ.get(JOB_ID_VARIABLE):
         return "The launcher's command continues from there."
+    if os.environ.get(cli.WITHOUT_NEXT):
+        return ""
     arguments = cli.take_flags(sys.argv[1:], "resume")[1]  # the run has a checkpoint of its own now
     command = [Path(sys.executable).name, "-m", "solo_dist.train", *arguments]
     return f"This command continues from there:\n  {shlex.join(command)}"

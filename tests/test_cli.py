@@ -114,3 +114,12 @@ def test_output_that_nobody_reads_on_is_no_fault():
 def test_the_home_folder_in_flags(monkeypatch, argument, wanted):
     monkeypatch.setenv("HOME", "/home/x")
     assert cli.with_home(argument) == wanted
+
+
+def test_what_comes_next_is_said_unless_another_program_goes_on(monkeypatch, capsys):
+    cli.print_next("solo-dist split")
+    cli.print_next("solo-dist shard", "solo-dist train", remark=", perhaps")
+    assert capsys.readouterr().out == "Next: solo-dist split\nNext, perhaps:\n  solo-dist shard\n  solo-dist train\n"
+    monkeypatch.setenv(cli.WITHOUT_NEXT, "1")
+    cli.print_next("solo-dist split")
+    assert capsys.readouterr().out == ""

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
     print(f"Wrote {output}; everything left out or changed is in {coco_json.report_path(output)}.")
     splits = f"{posixpath.dirname(output) or '.'}/splits"
     command = ["solo-dist", "split", f"--annotations={output}", f"--images={images}", f"--output={splits}"]
-    print(f"Next: {shlex.join(command)}")
+    cli.print_next(shlex.join(command))
 
 
 def _read(output: str):  # type: ignore[no-untyped-def]  # a Dataset, whose module needs TensorFlow

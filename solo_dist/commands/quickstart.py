@@ -14,6 +14,7 @@ You can change WORKDIR/recipe.py before the training begins. Exit codes are thos
 193 stopped on request.
 """
 
+import os
 import shlex
 
 from absl import flags
@@ -36,6 +37,7 @@ def main(arguments: list[str]) -> int:
     from solo_dist.quickstart.plan import Quickstart, run_quickstart
     from solo_dist.quickstart.processes import say
 
+    os.environ[cli.WITHOUT_NEXT] = "1"  # for the processes of the steps, which do not know the steps after them
     quickstart = Quickstart(
         _IMAGES.value.rstrip("/"), _ANNOTATIONS.value, _WORKDIR.value.rstrip("/"), _MINUTES.value, _SEED.value
     )

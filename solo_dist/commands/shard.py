@@ -113,7 +113,7 @@ def main(arguments: list[str]) -> None:
         from solo_dist.data.sharding.inspection import summary
 
         print(summary(manifest, _CONFIG.value.data))
-        print(f"Next: {_train_command(job.output)}")
+        cli.print_next(_train_command(job.output))
 
 
 def _planned(plan: "Plan") -> str:

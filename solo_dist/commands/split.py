@@ -44,12 +44,15 @@ def main(arguments: list[str]) -> None:
     look = _NEAR_DUPLICATES.value and bool(_IMAGES.value)
     report = split_file(_ANNOTATIONS.value, _OUTPUT.value, _IMAGES.value, shares, _GROUP.value, _SEED.value, look)
     print(split_summary(report))
-    print("Next, with the name of a recipe (add --keep_original if it changes scale or crop at random):")
+    remark = ", with the name of a recipe (add --keep_original if it changes scale or crop at random)"
+    cli.print_next(*map(_shard_command, ("train", "validation")), remark=remark)
+
+
+def _shard_command(part: str) -> str:
     output = _OUTPUT.value.rstrip("/")
     shards = f"{posixpath.dirname(output) or '.'}/shards"
-    for part in ("train", "validation"):
-        command = [f"--annotations={output}/{part}.json", f"--images={_IMAGES.value or 'IMAGES'}"]
-        print(f"  {shlex.join(['solo-dist', 'shard', *command, f'--output={shards}/{part}'])} --config=RECIPE")
+    command = [f"--annotations={output}/{part}.json", f"--images={_IMAGES.value or 'IMAGES'}"]
+    return f"{shlex.join(['solo-dist', 'shard', *command, f'--output={shards}/{part}'])} --config=RECIPE"
 
 
 if __name__ == "__main__":

@@ -41,10 +41,10 @@ def main(arguments: list[str]) -> None:
     train = shlex.join(["solo-dist", "train", f"--config={_OUTPUT.value}", f"--workdir=runs/{_name()}"])
     file_io.write(_OUTPUT.value, made.text(train).encode())
     print(made.table())
-    print(f"Wrote {_OUTPUT.value}, which has the reason for each choice.\nNext:")
-    for annotations, shards in parts.values():
-        print(f"  {shard_command(annotations, _IMAGES.value, shards, _OUTPUT.value, made.keeps_originals)}")
-    print(f"  {train}")
+    print(f"Wrote {_OUTPUT.value}, which has the reason for each choice.")
+    keep = made.keeps_originals
+    shard = [shard_command(source, _IMAGES.value, shards, _OUTPUT.value, keep) for source, shards in parts.values()]
+    cli.print_next(*shard, train)
 
 
 def _name() -> str:

@@ -10,6 +10,8 @@ _NOTICEABLE = 0.01
 """Differences in AP below this are within the noise between two runs."""
 _LOSS_FALLS = 0.03
 """Relative fall of the training loss that counts as still learning."""
+_AP_FALLS = 0.1
+"""Relative fall of the AP that counts as one; a few validation images do not measure it more finely."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +85,9 @@ def _remarks_on_ap(train: Sequence[Mapping[str, Any]], aps: Sequence[tuple[int, 
             f"AP was still rising at the end, from {aps[-2][1]:.3f} to {last:.3f} between steps {aps[-2][0]} and "
             f"{last_step}: longer training would probably help (a new run with more train.steps or train.minutes)."
         ]
-    if best - last <= _NOTICEABLE:
-        return [f"AP has levelled off: {best:.3f} at step {best_step}, {last:.3f} at the end. Longer training alone "
-                "would bring little."]  # fmt: skip
+    if best - last <= max(_NOTICEABLE, _AP_FALLS * best):
+        return [f"AP has levelled off: {best:.3f} at step {best_step}, {last:.3f} at the end. More steps at the last "
+                "learning rate would bring little; a new, longer run keeps the rate high for longer."]  # fmt: skip
     remark = f"AP was best at step {best_step} ({best:.3f}) and fell to {last:.3f} at the end"
     before, after = _loss_near(train, best_step), _loss_near(train, last_step)
     if after < before * (1 - _LOSS_FALLS):

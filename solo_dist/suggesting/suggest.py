@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+import textwrap
 from collections.abc import Sequence
 
 from solo_dist import recipes
@@ -13,6 +14,8 @@ from solo_dist.suggesting.facts import Facts
 from solo_dist.suggesting.grids import GridFacts
 from solo_dist.suggesting.machine import Machine
 from solo_dist.suggesting.recipe_file import recipe_text
+
+_WIDTH = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,9 @@ class Suggestion:
 
     def table(self) -> str:
         """Data, canvases and grids for people; `*` marks what was chosen."""
-        return "\n".join([*_data_lines(self), "", *_canvas_lines(self), "", *_grid_lines(self)])
+        network = f"network of {self.base}: {self.choices[0].reason}"
+        lines = [*_data_lines(self), *textwrap.wrap(network, _WIDTH), "", *_canvas_lines(self), "", *_grid_lines(self)]
+        return "\n".join(lines)
 
     def text(self, command: str) -> str:
         """The recipe as a Python file; `command` trains with it."""

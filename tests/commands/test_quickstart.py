@@ -126,6 +126,7 @@ def test_labelme_interrupted_in_the_shards_and_in_the_training(tmp_path):
     assert interrupt(command, log.exists, signal.SIGTERM) == 193
     printed = run(command)
     assert printed.count(": done before") >= 5 and "\n[6/8] train\n" in printed
+    assert printed.count("Next:") == 1, "only what follows the quickstart"
     check_results(workdir, 16)
     lines = [line for line in printed.splitlines() if line.startswith("  solo-dist export ")]
     assert lines == [f"  solo-dist export --workdir={workdir}/run --checkpoint=best"]

@@ -260,6 +260,7 @@ def validation_lines(aps):
         (np.linspace(4, 4, 20), (0.1, 0.3, 0.4, 0.35), "a lower learning rate may keep it from falling"),
         (np.linspace(4, 1, 20), (0.1, 0.3, 0.4, 0.45), "longer training would probably help"),
         (np.linspace(4, 1, 20), (0.1, 0.3, 0.4, 0.402), "AP has levelled off"),
+        (np.linspace(4, 1, 20), (0.12, 0.214, 0.216, 0.201), "AP has levelled off"),
         (np.linspace(4, 1, 20), (0.1,), "only one evaluation"),
     ],
 )

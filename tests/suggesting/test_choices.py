@@ -108,6 +108,7 @@ def test_a_whole_suggestion_is_a_recipe_with_a_reason_for_each_choice(crowded, t
     loaded = recipes.get(str(path)).validate()
     assert isinstance(loaded, Config) and loaded == made.config and loaded.name == "mine"
     assert loaded.data.train == "shards/train" and loaded.data.shapes_folder == ""
+    assert "network of shapes_tiny: many small images: a small network learns" in made.table()
     assert len(made.grids) == 4 and sum(line.startswith("*") for line in made.table().splitlines()) == 2
     assert not made.grid.counts.uncovered and loaded.data.max_instances >= facts.most_objects
     assert made.base == "shapes_tiny" and 0.2 < made.canvases[-1].ceiling < 1

@@ -42,10 +42,10 @@ def make_shards(
       tasks: what to make.
       settings: how.
       classes: of the data set.
-      processes: worker processes; 0: in this process.
+      processes: worker processes; 0: in this process, as is a single task.
       count_images: called repeatedly with the number of images finished since the call before.
     """
-    if processes == 0:
+    if processes == 0 or len(tasks) == 1:  # starting a process would take longer than most single shards
         maker = _Maker(settings, classes)
         for number, task in enumerate(tasks):
             yield number, maker.make_shard(task, lambda: count_images(1))
