@@ -18,4 +18,6 @@ def get_config() -> Config:
     for option in ("shared_tower", "kernel_channels", "mask_channels"):
         setattr(config.model, option, getattr(ModelConfig, option))
     config.model.head = "decoupled_solo_light"
+    # Masks of several strides cannot be learnt as coverage.
+    config.loss.mask_target, config.postprocess.mask_threshold = "bits", 0.55
     return config
