@@ -97,8 +97,11 @@ def main(arguments: list[str]) -> None:
     task = None if _PLAN.value or _FINISH.value else array_task(os.environ, _TASK_INDEX.value, _TASK_COUNT.value)
     if _PLAN.value + _FINISH.value + (_TASK_INDEX.value is not None) > 1:
         raise ConfigError("--plan, --task_index and --finish are different steps; give one of them.")
+    import tensorflow as tf
+
     from solo_dist.data.sharding import job as steps
 
+    tf.config.set_visible_devices([], "GPU")  # a training may need all of its memory
     if _PLAN.value:
         plan = steps.plan_shards(job)
         print(_planned(plan) if plan else f"{job.output} is finished already.")

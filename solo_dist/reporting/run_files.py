@@ -67,8 +67,9 @@ class RunFiles:
 
     @property
     def name(self) -> str:
-        """The last part of the folder's path."""
-        return self.folder.rstrip("/").rsplit("/", 1)[-1]
+        """The last part of the folder's path, or the part before if that is "run", as in every folder of quickstart."""
+        *before, last = self.folder.rstrip("/").split("/")
+        return before[-1] if last == "run" and before else last
 
 
 def read_run(folder: str, step: int | None = None) -> RunFiles:

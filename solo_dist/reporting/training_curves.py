@@ -109,7 +109,8 @@ def _remarks_on_training(train: Sequence[Mapping[str, Any]]) -> list[str]:
     dropped = sum(line.get("targets/dropped_positives", 0) for line in train)
     if dropped:
         remarks.append(
-            "Some images had more positive cells than data.max_positives; the rest was left out of training: raise it."
+            "Some images had more objects than data.max_instances, or more positive cells than data.max_positives; the "
+            "rest was left out of training: raise both."
         )
     bad = sum(line.get("nonfinite_steps", 0) for line in train)
     if bad:

@@ -126,12 +126,13 @@ def explain_grid(chosen: GridFacts) -> Choice:
 
 def choose_limits(facts: Facts, grid: GridFacts, augment: AugmentConfig) -> Choice:
     """Room for objects and positives in a batch."""
-    images = 2 if augment.composes else 1  # four windows of a mosaic show fewer objects than four whole images
+    # A mosaic can show nearly all objects of four images, but they are smaller there and have fewer positive cells.
+    images = 4 if augment.mosaic else 2 if augment.composes else 1
     objects = _rounded_up(images * facts.most_objects, 8)
-    positives = _rounded_up(round(1.25 * images * grid.counts.most_positives), 32)
+    positives = _rounded_up(round(1.25 * min(images, 2) * grid.counts.most_positives), 32)
     reason = f"at most {facts.most_objects} objects and {grid.counts.most_positives} positive cells in an image"
     if augment.composes:
-        reason += ", and twice as many in a mosaic"
+        reason += f", and up to {images} images on a canvas"
     fields = {"data.max_instances": objects, "data.max_positives": positives}
     return Choice(reason, {**fields, "postprocess.max_detections": max(100, objects)})
 

@@ -47,7 +47,7 @@ class Suggestion:
 
     def text(self, command: str) -> str:
         """The recipe as a Python file; `command` trains with it."""
-        title = f"Suggested by solo-dist suggest for {self.minutes:g} minutes on {self.machine.device}."
+        title = f"Suggested by solo-dist suggest for train.minutes={self.minutes:g} on {self.machine.device}."
         return recipe_text(f"{title}\n\n{self.table()}", command, self.base, self.choices)
 
 

@@ -22,7 +22,7 @@ from solo_dist.reporting.analysis import CategoryRow, Outcome, analyse
 from solo_dist.reporting.grid_facts import compare_grids
 from solo_dist.reporting.headlines import why
 from solo_dist.reporting.page import render
-from solo_dist.reporting.run_files import read_run
+from solo_dist.reporting.run_files import RunFiles, read_run
 from solo_dist.reporting.run_report import write_report
 from solo_dist.reporting.training_curves import course
 from tests.reporting.slow import dense, encode
@@ -240,6 +240,14 @@ def test_one_category_and_very_many(run, tmp_path, number):
     counts = galleries.count_by_image(analysis)
     result_files.write_files(str(tmp_path), analysis, counts, [(1, "<b>.jpg")])
     assert len(csv_rows(tmp_path / "categories.csv")) == number
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("runs/mine/", "mine"), ("photos/run", "photos"), ("run", "run"), ("gs://b/first_run", "first_run")],
+)
+def test_the_name_of_a_run_is_that_of_its_folder(folder, name):
+    assert RunFiles(folder, {}, {}, [], [], None, []).name == name
 
 
 # --- what is said about the training

@@ -100,6 +100,18 @@ def test_the_file_gives_the_recipe_that_was_chosen(tmp_path):
     assert max(map(len, path.read_text().splitlines())) <= 110 and "    # It is fast.\n" in path.read_text()
 
 
+def test_a_mosaic_has_room_for_the_objects_of_four_images():
+    facts = dataclasses.replace(facts_of(), images=(LabelledImage(480, 640, (OBJECT,) * 13),))
+    grid = GridFacts("any", GridConfig(("p3",), (8,), ((1, 2048),)), CellCounts(13, 0, 0, 0, (), (0,), 100))
+    for augment, objects, positives in (
+        (AugmentConfig(), 16, 128),
+        (AugmentConfig(paste=0.5), 32, 256),
+        (AugmentConfig(mosaic=0.3, paste=0.5), 56, 256),
+    ):
+        fields = choices.choose_limits(facts, grid, augment).fields
+        assert (fields["data.max_instances"], fields["data.max_positives"]) == (objects, positives)
+
+
 def test_a_whole_suggestion_is_a_recipe_with_a_reason_for_each_choice(crowded, tmp_path):
     facts = dataclasses.replace(read_facts([str(crowded / "instances.json")], 0), num_images=2000)
     made = suggest(facts, CPU, 5, "mine", "shards/train")
