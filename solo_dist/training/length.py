@@ -43,6 +43,7 @@ def find_length(
     if start.total_steps:
         log.info("train.minutes: %d steps, by the speed measured when the run began", start.total_steps)
         return start.total_steps
+    log.info("train.minutes=%g: building the network, and measuring its speed", train.minutes)
     seconds = _seconds_a_step(config, parts, strategy, start.images, beat)
     steps = max(1, int(train.minutes * 60 / seconds))
     log.info("train.minutes=%g: %d steps of %.3f s", train.minutes, steps, seconds)
