@@ -38,9 +38,9 @@ def recipe(shards, **train):
 
 @pytest.fixture(scope="module")
 def finished(shards, tmp_path_factory):
-    """A finished run of four steps with a moving average, evaluations and panels."""
+    """A finished run of four steps with a moving average, evaluations (the first of two images only) and panels."""
     workdir = str(tmp_path_factory.mktemp("run"))
-    config = recipe(shards, log_every=2, save_every=2, eval_every=2, panel_every=4)
+    config = recipe(shards, log_every=2, save_every=2, eval_every=2, eval_images=2, panel_every=4)
     config.optimizer.ema_decay = 0.5
     run = Trainer(config.validate(), workdir, tf.distribute.OneDeviceStrategy("CPU:0"))
     run.fit()
@@ -214,9 +214,9 @@ def test_a_request_to_save_is_granted_once(shards, tmp_path):
     assert train(config, tmp_path).checkpoints.steps() == [2, 4, 6, 7]
 
 
-def test_the_mask_ap_of_all_images_counts_more_than_that_of_some(shards, tmp_path):
-    run = train(recipe(shards, eval_every=2, eval_images=2), tmp_path)
-    _, metadata = load_checkpoint(find_checkpoint(str(tmp_path), "best"))
+def test_the_mask_ap_of_all_images_counts_more_than_that_of_some(finished):
+    workdir, run = finished
+    _, metadata = load_checkpoint(find_checkpoint(workdir, "best"))
     assert (metadata.step, metadata.ap_images) == (STEPS, run.validation.manifest.num_images)
 
 
