@@ -17,6 +17,8 @@ from pycocotools import mask as coco_mask
 MAX_SIDE = 32767
 """Largest side of an image in pixels: runs are stored as int16."""
 
+_MASKS_A_CALL = 255
+
 
 class Runs(NamedTuple):
     """Runs of all instances of an image, ordered by instance, then row; int32 [r] each."""
@@ -39,6 +41,14 @@ def dense_to_runs(mask: np.ndarray) -> np.ndarray:
     rows, starts = np.nonzero(steps == 1)
     ends = np.nonzero(steps == -1)[1]
     return np.stack([rows, starts, ends], axis=1).astype(np.int16)
+
+
+def areas_of_rles(rles: Sequence[dict]) -> np.ndarray:
+    """Pixels of each COCO RLE, float64 [n]."""
+    # With NumPy 2, pycocotools 2.0.11 raises OverflowError for more than 255 masks in a call: it once puts their number
+    # into an array of uint8.
+    parts = [coco_mask.area(rles[start : start + _MASKS_A_CALL]) for start in range(0, len(rles), _MASKS_A_CALL)]
+    return np.concatenate(parts or [[]]).astype(float)
 
 
 def segmentation_to_rle(segmentation: Any, height: int, width: int) -> dict:

@@ -17,6 +17,7 @@ from solo_dist.data.schema import Manifest, load_manifest
 from solo_dist.data.sharding.tiles import place_in_file
 from solo_dist.errors import ConfigError
 from solo_dist.inference.coco_metrics import load_annotations
+from solo_dist.masks import rle
 from solo_dist.reporting.instances import Truths, load_instances
 
 
@@ -47,7 +48,7 @@ class Split:
     def canvas_side(self) -> np.ndarray:
         """float64 [G], square root of the mask's area after the image is fitted into the canvas, in pixels."""
         scale = (np.array(self.manifest.canvas) / self.sizes).min(axis=1)
-        return np.sqrt(coco_mask.area(self.truths.masks).astype(float)) * scale[self.truths.image]
+        return np.sqrt(rle.areas_of_rles(self.truths.masks)) * scale[self.truths.image]
 
     @property
     def instances_of_image(self) -> np.ndarray:

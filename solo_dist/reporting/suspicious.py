@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from solo_dist.config import MASK_STRIDE
 from solo_dist.data.schema import NOTICES
 from solo_dist.data.sharding.reasons import remedy
+from solo_dist.masks import rle
 from solo_dist.reporting.splits import Split
 from solo_dist.storage import file_io
 
@@ -67,7 +68,7 @@ def _by_mask(split: Split) -> Iterator[Suspicion]:
     for truth in np.argsort(side, kind="stable")[: int((side < MASK_STRIDE).sum())].tolist():
         box = split.boxes[truth]
         yield _of(split, "tiny", truth, f"{box[2]:.0f} x {box[3]:.0f} pixels")
-    area = coco_mask.area(split.truths.masks).astype(float)
+    area = rle.areas_of_rles(split.truths.masks)
     share = area / np.maximum(split.sizes.prod(axis=1), 1)[split.truths.image]
     for truth in np.flatnonzero(share >= WHOLE_IMAGE).tolist():
         yield _of(split, "whole image", truth, f"{share[truth]:.0%} of the image")

@@ -33,6 +33,15 @@ def dense(moved, count, height, width):
     return masks
 
 
+@pytest.mark.parametrize("count", [0, 1, 255, 700])
+def test_areas_of_any_number_of_masks(count):
+    masks = masks_of(count, 20, 30)
+    rles = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8))) if count else []
+    areas = runs.areas_of_rles(rles)
+    assert areas.dtype == np.float64
+    np.testing.assert_array_equal(areas, masks.sum(axis=(1, 2)))
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (17, 23)])
 def test_dense_masks_survive_the_round_trip(shape):
     for mask in masks_of(4, *shape):

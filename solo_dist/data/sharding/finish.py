@@ -20,7 +20,8 @@ from solo_dist.data.sharding.shard_job import ShardJob
 from solo_dist.storage import file_io
 from solo_dist.storage.file_io import write_through
 
-_SCRATCH = "finish"
+SCRATCH = "finish"
+"""Name for `Plan.scratch` of the folder for side files on their way to a store."""
 _SHOWN_REASONS = 3
 
 
@@ -50,7 +51,7 @@ def finish(plan: Plan, notes: list[ShardNote], job: ShardJob) -> Manifest:
     for name, entries in ((schema.REJECTED, rejected), (schema.NOTICES, noticed)):
         lines = ((json.dumps(dataclasses.asdict(entry)) + "\n").encode() for entry in entries)
         if entries or name == schema.REJECTED:
-            write_through(f"{output}/{name}", lines, plan.scratch(_SCRATCH))
+            write_through(f"{output}/{name}", lines, plan.scratch(SCRATCH))
     counts = Counts()
     for note in notes:
         counts.add(note.counts)
@@ -147,7 +148,7 @@ def _annotations(plan: Plan, notes: list[ShardNote]) -> Iterator[bytes]:
 
 
 def _side_file(plan: Plan, name: str, chunks: Iterable[bytes]) -> ShardFile:
-    return ShardFile(name, 0, *write_through(f"{plan.output}/{name}", chunks, plan.scratch(_SCRATCH)))
+    return ShardFile(name, 0, *write_through(f"{plan.output}/{name}", chunks, plan.scratch(SCRATCH)))
 
 
 def _npy(array: np.ndarray) -> bytes:

@@ -94,7 +94,7 @@ class Plan:
 
     def scratch(self, task: str) -> str:
         """This machine's folder for files of a task on their way to a store."""
-        return f"{urls.scratch_folder(self.output)}/{self.id}-{task}"
+        return f"{urls.scratch_folder(self.output)}-{self.id}-{task}"
 
     def read_rejected(self) -> list[Rejection]:
         """What is in no shard. Raises ShardError if the file is damaged."""

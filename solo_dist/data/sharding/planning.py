@@ -57,7 +57,7 @@ def _local_folder(target: str) -> Iterator[str]:
         tf.io.gfile.makedirs(target)
         yield target
         return
-    folder = f"{urls.scratch_folder(target)}/plan"
+    folder = f"{urls.scratch_folder(target)}-plan"
     file_io.remove_folder(folder)
     tf.io.gfile.makedirs(folder)
     yield folder
