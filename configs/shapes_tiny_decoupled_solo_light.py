@@ -7,17 +7,12 @@ Source: our own; the same data set, backbone and schedule, so that the members o
 """
 
 from solo_dist import recipes
-from solo_dist.config import Config, ModelConfig
+from solo_dist.config import Config
 
 
 def get_config() -> Config:
     """The recipe."""
-    config = recipes.get("shapes_tiny")
+    config = recipes.get("shapes_tiny_solo")
     config.name = "shapes_tiny_decoupled_solo_light"
-    # SOLOv2's own options return to their defaults: they have no effect here, and others would be refused.
-    for option in ("shared_tower", "kernel_channels", "mask_channels"):
-        setattr(config.model, option, getattr(ModelConfig, option))
     config.model.head = "decoupled_solo_light"
-    # Masks of several strides cannot be learnt as coverage.
-    config.loss.mask_target, config.postprocess.mask_threshold = "bits", 0.55
     return config

@@ -20,18 +20,17 @@ from solo_dist.data.sharding.shard_job import ShardJob
 from solo_dist.storage import file_io
 from solo_dist.storage.file_io import write_through
 
-SCRATCH = "finish"
-"""Name for `Plan.scratch` of the folder for side files on their way to a store."""
 _SHOWN_REASONS = 3
 
 
-def finish(plan: Plan, notes: list[ShardNote], job: ShardJob) -> Manifest:
+def finish(plan: Plan, notes: list[ShardNote], job: ShardJob, scratch: str) -> Manifest:
     """Writes the side files of a folder whose shards are all made and, last, its manifest.
 
     Args:
       plan: of the shards.
       notes: the note of each, in order.
       job: with the settings of the records, and the folders.
+      scratch: local folder for files on their way to a store, for the caller to remove.
     Raises:
       ShardError: no image could be used, or there is no instance to train on.
     """
@@ -51,7 +50,7 @@ def finish(plan: Plan, notes: list[ShardNote], job: ShardJob) -> Manifest:
     for name, entries in ((schema.REJECTED, rejected), (schema.NOTICES, noticed)):
         lines = ((json.dumps(dataclasses.asdict(entry)) + "\n").encode() for entry in entries)
         if entries or name == schema.REJECTED:
-            write_through(f"{output}/{name}", lines, plan.scratch(SCRATCH))
+            write_through(f"{output}/{name}", lines, scratch)
     counts = Counts()
     for note in notes:
         counts.add(note.counts)
@@ -76,9 +75,9 @@ def finish(plan: Plan, notes: list[ShardNote], job: ShardJob) -> Manifest:
         keep_original=settings.keep_original,
         statistics=dataclasses.asdict(counts),
         side_files=[
-            _side_file(plan, schema.RECORDS, [_npy(_index(filled))]),
-            _side_file(plan, schema.IMAGE_CATEGORIES, [_npy(_image_categories(notes))]),
-            _side_file(plan, schema.ANNOTATIONS, _annotations(plan, notes)),
+            _side_file(plan, schema.RECORDS, [_npy(_index(filled))], scratch),
+            _side_file(plan, schema.IMAGE_CATEGORIES, [_npy(_image_categories(notes))], scratch),
+            _side_file(plan, schema.ANNOTATIONS, _annotations(plan, notes), scratch),
         ],
         fingerprint=plan.fingerprint,
         folder=output,
@@ -147,8 +146,8 @@ def _annotations(plan: Plan, notes: list[ShardNote]) -> Iterator[bytes]:
     yield member(f'], "categories": {json.dumps(categories)}}}')
 
 
-def _side_file(plan: Plan, name: str, chunks: Iterable[bytes]) -> ShardFile:
-    return ShardFile(name, 0, *write_through(f"{plan.output}/{name}", chunks, plan.scratch(SCRATCH)))
+def _side_file(plan: Plan, name: str, chunks: Iterable[bytes], scratch: str) -> ShardFile:
+    return ShardFile(name, 0, *write_through(f"{plan.output}/{name}", chunks, scratch))
 
 
 def _npy(array: np.ndarray) -> bytes:

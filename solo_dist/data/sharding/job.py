@@ -26,7 +26,7 @@ from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError
 from solo_dist.data.sharding.claims import claimed
 from solo_dist.data.sharding.copy import stored
-from solo_dist.data.sharding.finish import SCRATCH, finish
+from solo_dist.data.sharding.finish import finish
 from solo_dist.data.sharding.notes import ShardNote, shard_task, valid_notes
 from solo_dist.data.sharding.plan import Plan, plan_for, progress_folder, refuse
 from solo_dist.data.sharding.planning import make_plan
@@ -203,10 +203,11 @@ def _finished(plan: Plan, job: ShardJob, known: dict[int, ShardNote], count: int
         if job.strict:
             fail_on(rejection for note in notes.values() for rejection in note.rejected)
         remove_partial_files(job.output)
+        scratch = plan.scratch("finish")
         try:
-            return finish(plan, [notes[shard] for shard in range(plan.num_shards)], job)
+            return finish(plan, [notes[shard] for shard in range(plan.num_shards)], job, scratch)
         finally:
-            file_io.remove_folder(plan.scratch(SCRATCH))
+            file_io.remove_folder(scratch)
 
 
 def _unfinished(plan: Plan, missing: list[int], count: int) -> str:

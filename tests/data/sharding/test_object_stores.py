@@ -141,6 +141,7 @@ def test_from_a_bucket_into_a_bucket_gives_the_bytes_of_the_disk(bucket, forks, 
     assert output.splitlines()[-1] == f"{bucket.url('made/train')} {IMAGES}"
     assert objects(bucket, "made/train/") == content(source / "shards")
     assert all(name.startswith(("coco/", "made/train/")) for name in bucket.names())
+    assert not list(forks.scratch.glob("solo_dist_[0-9]*/**/*.tfrecord"))
     assert not list(forks.scratch.glob(f"solo_dist_[0-9]*/*{bucket.name}*"))
 
     bucket.heal()
