@@ -41,7 +41,7 @@ COMPOSED: dict[str, dict[str, Any]] = {"mosaic": {"mosaic": 1.0}, "paste": {"pas
 def run(options: Options) -> dict[str, float]:
     """Images/s of both paths, of both bounds and of composed images; memory, cost of restoring, time of each stage."""
     if options.data and is_complete(options.data.rstrip("/")):
-        return _throughput_of_shards(options.data.rstrip("/"), options.rounds)
+        return _throughput_of_shards(options)
     with tempfile.TemporaryDirectory() as folder:
         data = options.data.rstrip("/") or f"{folder}/shapes"
         if not options.data:
@@ -56,16 +56,16 @@ def run(options: Options) -> dict[str, float]:
         return results
 
 
-def _throughput_of_shards(shards: str, rounds: int) -> dict[str, float]:
+def _throughput_of_shards(options: Options) -> dict[str, float]:
+    shards = options.data.rstrip("/")
     with tempfile.TemporaryDirectory() as folder:
         manifest = copy_shards(shards, f"{folder}/copy")
 
         def batches(train: str, cache_dir: str = "") -> tf.data.Dataset:
             augment = AUGMENT["precomputed"]
             data = DataConfig(train=train, canvas=manifest.canvas, augment=augment, cache_dir=cache_dir)
-            return pipeline.build_dataset(
-                Config(data=data, model=ModelConfig(grid=manifest.grid)), "train", batch_size=BATCH
-            )
+            config = Config(data=data, model=ModelConfig(grid=manifest.grid))
+            return pipeline.build_dataset(config, "train", batch_size=BATCH, parallelism=options.readers)
 
         for _ in batches(shards, f"{folder}/cache").take(-(-manifest.num_images // BATCH)):
             pass  # fills the cache
@@ -74,7 +74,9 @@ def _throughput_of_shards(shards: str, rounds: int) -> dict[str, float]:
             "cache": batches(shards, f"{folder}/cache"),
             "disk": batches(f"{folder}/copy"),
         }
-        seconds = alternate({name: _turn(place, IMAGES_A_TURN // BATCH) for name, place in places.items()}, rounds)
+        cases = {name: _turn(place, IMAGES_A_TURN // BATCH) for name, place in places.items()}
+        seconds = alternate(cases, options.rounds)
+        cases.clear()  # ends their threads, which would read on after the copies are gone
     report(seconds)
     return {
         "shards_vs_disk": ratio(seconds, "disk", "shards"),

@@ -28,6 +28,8 @@ class Options:
     """Turns that each case takes."""
     data: str = ""
     """Folder with instances.json and images/, or of shards; empty: images are made."""
+    readers: int = 0
+    """Images of a folder of shards that are read at a time; 0: as many as the trainer does."""
     config: Config | None = None
     """Recipe whose memory is measured."""
     memory_gigabytes: float = 0.0

@@ -25,6 +25,9 @@ _WHAT = flags.DEFINE_multi_enum("what", ["all"], ["all", *PARTS], "What to measu
 _JSON = flags.DEFINE_string("json", "", "File to write the numbers to, as JSON.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns that each case takes.", lower_bound=1)
 _DATA = flags.DEFINE_string("data", "", "Folder with instances.json and images/, or of shards; empty: images are made.")
+_READERS = flags.DEFINE_integer(
+    "readers", 0, "Images read at a time, if --data is a folder of shards; 0: as the trainer does.", lower_bound=0
+)
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, for --what=memory.", lock_config=True)
 _MEMORY = flags.DEFINE_float(
     "memory_gb", 0.0, "Memory that the recipe has to fit into, for --what=memory; 0: any.", lower_bound=0.0
@@ -37,7 +40,7 @@ def main(arguments: list[str]) -> None:
     from solo_dist.benchmarks.timing import Options
     from solo_dist.storage import file_io
 
-    options = Options(_ROUNDS.value, _DATA.value, _CONFIG.value, _MEMORY.value)
+    options = Options(_ROUNDS.value, _DATA.value, _READERS.value, _CONFIG.value, _MEMORY.value)
     results = {}
     for part in PARTS if "all" in _WHAT.value else _WHAT.value:
         print(f"{part}:")
