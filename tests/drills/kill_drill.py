@@ -2,6 +2,7 @@
 
     python tests/drills/kill_drill.py --folder=DIR --sigterm=20 --sigkill=30
     python tests/drills/kill_drill.py --folder=DIR --sigstop=1 --watchdog_minutes=1
+    python tests/drills/kill_drill.py --folder=DIR --sigkill=10 --config.data.augment.mosaic=0.5
 
 First the training runs undisturbed. Then it runs again as often as needed, always under `launch.local`, while a random
 worker gets the signal at a random moment: at any time, in the first step, during a save, around an evaluation. The
@@ -62,7 +63,7 @@ class Job:
         self.workdir = workdir
         self._output = workdir.with_suffix(".log")
         self._position = 0
-        flags = [f"--{name}={value}" for name, value in options.overrides.items()]
+        flags = [f"--{name}={value}" for name, value in options.overrides.items()] + options.flags
         command = [sys.executable, "-m", "launch.local", f"--workers={options.workers}", "--max_restarts=1000"]
         with self._output.open("w") as output:
             self.process = subprocess.Popen(
@@ -283,7 +284,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sigstop", type=int, default=0, help="number of SIGSTOPs, which only the watchdog notices")
     parser.add_argument("--watchdog_minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
-    return parser.parse_args()
+    options, options.flags = parser.parse_known_args()
+    return options
 
 
 def main() -> None:
