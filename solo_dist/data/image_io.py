@@ -29,6 +29,8 @@ _EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)
 """Orientations in which height and width are exchanged."""
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
+_PNG_TAGS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+"""What a PNG with an orientation contains."""
 _PNG_BITS = 24
 """Place of the byte with the bits a value."""
 _DEEP_MODES, _COLOURS = ("I", "F"), ("RGB", "RGBA", "LA")
@@ -123,7 +125,9 @@ def open_image(data: bytes, limited: bool = False) -> OpenedImage:
         if image.format == "TIFF":  # some versions of Pillow give the size after turning
             tags = image.tag_v2  # type: ignore[attr-defined]
             width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
-        return OpenedImage(data, image, _orientation(image), (height, width))
+        # Pillow decodes a PNG to look for its tags, which few have, behind the pixels.
+        upright = image.format == "PNG" and not any(name in data for name in _PNG_TAGS)
+        return OpenedImage(data, image, 1 if upright else _orientation(image), (height, width))
 
 
 def _orientation(image: PIL.Image.Image) -> int:
@@ -131,17 +135,18 @@ def _orientation(image: PIL.Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def read_image(path: str, pixel_range: PixelRange = FULL_RANGE) -> np.ndarray:
+def read_image(path: str, pixel_range: PixelRange = FULL_RANGE, limited: bool = True) -> np.ndarray:
     """uint8 [H0,W0,3] of an image file of any kind, upright as its EXIF tag says.
 
     Args:
       path: of the file; a path or URL.
       pixel_range: what becomes black and white in an image of more than 8 bits.
+      limited: whether PIL's limit of pixels, against decompression bombs, applies.
     Raises:
-      Unusable: it cannot be read, does not decode, or has more pixels than PIL's limit against decompression bombs.
+      Unusable: it cannot be read, does not decode, or has too many pixels.
       StoreError: as `read_bytes`.
     """
-    return np.asarray(to_rgb(open_image(read_bytes(path), limited=True), True, pixel_range))
+    return np.asarray(to_rgb(open_image(read_bytes(path), limited), True, pixel_range))
 
 
 def to_rgb(opened: OpenedImage, upright: bool, pixel_range: PixelRange) -> PIL.Image.Image:
@@ -180,7 +185,7 @@ def _decoding() -> Iterator[None]:
     except Unusable:
         raise
     except PIL.Image.DecompressionBombError as error:
-        raise Unusable("image has too many pixels") from error
+        raise Unusable("image has too many pixels; --tile takes images of any size") from error
     except Exception as error:  # the decoders of a dozen formats raise many kinds of errors
         raise Unusable("image does not decode") from error
 

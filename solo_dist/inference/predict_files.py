@@ -120,7 +120,7 @@ def predict_files(detector: Detector, paths: Sequence[str], output: str, options
 
 def _predict_images(detector: Detector, jobs: Sequence[_Job], output: str, options: Options, summary: Summary) -> None:
     def read(job: _Job) -> np.ndarray:
-        return read_image(job.path, detector.pixel_range or FULL_RANGE)
+        return read_image(job.path, detector.pixel_range or FULL_RANGE, limited=not options.tiling)
 
     def finish(job: _Job, image: np.ndarray, found: Found) -> list[dict[str, Any]]:
         found = without_empty_masks(found)

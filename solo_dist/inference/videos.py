@@ -37,7 +37,7 @@ def is_video(path: str) -> bool:
         return suffix in SUFFIXES
     try:
         return getattr(open_image(read_bytes(path)).image, "n_frames", 1) > 1
-    except Unusable:  # predicting the image will say why
+    except Exception:  # Pillow raises many kinds for damaged frames; predicting the image will say why
         return False
 
 

@@ -80,17 +80,40 @@ def _polygons_to_rle(polygons: list, height: int, width: int) -> dict:
             raise ValueError("polygon of fewer than 3 points")
         if not all(type(value) in (int, float) and abs(value) < 1e15 for value in polygon):  # also refuses nan
             raise ValueError("polygon coordinate is not a finite number")
-    # A coordinate far outside would overflow the C code's 32-bit arithmetic; coordinates are bounded to one image size
-    # beyond each edge, which leaves the visible outline as it is in practice.
     clipped = [_clip_polygon(polygon, height, width) for polygon in polygons]
     return coco_mask.merge(coco_mask.frPyObjects(clipped, height, width))
 
 
 def _clip_polygon(polygon: list, height: int, width: int) -> list:
-    points = np.asarray(polygon, np.float64)
-    points[0::2] = np.clip(points[0::2], -width, 2 * width)
-    points[1::2] = np.clip(points[1::2], -height, 2 * height)
-    return points.tolist()
+    """The part of a ring up to one image size beyond each edge.
+
+    A coordinate far outside would overflow the 32-bit arithmetic of pycocotools' C code.
+    """
+    points = np.asarray(polygon, np.float64).reshape(-1, 2)
+    for axis, side in enumerate((width, height)):
+        points = _cut_off(points, points[:, axis] - 2 * side)
+        points = _cut_off(points, -side - points[:, axis])
+    if len(points) < 3:  # nothing of it is left: a ring without area, outside
+        points = np.full((3, 2), -1.0)
+    return points.ravel().tolist()
+
+
+def _cut_off(points: np.ndarray, beyond: np.ndarray) -> np.ndarray:
+    """The part of a ring, float64 [n, 2], that is not beyond a line (Sutherland and Hodgman 1974).
+
+    Args:
+      points: x, y of each point.
+      beyond: signed distance of each to the line, float64 [n]; positive: to be cut off.
+    """
+    if not (beyond > 0).any():
+        return points
+    kept = []
+    for start, end, before, after in zip(points, np.roll(points, -1, 0), beyond, np.roll(beyond, -1), strict=True):
+        if before <= 0:
+            kept.append(start)
+        if (before > 0) != (after > 0):
+            kept.append(start + (end - start) * (before / (before - after)))
+    return np.array(kept).reshape(-1, 2)
 
 
 def _check_compressed_counts(counts: Any, pixels: int) -> None:

@@ -49,10 +49,15 @@ def replacing(path: str) -> Iterator[str]:
         yield path
         return
     temporary = f"{path}.{uuid.uuid4().hex[:12]}{PARTIAL}"  # process ids repeat between machines
-    yield temporary
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    tf.io.gfile.rename(temporary, path, overwrite=True)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        tf.io.gfile.rename(temporary, path, overwrite=True)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        raise
 
 
 def write_atomically(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:

@@ -66,9 +66,7 @@ def choose_base(facts: Facts, machine: Machine, minutes: float) -> Base:
         return Base("shapes_tiny", Choice(reason, {}), _IMAGES_FROM_RANDOM)
     if machine.kind == "GPU":
         size = "50" if minutes >= _MINUTES_FOR_R50 else "18"
-        reason = (
-            f"{minutes:g} min on {machine.device}: ResNet-{size} with SOLOv2's weights of COCO, downloaded once"
-        )
+        reason = f"{minutes:g} min on {machine.device}: ResNet-{size} with SOLOv2's weights of COCO, downloaded once"
         return Base(f"finetune_r{size}", Choice(reason, {}), _IMAGES_FROM_PRETRAINED)
     if not has_lite_weights():
         reason = (

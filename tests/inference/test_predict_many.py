@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from solo_dist.errors import ConfigError
-from solo_dist.inference import predict_files
+from solo_dist.inference import predict_files, videos
 from solo_dist.inference.detector import Found, load_detector
 from solo_dist.inference.image_results import coco_results, draw, index_png, jpeg
 from solo_dist.inference.overlap import in_order
@@ -139,6 +139,15 @@ def test_index_pngs_are_written_beside_overlays(detector, images, tmp_path):
     path = list(images)[0]
     predict_files.predict_files(detector, [path], str(tmp_path), Options(0.0, index_pngs=True))
     assert PIL.Image.open(tmp_path / "0.png").size == PIL.Image.open(path).size
+
+
+def test_a_cut_off_gif_is_an_image_or_a_video(tmp_path):
+    frames = [PIL.Image.fromarray(noise(21, 31, seed)).quantize(64) for seed in range(3)]
+    frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:])
+    content, path = (tmp_path / "clip.gif").read_bytes(), tmp_path / "cut.gif"
+    for length in range(1, len(content), 11):  # Pillow raises five kinds of errors, depending on the place
+        path.write_bytes(content[:length])
+        videos.is_video(str(path))
 
 
 # imageio-ffmpeg leaves the pipes of an ffmpeg that has ended to the garbage collector, which runs in our code.

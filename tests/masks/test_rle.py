@@ -193,6 +193,26 @@ def test_a_polygon_far_outside_is_clipped_to_its_visible_part():
 
 
 @pytest.mark.parametrize(
+    "ring",
+    [
+        [256, 256, 4000, 900, 4000, 2200],
+        [-3000, -1800, 3000, 1500, 3000, 4000, -3000, 4000],
+        [100, -9000, 9000, 100, 100, 9000, 400, 300],
+        [-9000, 256, 256, -9000, 9000, 256, 256, 9000],
+    ],
+)
+def test_slopes_of_a_polygon_that_reaches_far_outside_stay(ring):
+    mask = runs.segmentation_to_rle([ring], 512, 512)
+    wanted = coco_mask.merge(coco_mask.frPyObjects([[float(value) for value in ring]], 512, 512))
+    assert coco_mask.area(wanted) and coco_mask.iou([mask], [wanted], [0])[0, 0] > 0.998
+
+
+def test_a_polygon_that_is_far_outside_altogether_has_no_pixel():
+    for ring in ([1e9, 1e9, 2e9, 1e9, 2e9, 2e9], [-9e9, 3, -8e9, 3, -8e9, 5]):
+        assert coco_mask.area(runs.segmentation_to_rle([ring], 12, 16)) == 0
+
+
+@pytest.mark.parametrize(
     "segmentation",
     [
         None,

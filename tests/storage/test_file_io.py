@@ -11,6 +11,7 @@ import tensorflow as tf
 from solo_dist import stack
 from solo_dist.errors import StoreError
 from solo_dist.storage import file_io, urls
+from solo_dist.storage.atomic import replacing
 from tests.stores.fixtures import Bucket, environment_with
 
 # A process that calls the functions of the module, since TensorFlow reads what leads to a test server when it starts.
@@ -271,3 +272,12 @@ def test_brackets_are_letters_of_names_and_sets_of_patterns(tmp_path):
     assert found("b/[12].jpg") == ["b/1.jpg", "b/2.jpg"]
     assert found("b/[1].jpg") == ["b/[1].jpg"]
     assert found("a[1]/y*.jpg") == ["a[1]/y.jpg"] and found("c[1]/*") == []
+
+
+def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "old").write_text("before")
+    with pytest.raises(ZeroDivisionError), replacing(f"{tmp_path}/old") as written:
+        with open(written, "w") as file:
+            file.write("half")
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["old"] and (tmp_path / "old").read_text() == "before"
