@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from solo_dist.coco_values import boolean, identifier_or_name
+from solo_dist.errors import Unusable
+
 SUBSETS = ("train", "validation", "test")
 _WITHOUT_OBJECTS = "(no object)"
 """Stands for a category that images without annotations have, so that they are spread too."""
@@ -107,22 +110,48 @@ def joined(names: Sequence[str], together: Iterable[Sequence[str]]) -> list[list
     return list(lists.values())
 
 
+def normal_id(entry: Mapping[str, Any], field: str) -> int | str | None:
+    """An id of a COCO json in one form, for 3 and "3" are the same; None: it is missing, or no id."""
+    try:
+        return identifier_or_name(entry.get(field), field)
+    except Unusable:
+        return None
+
+
+def names_of(content: dict[str, Any]) -> dict[int | str | None, str]:
+    """Names of the categories by id."""
+    return {normal_id(entry, "id"): str(entry["name"]) for entry in content["categories"]}
+
+
+def category_of(annotation: Mapping[str, Any], names: Mapping[int | str | None, str]) -> str | None:
+    """Name of an object's category; None: it is a crowd, or its category is not listed."""
+    try:
+        is_object = not boolean(annotation.get("iscrowd"), "iscrowd")
+    except Unusable:
+        return None
+    return names.get(normal_id(annotation, "category_id")) if is_object else None
+
+
 def items_of(content: dict[str, Any]) -> list[Item]:
     """The images of a COCO json with the categories of their objects; crowds do not count."""
-    names = {entry["id"]: entry["name"] for entry in content["categories"]}
+    names = names_of(content)
     counts: dict[Any, collections.Counter] = collections.defaultdict(collections.Counter)
     for annotation in content["annotations"]:
-        if not annotation.get("iscrowd") and annotation.get("category_id") in names:
-            counts[annotation.get("image_id")][names[annotation["category_id"]]] += 1
-    return [Item(image["file_name"], counts[image["id"]]) for image in content["images"]]
+        if category := category_of(annotation, names):
+            counts[normal_id(annotation, "image_id")][category] += 1
+    return [Item(image["file_name"], counts[normal_id(image, "id")]) for image in content["images"]]
 
 
-def parts_of(content: dict[str, Any], subset_of: Mapping[str, int], count: int) -> list[dict[str, Any]]:
-    """A COCO json for each subset, with all categories and everything else of the first."""
-    parts = []
-    for index in range(count):
-        images = [image for image in content["images"] if subset_of[image["file_name"]] == index]
-        numbers = {image["id"] for image in images}
-        annotations = [entry for entry in content["annotations"] if entry.get("image_id") in numbers]
-        parts.append({**content, "images": images, "annotations": annotations})
-    return parts
+def parts_of(
+    content: dict[str, Any], subset_of: Mapping[str, int], count: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A COCO json for each subset, with all categories and everything else of the first; annotations of no image."""
+    parts: list[dict[str, Any]] = [{**content, "images": [], "annotations": []} for _ in range(count)]
+    part_of = {normal_id(image, "id"): parts[subset_of[image["file_name"]]] for image in content["images"]}
+    for image in content["images"]:
+        part_of[normal_id(image, "id")]["images"].append(image)
+    of_none: list[dict[str, Any]] = []
+    for annotation in content["annotations"]:
+        part = part_of.get(normal_id(annotation, "image_id"))
+        (of_none if part is None else part["annotations"]).append(annotation)
+    return parts, of_none

@@ -2,14 +2,16 @@
 
 import collections
 import json
+import posixpath
 from collections.abc import Sequence
 from typing import Any
 
+from solo_dist.coco_values import shown
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.coco_merge import load_json
 from solo_dist.importing.image_groups import groups_by
 from solo_dist.importing.near_duplicates import near_duplicates
-from solo_dist.importing.split import SUBSETS, items_of, joined, parts_of, split
+from solo_dist.importing.split import SUBSETS, category_of, items_of, joined, names_of, normal_id, parts_of, split
 from solo_dist.storage import file_io
 
 REPORT = "split_report.json"
@@ -29,10 +31,14 @@ def split_file(
       seed: a different seed gives a different split.
       look: whether to look for near duplicates.
     Raises:
-      ConfigError: an option cannot work.
-      DataError: the json is not COCO instances, or two of its images have the same name.
+      ConfigError: an option cannot work, or the json would be replaced by a part of it.
+      DataError: the json is not COCO instances, or two of its images have the same name or id.
     """
     relative = _relative(shares)
+    targets = {
+        name: f"{output.rstrip('/')}/{name}.json" for name, share in zip(SUBSETS, relative, strict=False) if share > 0
+    }
+    _check_targets([*targets.values(), f"{output.rstrip('/')}/{REPORT}"], annotations)
     content = _checked(load_json(annotations, "annotations"), annotations)
     items = items_of(content)
     names = [item.name for item in items]
@@ -40,7 +46,7 @@ def split_file(
     found, unreadable = near_duplicates([f"{images.rstrip('/')}/{name}" for name in names]) if look else ([], [])
     pairs = [[names[one], names[other]] for one, other in found]
     subset_of = split(items, [*together, *pairs], relative, seed)
-    parts = parts_of(content, subset_of, len(relative))
+    parts, of_none = parts_of(content, subset_of, len(relative))
     report: dict[str, Any] = {
         "annotations": annotations,
         "seed": seed,
@@ -48,11 +54,12 @@ def split_file(
         "subsets": {},
         "near_duplicates": [sorted(one) for one in joined(names, pairs) if len(one) > 1] if look else None,
         "unreadable_images": [names[index] for index in unreadable],
+        "annotations_of_no_image": len(of_none),
         "largest_group": max(map(len, joined(names, [*together, *pairs]))),
     }
     for name, share, part in zip(SUBSETS, relative, parts, strict=False):
         if share > 0:
-            file_io.write(f"{output.rstrip('/')}/{name}.json", json.dumps(part).encode())
+            file_io.write(targets[name], json.dumps(part).encode())
             report["subsets"][name] = {"share": share, **_numbers(part)}
     file_io.write(f"{output.rstrip('/')}/{REPORT}", json.dumps(report, indent=1).encode())
     return report
@@ -65,15 +72,32 @@ def _relative(shares: Sequence[float]) -> list[float]:
     return [share / sum(shares) for share in shares]
 
 
+def _check_targets(targets: Sequence[str], annotations: str) -> None:
+    """Raises ConfigError if the json is one of the files to write: the next run would split a part of it."""
+    for target in targets:
+        if posixpath.realpath(target) == posixpath.realpath(annotations):
+            folder = posixpath.dirname(target)
+            raise ConfigError(
+                f"--output={folder}: {target} would replace --annotations; choose another folder, {folder}/splits "
+                "for example."
+            )
+
+
 def _checked(content: Any, path: str) -> dict[str, Any]:
     """The json if it can be split. Raises DataError."""
     for name in ("images", "annotations", "categories"):
         entries = content.get(name) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise DataError(f"{path} is not COCO instances: it has no list of {name}.")
-    if not all("id" in image and isinstance(image.get("file_name"), str) for image in content["images"]):
+    ids = collections.Counter(normal_id(image, "id") for image in content["images"])
+    if None in ids or not all(isinstance(image.get("file_name"), str) for image in content["images"]):
         raise DataError(f"{path}: an image has no id or no file_name; solo-dist import --format=coco puts files right.")
-    if not all("id" in category and "name" in category for category in content["categories"]):
+    if repeated := [number for number, count in ids.items() if count > 1]:
+        raise DataError(
+            f"{path}: {len(repeated)} ids are those of several images, such as {shown(repeated[0])}: their annotations "
+            "cannot be told apart. Merge files with solo-dist import --format=coco --input=ONE.json --input=OTHER.json."
+        )
+    if not all("name" in one and normal_id(one, "id") is not None for one in content["categories"]):
         raise DataError(f"{path}: a category has no id or no name.")
     names = collections.Counter(image["file_name"] for image in content["images"])
     twice = [name for name, count in names.items() if count > 1]
@@ -85,12 +109,9 @@ def _checked(content: Any, path: str) -> dict[str, Any]:
 
 
 def _numbers(part: dict[str, Any]) -> dict[str, Any]:
-    names = {category["id"]: category["name"] for category in part["categories"]}
-    counts = collections.Counter(
-        names[entry["category_id"]]
-        for entry in part["annotations"]
-        if not entry.get("iscrowd") and entry.get("category_id") in names
-    )
+    names = names_of(part)
+    counts = collections.Counter(category_of(annotation, names) for annotation in part["annotations"])
+    del counts[None]  # crowds
     return {
         "images": len(part["images"]),
         "instances": sum(counts.values()),
@@ -120,6 +141,8 @@ def split_summary(report: dict[str, Any]) -> str:
             f"{sum(map(len, groups))} images are near duplicates in {len(groups)} groups, each kept together; "
             f"for example {', '.join(groups[0][:3])}"
         )
+    if count := report["annotations_of_no_image"]:
+        lines.append(f"{count} annotations are in no part: there is no image with their image_id")
     if report["unreadable_images"]:
         unreadable = report["unreadable_images"]
         lines.append(f"{len(unreadable)} images cannot be read, such as {unreadable[0]}: not compared with others")

@@ -307,6 +307,8 @@ def test_shares_that_cannot_work(data, shares):
         (lambda content: content["images"].append({"id": 99, "file_name": "00.jpg"}), "1 images are listed twice"),
         (lambda content: content["images"].__delitem__(slice(2, None)), "has 2 images, too few"),
         (lambda content: content["categories"].append({"id": 5}), "a category has no id or no name"),
+        (lambda content: content["images"][3].update(id=None), "no id or no file_name"),
+        (lambda content: content["images"][3].update(id="7"), "1 ids are those of several images, such as 7: .*import"),
     ],
 )
 def test_files_that_cannot_be_split(data, change, message):
@@ -316,3 +318,31 @@ def test_files_that_cannot_be_split(data, change, message):
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match=message):
         split_data(data)
+
+
+def test_ids_that_are_text_are_numbers_too(data):
+    """And annotations that belong to no image are counted, whatever their image_id is."""
+    path = data / "instances.json"
+    wanted = split_data(data, look=False)["subsets"]
+    content = json.loads(path.read_text())
+    content["images"][2]["id"] = "2"
+    for annotation in content["annotations"][:30]:
+        annotation |= {"image_id": str(annotation["image_id"]), "iscrowd": str(annotation["iscrowd"])}
+        annotation["category_id"] = str(annotation["category_id"])
+    content["annotations"] += [{"image_id": number, "category_id": 3} for number in (99, [1], None)]
+    path.write_text(json.dumps(content))
+    report = split_data(data, look=False)
+    assert report["subsets"] == wanted and report["annotations_of_no_image"] == 3
+    assert "3 annotations are in no part" in split_summary(report)
+    assert sum(len(part["annotations"]) for part in names_of(data)[1].values()) == 40
+
+
+@pytest.mark.parametrize("folder", ["splits", "link"])
+def test_a_split_does_not_replace_what_it_splits(data, folder):
+    content = (data / "instances.json").read_text()
+    (data / "splits").mkdir()
+    (data / "splits/train.json").write_text(content)
+    (data / "link").symlink_to("splits")
+    with pytest.raises(ConfigError, match="train.json would replace --annotations; choose another folder"):
+        split_file(str(data / "splits/train.json"), str(data / folder), "", (1, 1), "", 0, False)
+    assert (data / "splits/train.json").read_text() == content and len(list((data / "splits").iterdir())) == 1
