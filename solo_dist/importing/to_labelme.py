@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, decode, union
-from solo_dist.importing.image_files import relative, root_folder
+from solo_dist.importing.label_files import label_files
 from solo_dist.importing.labelme_shapes import polygon_rle
 from solo_dist.importing.outlines import simple_outlines
 from solo_dist.storage import file_io, urls
@@ -23,15 +23,13 @@ _VERSION = "5.4.1"
 """Of LabelMe; the first versions that know the shape `mask` are older."""
 
 
-def write_labelme(dataset: Dataset, folder: str, images: str) -> None:
+def write_labelme(dataset: Dataset, folder: str, images: str, overwrite: bool = False) -> None:
     """Writes a json for each image, in subfolders as the images are in the folder `images`.
 
-    The images stay where they are: imagePath is relative to the json if both paths allow it.
+    The images stay where they are: imagePath is relative to the json if both paths allow it. A json that is there
+    already is kept and reported unless `overwrite` is true.
     """
-    root = root_folder([image.path for image in dataset.images], images)
-    for image in dataset.images:
-        name = posixpath.splitext(relative(image.path, root))[0]
-        path = f"{folder.rstrip('/')}/{name}.json"
+    for image, path in label_files(dataset, folder, images, ".json", overwrite):
         file_io.write(path, json.dumps(_content(image, path), ensure_ascii=False, indent=1).encode())
 
 

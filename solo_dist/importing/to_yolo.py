@@ -4,21 +4,22 @@ YOLO finds labels by replacing `images` by `labels` in the path of an image: put
 beside the folder labels.
 """
 
-import posixpath
+from typing import Any
 
 import numpy as np
 import yaml
 
-from solo_dist.errors import Unusable
+from solo_dist.errors import ConfigError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance
-from solo_dist.importing.image_files import relative, root_folder
+from solo_dist.importing.label_files import label_files
 from solo_dist.importing.outlines import simple_outlines
 from solo_dist.importing.rings import join_rings, ring_rle
+from solo_dist.importing.yolo import class_names, read_description
 from solo_dist.storage import file_io
 
 
-def write_yolo(dataset: Dataset, folder: str, images: str, subset: str) -> None:
-    """Writes labels, one file an image, and data.yaml.
+def write_yolo(dataset: Dataset, folder: str, images: str, subset: str, overwrite: bool = False) -> None:
+    """Writes labels, one file an image, and data.yaml, which keeps the entries that it has.
 
     The format has no crowds: they are left out and counted in the report.
 
@@ -27,21 +28,37 @@ def write_yolo(dataset: Dataset, folder: str, images: str, subset: str) -> None:
       folder: gets labels/SUBSET/ and data.yaml.
       images: folder of the images; labels are in subfolders as the images are there.
       subset: the entry of data.yaml, train for example.
+      overwrite: whether label files that are there are replaced; else they are kept and reported.
+    Raises:
+      ConfigError: data.yaml is there and numbers other categories.
     """
     folder = folder.rstrip("/")
-    root = root_folder([image.path for image in dataset.images], images)
+    description = _description(f"{folder}/data.yaml", subset, dataset)
     indices = {name: index for index, name in enumerate(dataset.categories)}
-    for image in dataset.images:
+    for image, path in label_files(dataset, f"{folder}/labels/{subset}", images, ".txt", overwrite):
         rows = []
         for instance in image.instances:
             if instance.crowd:
                 dataset.report.leave_out(image.path, Unusable("crowd, which YOLO's labels cannot say"))
             else:
                 rows.append(f"{indices[instance.category]} {_coordinates(instance)}\n")
-        name = posixpath.splitext(relative(image.path, root))[0]
-        file_io.write(f"{folder}/labels/{subset}/{name}.txt", "".join(rows).encode())
-    description = {"path": ".", subset: f"images/{subset}", "names": dict(enumerate(dataset.categories))}
+        file_io.write(path, "".join(rows).encode())
     file_io.write(f"{folder}/data.yaml", yaml.safe_dump(description, sort_keys=False, allow_unicode=True).encode())
+
+
+def _description(path: str, subset: str, dataset: Dataset) -> dict[str, Any]:
+    """Content for data.yaml: what is in it, and an entry for the subset if it has none."""
+    images = f"images/{subset}"
+    if not file_io.exists(path):
+        return {"path": ".", subset: images, "names": dict(enumerate(dataset.categories))}
+    _, existing = read_description(path)
+    if class_names(existing, path) != dataset.categories:
+        raise ConfigError(f"--output: {path} has other names of categories; choose another folder.")
+    if existing.setdefault(subset, images) != images:
+        dataset.report.change(
+            path, f"the entry of the subset stays, although it is not {images}", str(existing[subset])
+        )
+    return existing
 
 
 def _coordinates(instance: Instance) -> str:

@@ -38,16 +38,16 @@ def read_yolo(source: str, subset: str, boxes: str) -> Dataset:
     Raises:
       DataError: there are no names of categories, or no images.
     """
-    described, description = _description(source)
-    names = _names(description, described)
+    described, description = read_description(source)
+    names = class_names(description, described)
     report = Report()
     rows = _Rows(names, boxes, report)
     read = [_read_image(path, rows, report) for path in _images_of(description, described, subset)]
     return Dataset([image for image in read if image], names, report)
 
 
-def _description(source: str) -> tuple[str, dict[str, Any]]:
-    """Path and content of data.yaml; the folder and an empty one if there is none."""
+def read_description(source: str) -> tuple[str, dict[str, Any]]:
+    """Path and content of data.yaml; the folder and an empty one if there is none. Raises DataError."""
     if source.endswith(_YAML):
         candidates = [source]
     else:
@@ -73,8 +73,8 @@ def _yaml(path: str) -> Any:
         raise DataError(f"{path} is not valid yaml: {' '.join(str(error).split())[:200]}.") from error
 
 
-def _names(description: dict[str, Any], described: str) -> list[str]:
-    """Names of the classes by index; YAML has them as a list, or as a mapping from the index."""
+def class_names(description: dict[str, Any], described: str) -> list[str]:
+    """Names of the classes by index; YAML has them as a list, or as a mapping from the index. Raises DataError."""
     names = description.get("names")
     if isinstance(names, dict):
         indices = {int(finite(index)): str(name) for index, name in names.items()}

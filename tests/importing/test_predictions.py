@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.dataset import encode
 from solo_dist.importing.labelme import read_labelme
 from solo_dist.importing.predictions import read_predictions
 from solo_dist.importing.to_labelme import write_labelme
+from solo_dist.importing.to_yolo import write_yolo
 from tests.importing.conftest import blob, iou, masks_of, reasons, save_image
 
 HEIGHT, WIDTH = 60, 80
@@ -105,3 +107,57 @@ def test_files_are_in_subfolders_as_the_images_are(read, tmp_path):
     dataset = read([prediction(file_name="day/d.jpg")])
     write_labelme(dataset, str(tmp_path / "images"), str(tmp_path / "images"))
     assert json.loads((tmp_path / "images/day/d.json").read_text())["imagePath"] == "d.jpg"
+
+
+WRITERS = {
+    "labelme": (write_labelme, "labels/a.json"),
+    "yolo": (lambda *args: write_yolo(*args[:3], "train", *args[3:]), "labels/labels/train/a.txt"),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_labels_that_are_there_are_kept_unless_they_are_to_be_replaced(read, tmp_path, writer):
+    write, name = WRITERS[writer]
+    folders = str(tmp_path / "labels"), str(tmp_path / "images")
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("corrected by hand")
+    dataset = read([prediction(file_name="a.jpg"), prediction(file_name="b.jpg")])
+    write(dataset, *folders)
+    assert (tmp_path / name).read_text() == "corrected by hand"
+    assert (tmp_path / name.replace("a.", "b.")).exists()
+    assert reasons(dataset) == {"label file is there already; --overwrite replaces it": 1}
+    assert dataset.report.left_out[0].file == str(tmp_path / name)
+    write(read([prediction(file_name="a.jpg")]), *folders, True)
+    assert (tmp_path / name).read_text() != "corrected by hand"
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_of_images_that_differ_in_their_suffix_the_second_is_reported(read, tmp_path, writer):
+    write, name = WRITERS[writer]
+    save_image(tmp_path / "images/a.png", HEIGHT, WIDTH)
+    dataset = read([prediction(file_name="a.jpg"), prediction(np.ones_like(MASK), file_name="a.png")])
+    write(dataset, str(tmp_path / "labels"), str(tmp_path / "images"), True)
+    assert "a.jpg" in (tmp_path / name).read_text() or writer == "yolo"
+    ((reason, count),) = reasons(dataset).items()
+    assert "same name without suffix" in reason and count == 1
+    assert dataset.report.left_out[0].file.endswith("images/a.png")
+
+
+def test_a_second_subset_is_added_to_data_yaml(read, tmp_path):
+    folders = str(tmp_path / "labels"), str(tmp_path / "images")
+    write_yolo(read([prediction(file_name="a.jpg")]), *folders, "train")
+    path = tmp_path / "labels/data.yaml"
+    path.write_text(path.read_text() + "license: mine\n")
+    write_yolo(read([prediction(file_name="b.jpg")]), *folders, "val")
+    assert yaml.safe_load(path.read_text()) == {
+        "path": ".",
+        "train": "images/train",
+        "val": "images/val",
+        "names": {0: "cat", 1: "dog"},
+        "license": "mine",
+    }
+    before = path.read_text()
+    path.write_text(before.replace("dog", "cow"))
+    with pytest.raises(ConfigError, match="data.yaml has other names of categories"):
+        write_yolo(read([prediction(file_name="c.jpg")]), *folders, "test")
+    assert not (tmp_path / "labels/labels/test").exists()
