@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from solo_dist.errors import ConfigError, DataError
-from solo_dist.storage import file_io
+from solo_dist.importing.text_files import read_text
 
 
 def groups_by(rule: str, names: Sequence[str]) -> list[list[str]]:
@@ -24,7 +24,7 @@ def groups_by(rule: str, names: Sequence[str]) -> list[list[str]]:
 
     Raises:
       ConfigError: the rule cannot be understood, or it fits no image.
-      DataError: the table lacks the column, or an image.
+      DataError: the table lacks the column, or an image, or is not UTF-8.
     """
     if not rule:
         return [[name] for name in names]
@@ -59,7 +59,7 @@ def _by_pattern(pattern: str, names: Sequence[str]) -> dict[str, str]:
 
 def _by_table(path: str, column: str, names: Sequence[str]) -> dict[str, str]:
     try:
-        text = file_io.read(path).decode("utf-8-sig")
+        text = read_text(path)
     except tf.errors.NotFoundError as error:
         raise ConfigError(f"--group: there is no file {path}.") from error
     rows = list(csv.DictReader(io.StringIO(text)))

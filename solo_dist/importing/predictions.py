@@ -1,10 +1,9 @@
 """Reader of predictions, coco_instances_results.json, so that people can correct them in their annotation tool."""
 
 import posixpath
-from collections.abc import Sequence
 from typing import Any
 
-from solo_dist.coco_values import identifier_or_name
+from solo_dist.coco_values import identifier_or_name, number, shown
 from solo_dist.errors import DataError, Unusable
 from solo_dist.importing.coco_merge import load_json
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked
@@ -32,8 +31,9 @@ def read_predictions(results: str, annotations: str, images: str, score: float) 
         raise DataError(f"{results} is not a list of predictions.")
     if not isinstance(known, dict) or not isinstance(known.get("categories"), list):
         raise DataError(f"{annotations} has no list of categories.")
-    reader = _Reader(known, ImageFiles(files_under(images, "images")), images)
     report = Report()
+    names = _by_id(known["categories"], "name", annotations, report)
+    reader = _Reader(names, _by_id(known.get("images"), "file_name", annotations, report), images)
     for entry in entries:
         try:
             reader.add(entry, score)
@@ -46,23 +46,36 @@ def read_predictions(results: str, annotations: str, images: str, score: float) 
     return dataset
 
 
+def _by_id(entries: Any, field: str, path: str, report: Report) -> dict[int | str, str]:
+    """A field of each entry of a list, by its id. Entries without an id or the field are reported."""
+    values: dict[int | str, str] = {}
+    for entry in entries if isinstance(entries, list) else ():
+        try:
+            if not isinstance(entry, dict) or not isinstance(entry.get(field), (str, int)):
+                raise Unusable(f"entry has no {field}", shown(entry))
+            values[identifier_or_name(entry.get("id"), "id")] = str(entry[field])
+        except Unusable as error:
+            report.leave_out(path, error)
+    return values
+
+
 class _Reader:
     """Assigns predictions to their images."""
 
-    def __init__(self, known: dict[str, Any], files: ImageFiles, folder: str):
-        self.names = {
-            identifier_or_name(entry.get("id"), "category id"): str(entry["name"]) for entry in known["categories"]
-        }
-        listed: Sequence[dict[str, Any]] = known.get("images") or []
-        self._file_names = {identifier_or_name(entry.get("id"), "image id"): entry.get("file_name") for entry in listed}
-        self._files, self._folder = files, folder
+    def __init__(self, names: dict[int | str, str], file_names: dict[int | str, str], folder: str):
+        self.names = names
+        """Of the categories, by id."""
+        self._file_names, self._folder = file_names, folder
+        self._files = ImageFiles(files_under(folder, "images"))
         self.images: dict[str, LabelledImage] = {}
 
     def add(self, entry: Any, least_score: float) -> None:
         """Adds one prediction. Raises Unusable."""
         if not isinstance(entry, dict):
             raise Unusable("prediction is not an object")
-        score = float(entry.get("score", 1.0))
+        score = number(entry.get("score", 1.0))
+        if score is None:
+            raise Unusable("score is not a number", shown(entry["score"]))
         image, is_upright = self._image(entry)
         if score < least_score:
             raise Unusable("score is below --score")
@@ -71,7 +84,7 @@ class _Reader:
             raise Unusable("category_id is that of no category", str(category))
         segmentation = entry.get("segmentation")
         size = segmentation.get("size") if isinstance(segmentation, dict) else None
-        if not isinstance(size, list) or sorted(size) != sorted((image.height, image.width)):
+        if size not in ([image.height, image.width], [image.width, image.height]):
             raise Unusable("mask has another size than the image file", image.path)
         try:
             rle = checked(segmentation_to_rle(segmentation, *size))

@@ -15,6 +15,7 @@ from solo_dist.errors import ConfigError, Unusable
 from solo_dist.importing.image_files import ImageFiles, stem
 from solo_dist.importing.left_out import Report
 from solo_dist.importing.mask_files import Found, Layout, pixels
+from solo_dist.importing.text_files import read_lines
 from solo_dist.storage import file_io
 
 _VOID = 255
@@ -50,13 +51,13 @@ class Voc(Layout):
         lists = [path for path in found if path.endswith(f"ImageSets/Segmentation/{subset}.txt")] if subset else []
         if subset and not lists:
             raise ConfigError(f"--subset={subset}: there is no ImageSets/Segmentation/{subset}.txt.")
-        self._stems = {line for path in lists for line in _lines(path)}
+        self._stems = {line for path in lists for line in read_lines(path)}
         by_name = {posixpath.basename(path): path for path in found}
         self._coloured = "labelmap.txt" in by_name
         if self._coloured:
             self._names = _labelmap(by_name["labelmap.txt"])
         elif "class_names.txt" in by_name:
-            self._names = dict(enumerate(_lines(by_name["class_names.txt"])))
+            self._names = dict(enumerate(read_lines(by_name["class_names.txt"])))
         else:
             self._names = dict(enumerate(["background", *_CLASSES]))
         self._are_vocs_own = not self._coloured and "class_names.txt" not in by_name
@@ -115,14 +116,10 @@ class Voc(Layout):
         return [name for name in dict.fromkeys(self._names.values()) if name in names]
 
 
-def _lines(path: str) -> list[str]:
-    return [line.strip() for line in file_io.read(path).decode("utf-8-sig").splitlines() if line.strip()]
-
-
 def _labelmap(path: str) -> dict[int, str]:
     """CVAT's labelmap.txt, lines of name:r,g,b:parts:actions -> names by colour."""
     names: dict[int, str] = {}
-    for line in _lines(path):
+    for line in read_lines(path):
         match = re.match(r"\s*([^#:][^:]*):(\d+),(\d+),(\d+):", line)
         if match:
             red, green, blue = (int(value) for value in match.groups()[1:])

@@ -19,6 +19,7 @@ from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checke
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size, is_image, normal_path
 from solo_dist.importing.left_out import Report
 from solo_dist.importing.rings import ring_rle
+from solo_dist.importing.text_files import read_lines
 from solo_dist.storage import file_io
 
 SUBSETS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
@@ -42,7 +43,7 @@ def read_yolo(source: str, subset: str, boxes: str) -> Dataset:
     names = class_names(description, described)
     report = Report()
     rows = _Rows(names, boxes, report)
-    read = [_read_image(path, rows, report) for path in _images_of(description, described, subset)]
+    read = [_read_image(path, rows, report) for path in _images_of(description, described, subset, report)]
     return Dataset([image for image in read if image], names, report)
 
 
@@ -77,22 +78,27 @@ def class_names(description: dict[str, Any], described: str) -> list[str]:
     """Names of the classes by index; YAML has them as a list, or as a mapping from the index. Raises DataError."""
     names = description.get("names")
     if isinstance(names, dict):
-        indices = {int(finite(index)): str(name) for index, name in names.items()}
+        try:
+            indices = {int(finite(index)): str(name) for index, name in names.items()}
+        except Unusable as error:
+            raise DataError(f"{described}: `names` must be a list, or `0: cat` a line, the number first.") from error
         return [indices.get(index, f"class_{index}") for index in range(max(indices, default=-1) + 1)]
     if isinstance(names, list) and names:
         return [str(name) for name in names]
     folder = posixpath.dirname(described) if description else described
     for name in set(_NAME_LISTS).intersection(file_io.names(folder)):
-        lines = [line.strip() for line in file_io.read(f"{folder}/{name}").decode("utf-8-sig").splitlines()]
-        return [line for line in lines if line]
+        return read_lines(f"{folder}/{name}")
     raise DataError(
         f"{described}: no names of categories; give --input=FOLDER/data.yaml with `names`, or put a classes.txt "
         "with a name a line into the folder."
     )
 
 
-def _images_of(description: dict[str, Any], described: str, subset: str) -> list[str]:
-    """Image files of a subset, sorted. Raises ConfigError or DataError if there are none."""
+def _images_of(description: dict[str, Any], described: str, subset: str, report: Report) -> list[str]:
+    """Image files of a subset, sorted. Raises ConfigError or DataError if there are none.
+
+    Without a subset, an entry without images is reported only: Roboflow names parts that an export does not have.
+    """
     wanted = SUBSETS[subset] if subset else [key for keys in SUBSETS.values() for key in keys]
     entries = [str(entry) for key in wanted for entry in _as_list(description.get(key))]
     if not entries and subset:
@@ -102,10 +108,14 @@ def _images_of(description: dict[str, Any], described: str, subset: str) -> list
         entries, described = [folder], f"{folder}/"
     images: set[str] = set()
     for entry in entries:
-        found = _entry_images(entry, str(description.get("path") or ""), posixpath.dirname(described) or ".")
-        if not found:
+        found = _entry_images(entry, str(description.get("path") or ""), posixpath.dirname(described) or ".", report)
+        if not found and subset:
             raise DataError(f"{described}: no image file found for {entry}; correct `path` or this entry.")
+        if not found:
+            report.leave_out(described, Unusable("entry of data.yaml without image files", entry))
         images.update(found)
+    if not images:
+        raise DataError(f"{described}: no image file found for {', '.join(entries)}; correct `path` or these entries.")
     return sorted(images)
 
 
@@ -115,7 +125,7 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _entry_images(entry: str, path: str, root: str) -> list[str]:
+def _entry_images(entry: str, path: str, root: str, report: Report) -> list[str]:
     """Images of a folder, or of a text file that lists them.
 
     Paths may be those of another machine, or begin with ../ though the folder is beside the yaml file, as Roboflow
@@ -129,7 +139,7 @@ def _entry_images(entry: str, path: str, root: str) -> list[str]:
         if file_io.is_folder(place):
             images = [image for image in files_under(place, "input") if is_image(image)]
         elif place.endswith(".txt") and file_io.exists(place):
-            images = _listed_images(place)
+            images = _listed_images(place, report)
         else:
             continue
         if images:
@@ -137,12 +147,22 @@ def _entry_images(entry: str, path: str, root: str) -> list[str]:
     return []
 
 
-def _listed_images(path: str) -> list[str]:
-    folder = posixpath.dirname(path)
+def _listed_images(path: str, report: Report) -> list[str]:
+    """Images that a text file lists. If there is any, the others are reported."""
+    folder = posixpath.dirname(path) or "."
     files = ImageFiles(files_under(folder, "input"))
-    lines = [line.strip() for line in file_io.read(path).decode("utf-8-sig").splitlines()]
-    found = [files.find(line, folder) for line in lines if line]
-    return [image for image in found if image]
+    found, missing = [], []
+    for line in read_lines(path):
+        try:
+            image = files.find(line, folder)
+            if image is None:
+                raise Unusable("listed image file not found", line)
+            found.append(image)
+        except Unusable as error:
+            missing.append(error)
+    for reason in missing if found else ():
+        report.leave_out(path, reason)
+    return found
 
 
 def _read_image(path: str, rows: "_Rows", report: Report) -> LabelledImage | None:
@@ -165,11 +185,11 @@ def _read_image(path: str, rows: "_Rows", report: Report) -> LabelledImage | Non
 def _label_files(image: str) -> Iterator[str]:
     """Possible paths of an image's label file: in a folder labels instead of the last folder images, or beside it."""
     text = posixpath.splitext(image)[0] + ".txt"
-    before, separator, after = text.rpartition("/images/")
+    before, separator, after = f"/{text}".rpartition("/images/")
     if separator:
-        yield f"{before}/labels/{after}"
+        yield f"{before}/labels/{after}"[1:]
     yield text
-    yield f"{posixpath.dirname(posixpath.dirname(text))}/labels/{posixpath.basename(text)}"
+    yield f"{posixpath.dirname(posixpath.dirname(text)) or '.'}/labels/{posixpath.basename(text)}"
 
 
 class _Rows:

@@ -74,6 +74,9 @@ def test_labelmes_voc_export_has_the_names_in_a_file(tmp_path):
     dataset = read_masks(str(tmp_path), "", "")
     check(dataset, [("kind 15", False, FIRST), ("kind 8", False, SECOND)])
     assert dataset.categories == ["kind 8", "kind 15"] and not changes(dataset)
+    (tmp_path / "class_names.txt").write_bytes("\u72d7\n".encode("gbk"))
+    with pytest.raises(DataError, match="class_names.txt is not UTF-8"):
+        read_masks(str(tmp_path), "", "")
 
 
 def test_cvats_masks_have_colours(tmp_path):

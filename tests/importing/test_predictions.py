@@ -76,6 +76,8 @@ def test_predictions_that_are_left_out_are_counted(read):
         prediction(MASK[:-1], **named),
         prediction(**named, segmentation=[[1, 2, 3, 4, 5, 6]]),
         "none",
+        prediction(score=None, **named),
+        prediction(**named, segmentation={"size": [None, 60], "counts": ""}),
     ]
     dataset = read([*bad, prediction(**named)])
     assert dataset.num_instances == 1
@@ -84,8 +86,20 @@ def test_predictions_that_are_left_out_are_counted(read):
         "category_id is that of no category": 1,
         "image_id is that of no image in --annotations": 1,
         "image file not found in --images": 1,
-        "mask has another size than the image file": 2,
+        "mask has another size than the image file": 3,
+        "score is not a number": 1,
         "prediction is not an object": 1,
+    }
+
+
+def test_a_category_or_an_image_that_is_not_one_costs_itself_only(read):
+    categories = [{"id": 7, "name": "cat"}, {"id": 8}, "dog", {"id": None, "name": "cow"}]
+    dataset = read([prediction()], categories=categories, images=[{"id": 1, "file_name": "a.jpg"}, {"id": 2}])
+    assert dataset.num_instances == 1 and dataset.categories == ["cat"]
+    assert reasons(dataset) == {
+        "entry has no name": 2,
+        "entry has no file_name": 1,
+        "id is missing": 1,
     }
 
 

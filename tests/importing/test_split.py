@@ -134,6 +134,9 @@ def test_groups_by_a_column_of_a_table(tmp_path):
         groups_by(f"table:{path}:plant", NAMES)
     with pytest.raises(DataError, match="no column tree; its columns are image, plant"):
         groups_by(f"table:{path}:tree", NAMES)
+    path.write_bytes("image,plant\na.jpg,Kr\u00e4uter\n".encode("cp1252"))
+    with pytest.raises(DataError, match="plants.csv is not UTF-8"):
+        groups_by(f"table:{path}:plant", NAMES)
     with pytest.raises(ConfigError, match="no file"):
         groups_by(f"table:{tmp_path}/none.csv:plant", NAMES)
 

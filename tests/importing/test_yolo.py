@@ -102,6 +102,43 @@ def test_images_without_labels_have_no_objects(tmp_path):
     assert changes(dataset) == {"image has no label file: taken as an image without objects": 1}
 
 
+def test_paths_relative_to_the_current_folder(tmp_path, monkeypatch):
+    save_image(tmp_path / "images/train/a.png", HEIGHT, WIDTH)
+    write(tmp_path / "labels/train/a.txt", f"0 {SQUARE}\n")
+    write(tmp_path / "data.yaml", "names: [cat]\ntrain: images/train\n")
+    monkeypatch.chdir(tmp_path)
+    for source in ("data.yaml", "./data.yaml", "."):
+        assert read_yolo(source, "", "reject").num_instances == 1
+
+
+def test_parts_that_are_not_there_are_reported(tmp_path):
+    """As Roboflow writes data.yaml; a part that was asked for has to be there."""
+    save_image(tmp_path / "train/images/a.png", HEIGHT, WIDTH)
+    write(tmp_path / "data.yaml", "names: [cat]\ntrain: ../train/images\nval: ../valid/images\ntest: ../test/images\n")
+    dataset = read_yolo(str(tmp_path), "", "reject")
+    assert len(dataset.images) == 1 and reasons(dataset) == {"entry of data.yaml without image files": 2}
+    with pytest.raises(DataError, match="no image file found for ../test/images"):
+        read_yolo(str(tmp_path), "test", "reject")
+
+
+def test_listed_images_that_are_not_found_are_reported(tmp_path):
+    for name in ("images/a.png", "images/x/c.png", "images/y/c.png"):
+        save_image(tmp_path / name, HEIGHT, WIDTH)
+    write(tmp_path / "train.txt", "images/a.png\nimages/b.png\n\n/elsewhere/c.png\n")
+    write(tmp_path / "data.yaml", "names: [cat]\ntrain: train.txt\n")
+    dataset = read_yolo(str(tmp_path), "", "reject")
+    assert masks_of(dataset).keys() == {"a.png"}
+    assert reasons(dataset) == {"listed image file not found": 1, "several image files have this name": 1}
+    assert {entry.detail for entry in dataset.report.left_out} == {"images/b.png", "elsewhere/c.png"}
+
+
+def test_names_in_another_encoding_are_an_error_that_names_the_file(tmp_path):
+    save_image(tmp_path / "images/a.png", HEIGHT, WIDTH)
+    (tmp_path / "classes.txt").write_bytes("\u72d7\n".encode("gbk"))
+    with pytest.raises(DataError, match="classes.txt is not UTF-8"):
+        read_yolo(str(tmp_path), "", "reject")
+
+
 # ---- Rows
 
 LEFT_OUT = {
@@ -187,6 +224,7 @@ def test_coordinates_are_of_the_upright_image(tmp_path, orientation):
         ("train: images", "has no `names`"),
         ("nc: 2\ntrain: images", "no names of categories"),
         ("names: [cat]\ntrain: elsewhere", "no image file found for elsewhere"),
+        ("names: {cat: 0}\ntrain: images", "data.yaml: `names` must be a list, or `0: cat`"),
         ("names: [cat]\nkpt_shape: [17, 3]\ntrain: images", "keypoints"),
     ],
 )
