@@ -1,7 +1,7 @@
 """What the layouts of mask images have in common: pairs of image and mask, and the objects of a mask."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import PIL.Image
@@ -10,7 +10,7 @@ from solo_dist.errors import Unusable
 from solo_dist.importing.left_out import Report
 from solo_dist.storage import file_io
 
-Found = list[tuple[str, bool, np.ndarray]]
+Found = Iterable[tuple[str, bool, np.ndarray]]
 """Category, whether a crowd, and mask, bool [H, W], of each object of a mask file."""
 
 

@@ -2,7 +2,8 @@
 
   a file an object   masks/NAME/*.png, NAME/masks/*.png or masks/NAME_*.png; the rest of the name before its number is
                      the category: masks/NAME/cat_1.png, masks/NAME/cat/1.png, masks/NAME_cat_1.png
-  a file an image    masks/NAME.png or masks/cat/NAME.png: 0 is background, every other value or colour an object
+  a file an image    masks/NAME.png or masks/cat/NAME.png: 0 is background, every other value or colour an object;
+                     files with soft edges are left out
 
 Without a category in the names, all objects are of the category `object`.
 """
@@ -17,6 +18,7 @@ from solo_dist.errors import Unusable
 from solo_dist.importing.image_files import is_image, stem
 from solo_dist.importing.left_out import Report
 from solo_dist.importing.mask_files import Found, Layout, pixels
+from solo_dist.importing.soft_edges import check_numbered
 
 ONLY_CATEGORY = "object"
 _SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm")
@@ -36,8 +38,9 @@ class MaskFolders(Layout):
 
     def pairs(self, found: Sequence[str], others: Sequence[str], report: Report) -> Iterator[tuple[str, str]]:
         """Image file and mask file, for every mask that has an image."""
-        masks = [path for path in found if path.lower().endswith(_SUFFIXES) and self._is_mask(path, others)]
-        photos = [path for path in (*found, *others) if is_image(path) and path not in set(masks)]
+        given = frozenset(others)
+        masks = dict.fromkeys(path for path in found if path.lower().endswith(_SUFFIXES) and self._is_mask(path, given))
+        photos = [path for path in (*found, *others) if is_image(path) and path not in masks]
         by_stem: dict[str, list[str]] = {}
         for path in photos:
             by_stem.setdefault(stem(path), []).append(path)
@@ -59,10 +62,10 @@ class MaskFolders(Layout):
             if path not in used:
                 report.leave_out(path, Unusable("image has no mask"))
 
-    def _is_mask(self, path: str, others: Sequence[str]) -> bool:
+    def _is_mask(self, path: str, others: frozenset[str]) -> bool:
         """With --images, every file of --input that is not among the images; else what is below a folder `masks`."""
         if others:
-            return path not in set(others)
+            return path not in others
         folders = posixpath.dirname(path).removeprefix(self._folder).lower().split("/")
         return any(name in _FOLDERS for name in folders)
 
@@ -94,15 +97,17 @@ class MaskFolders(Layout):
         return _parent(mask)
 
     def objects(self, path: str, report: Report) -> Found:
-        """The objects of a mask file. Raises Unusable."""
+        """The objects of a mask file, one at a time. Raises Unusable."""
         values = pixels(path)
+        levels = np.unique(values)
         category = self._category[path]
         if category is None:
-            return [(self._numbered[path], False, values == number) for number in np.unique(values) if number]
-        levels = np.unique(values)
+            check_numbered(values)
+            yield from ((self._numbered[path], False, values == number) for number in levels if number)
+            return
         if len(levels) > 2:
             report.change(path, "mask of one object has grey values: those above the middle count")
-        return [(category, False, values > levels[-1] / 2)] if levels[-1] else [(category, False, values > 0)]
+        yield category, False, values > levels[-1] / 2
 
 
 def _parent(path: str) -> str:

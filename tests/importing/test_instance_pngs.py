@@ -1,11 +1,16 @@
 """Masks that are images: VOC, CVAT, Cityscapes, LabelMe's export and plain folders, each equal to the pixel."""
 
+import io
+
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFilter
 import pytest
 
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.instance_pngs import read_masks
+from solo_dist.importing.soft_edges import check_numbered
 from tests.importing.conftest import blob, changes, masks_of, reasons, save_image
 
 HEIGHT, WIDTH = 60, 80
@@ -212,6 +217,59 @@ def test_bad_masks_cost_themselves_only(tmp_path):
         "mask does not decode": 1,
     }
     assert changes(dataset) == {"mask of one object has grey values: those above the middle count": 1}
+
+
+def disc(mode="L", fill=255):
+    large = PIL.Image.new(mode, (4 * WIDTH, 4 * HEIGHT))
+    PIL.ImageDraw.Draw(large).ellipse((50, 30, 270, 200), fill=fill)
+    return large
+
+
+def as_jpeg(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG")
+    return PIL.Image.open(buffer)
+
+
+SMALL = (WIDTH, HEIGHT)
+BLENDED = {
+    "resized": lambda: disc().resize(SMALL, PIL.Image.Resampling.BILINEAR),
+    "resized in colour": lambda: disc("RGB", (200, 30, 90)).resize(SMALL, PIL.Image.Resampling.BICUBIC),
+    "blurred": lambda: disc().filter(PIL.ImageFilter.GaussianBlur(9)).resize(SMALL, PIL.Image.Resampling.NEAREST),
+    "JPEG": lambda: as_jpeg(disc("RGB", (200, 30, 90))).resize(SMALL, PIL.Image.Resampling.NEAREST),
+    "a picture": lambda: PIL.Image.fromarray(np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)),
+}
+
+
+@pytest.mark.parametrize("case", BLENDED)
+def test_soft_edges_and_pictures_are_no_numbered_objects(tmp_path, case):
+    for name in "ab":
+        save_image(tmp_path / f"images/{name}.jpg", HEIGHT, WIDTH)
+    save(tmp_path / "masks/a.png", values_of((1, FIRST)))
+    (BLENDED[case]()).save(tmp_path / "masks/b.png")
+    dataset = read_masks(str(tmp_path), "", "")
+    check(dataset, [("object", False, FIRST)])
+    ((reason, count),) = reasons(dataset).items()
+    assert reason.startswith("mask has soft edges or is a picture") and count == 1
+    assert dataset.report.left_out[0].file == str(tmp_path / "masks/b.png")
+
+
+def cells(count, height, width, seed=0):
+    """Numbers of the nearest of many points: cells that touch, in an order that says nothing about their places."""
+    points = np.random.default_rng(seed).uniform(0, (height, width), (count, 2))
+    rows, columns = np.mgrid[:height, :width]
+    return ((rows[..., None] - points[:, 0]) ** 2 + (columns[..., None] - points[:, 1]) ** 2).argmin(axis=2) + 1
+
+
+@pytest.mark.parametrize(("count", "factor"), [(30, 1), (300, 1), (300, 200), (700, 60)])
+def test_touching_cells_are_numbered_objects(count, factor):
+    """Down to cells of 7 pixels; with 16 bits."""
+    values = cells(count, HEIGHT, WIDTH) * factor
+    check_numbered(values)
+    values[FIRST] = 0
+    check_numbered(values)
+    values[(np.roll(values, 1, 0) != values) | (np.roll(values, 1, 1) != values)] = 255  # VOC's edges
+    check_numbered(values)
 
 
 def test_masks_without_images_say_what_to_give(tmp_path):
