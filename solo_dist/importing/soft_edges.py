@@ -22,8 +22,7 @@ def check_numbered(values: np.ndarray) -> None:
     found, total = int(blended[numbers != 0].sum()), int((numbers != 0).sum())
     if found >= _LEAST_VALUES and found >= _LEAST_SHARE * total:
         raise Unusable(
-            "mask has soft edges or is a picture, so its values do not number objects; resize masks without smoothing "
-            "(nearest neighbour), and name the mask of a single object NAME_1.png",
+            "mask has soft edges or is a picture: resize masks without smoothing, and name one of an object NAME_1.png",
             f"{total} values",
         )
 

@@ -3,7 +3,7 @@
 import collections
 import json
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from solo_dist.coco_values import shown
@@ -55,6 +55,7 @@ def split_file(
         "near_duplicates": [sorted(one) for one in joined(names, pairs) if len(one) > 1] if look else None,
         "unreadable_images": [names[index] for index in unreadable],
         "annotations_of_no_image": len(of_none),
+        "earlier_parts": _earlier_parts(output, targets),
         "largest_group": max(map(len, joined(names, [*together, *pairs]))),
     }
     for name, share, part in zip(SUBSETS, relative, parts, strict=False):
@@ -81,6 +82,12 @@ def _check_targets(targets: Sequence[str], annotations: str) -> None:
                 f"--output={folder}: {target} would replace --annotations; choose another folder, {folder}/splits "
                 "for example."
             )
+
+
+def _earlier_parts(output: str, targets: Mapping[str, str]) -> list[str]:
+    """Parts in the folder that this split does not write: another split left them there."""
+    others = [f"{output.rstrip('/')}/{name}.json" for name in SUBSETS if name not in targets]
+    return [path for path in others if file_io.exists(path)]
 
 
 def _checked(content: Any, path: str) -> dict[str, Any]:
@@ -143,6 +150,8 @@ def split_summary(report: dict[str, Any]) -> str:
         )
     if count := report["annotations_of_no_image"]:
         lines.append(f"{count} annotations are in no part: there is no image with their image_id")
+    for path in report["earlier_parts"]:
+        lines.append(f"{path} is not of this split: its images may be in other parts, too; remove it")
     if report["unreadable_images"]:
         unreadable = report["unreadable_images"]
         lines.append(f"{len(unreadable)} images cannot be read, such as {unreadable[0]}: not compared with others")

@@ -107,15 +107,21 @@ def _images_of(description: dict[str, Any], described: str, subset: str, report:
         folder = posixpath.dirname(described) if description else described
         entries, described = [folder], f"{folder}/"
     images: set[str] = set()
+    without = []
     for entry in entries:
         found = _entry_images(entry, str(description.get("path") or ""), posixpath.dirname(described) or ".", report)
         if not found and subset:
             raise DataError(f"{described}: no image file found for {entry}; correct `path` or this entry.")
         if not found:
-            report.leave_out(described, Unusable("entry of data.yaml without image files", entry))
+            without.append(entry)
         images.update(found)
     if not images:
-        raise DataError(f"{described}: no image file found for {', '.join(entries)}; correct `path` or these entries.")
+        reason = f" {report.lines()[0]}." if report.left_out else ""
+        raise DataError(
+            f"{described}: no image file found for {', '.join(entries)}; correct `path` or these entries.{reason}"
+        )
+    for entry in without:
+        report.leave_out(described, Unusable("entry of data.yaml without image files", entry))
     return sorted(images)
 
 
@@ -134,8 +140,8 @@ def _entry_images(entry: str, path: str, root: str, report: Report) -> list[str]
     inside = entry.replace("\\", "/")
     while inside.startswith(("../", "./")):
         inside = inside.partition("/")[2]
-    for place in (f"{root}/{path}/{entry}", f"{path}/{entry}", entry, f"{root}/{entry}", f"{root}/{inside}"):
-        place = normal_path(place)
+    places = (f"{root}/{path}/{entry}", f"{path}/{entry}", entry, f"{root}/{entry}", f"{root}/{inside}")
+    for place in dict.fromkeys(map(normal_path, places)):
         if file_io.is_folder(place):
             images = [image for image in files_under(place, "input") if is_image(image)]
         elif place.endswith(".txt") and file_io.exists(place):
@@ -148,10 +154,10 @@ def _entry_images(entry: str, path: str, root: str, report: Report) -> list[str]
 
 
 def _listed_images(path: str, report: Report) -> list[str]:
-    """Images that a text file lists. If there is any, the others are reported."""
+    """Images that a text file lists; those that are not there are reported."""
     folder = posixpath.dirname(path) or "."
     files = ImageFiles(files_under(folder, "input"))
-    found, missing = [], []
+    found = []
     for line in read_lines(path):
         try:
             image = files.find(line, folder)
@@ -159,9 +165,7 @@ def _listed_images(path: str, report: Report) -> list[str]:
                 raise Unusable("listed image file not found", line)
             found.append(image)
         except Unusable as error:
-            missing.append(error)
-    for reason in missing if found else ():
-        report.leave_out(path, reason)
+            report.leave_out(path, error)
     return found
 
 

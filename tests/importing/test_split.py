@@ -288,6 +288,13 @@ def test_what_a_subset_lacks_is_said(data):
     assert f"{lacking} has no instance of dog" in text and "near duplicates were not searched" in text
 
 
+def test_a_part_of_an_earlier_split_is_named(data):
+    split_data(data, look=False)
+    report = split_data(data, look=False, shares=(0.8, 0.2))
+    assert report["earlier_parts"] == [str(data / "splits/test.json")]
+    assert "test.json is not of this split" in split_summary(report)
+
+
 def test_images_that_cannot_be_read_are_named(data):
     (data / "images/07.jpg").unlink()
     (data / "images/08.jpg").write_text("no image")

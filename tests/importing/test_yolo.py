@@ -130,6 +130,9 @@ def test_listed_images_that_are_not_found_are_reported(tmp_path):
     assert masks_of(dataset).keys() == {"a.png"}
     assert reasons(dataset) == {"listed image file not found": 1, "several image files have this name": 1}
     assert {entry.detail for entry in dataset.report.left_out} == {"images/b.png", "elsewhere/c.png"}
+    write(tmp_path / "train.txt", "/elsewhere/c.png\n")
+    with pytest.raises(DataError, match="no image file found for train.txt.*several image files have this name"):
+        read_yolo(str(tmp_path), "", "reject")
 
 
 def test_names_in_another_encoding_are_an_error_that_names_the_file(tmp_path):
