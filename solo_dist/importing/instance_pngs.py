@@ -27,23 +27,27 @@ def read_masks(folder: str, images: str, subset: str) -> Dataset:
       images: with the images; "": below `folder` too.
       subset: of VOC, the list ImageSets/Segmentation/SUBSET.txt; "": all masks.
     Raises:
-      DataError: no mask belongs to an image.
+      DataError: no mask belongs to an image, or none can be used.
     """
     found = files_under(folder, "input")
     others = files_under(images, "images") if images else []
     reader = _layout(folder.rstrip("/"), found, subset)
     report = Report()
     read: dict[str, LabelledImage] = {}
-    for image, mask in reader.pairs(found, others, report):
+    pairs = list(reader.pairs(found, others, report))
+    for image, mask in pairs:
         try:
             _add(read, image, mask, reader, report)
         except Unusable as error:
             report.leave_out(mask, error)
     if not read:
-        raise DataError(
-            f"--input={folder}: no mask that belongs to an image; give the folder of the images as --images."
-            + (f" {report.lines()[0]}." if report.left_out else "")
+        reason = (
+            "none of its masks can be used."
+            if pairs
+            else "no mask that belongs to an image; give the folder of the images as --images."
         )
+        details = "".join(f" {line}." for line in report.lines()) if report.left_out else ""
+        raise DataError(f"--input={folder}: {reason}{details}")
     names = {instance.category for image in read.values() for instance in image.instances}
     return Dataset([read[path] for path in sorted(read)], reader.ordered(names), report)
 

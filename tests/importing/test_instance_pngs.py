@@ -252,6 +252,9 @@ def test_soft_edges_and_pictures_are_no_numbered_objects(tmp_path, case):
     ((reason, count),) = reasons(dataset).items()
     assert reason.startswith("mask has soft edges or is a picture") and count == 1
     assert dataset.report.left_out[0].file == str(tmp_path / "masks/b.png")
+    (tmp_path / "masks/a.png").unlink()
+    with pytest.raises(DataError, match=r"(?s)none of its masks can be used.*soft edges"):
+        read_masks(str(tmp_path), "", "")
 
 
 def cells(count, height, width, seed=0):
