@@ -36,10 +36,11 @@ _RENAME = flags.DEFINE_list("rename", [], "OLD:NEW,...; categories of the same n
 def main(arguments: list[str]) -> None:
     """Reads, writes the json and prints the summary."""
     del arguments
-    from solo_dist.importing import categories, coco_json
+    from solo_dist.importing import categories, coco_json, inputs
 
     output = _OUTPUT.value if _OUTPUT.value.endswith(".json") else f"{_OUTPUT.value.rstrip('/')}/instances.json"
     renames = categories.parse_renames(_RENAME.value)
+    inputs.check_output(output, _INPUT.value)
     dataset = categories.with_categories(_read(output), renames, _CATEGORIES.value)
     images = coco_json.write_coco(dataset, output, _IMAGES.value)
     print(coco_json.summary(dataset))
@@ -50,24 +51,26 @@ def main(arguments: list[str]) -> None:
 
 
 def _read(output: str):  # type: ignore[no-untyped-def]  # a Dataset, whose module needs TensorFlow
-    inputs, images = _INPUT.value, _IMAGES.value
+    named, images = _INPUT.value, _IMAGES.value
     if _FORMAT.value == "coco":
-        from solo_dist.importing.coco_merge import json_files, read_coco
+        from solo_dist.importing.coco_merge import read_coco
+        from solo_dist.importing.inputs import json_files
 
-        return read_coco(json_files(inputs, output), images, _CROWD.value, _BOXES.value)
-    if len(inputs) > 1:
+        paths, in_folders = json_files(named, output)
+        return read_coco(paths, images, _CROWD.value, _BOXES.value, in_folders)
+    if len(named) > 1:
         raise ConfigError(f"--format={_FORMAT.value} reads one --input; import each, then merge with --format=coco.")
     if _FORMAT.value == "labelme":
         from solo_dist.importing.labelme import read_labelme
 
-        return read_labelme(inputs[0], images, f"{posixpath.dirname(output) or '.'}/embedded_images")
+        return read_labelme(named[0], images, f"{posixpath.dirname(output) or '.'}/embedded_images")
     if _FORMAT.value == "yolo":
         from solo_dist.importing.yolo import read_yolo
 
-        return read_yolo(inputs[0], _SUBSET.value, _BOXES.value)
+        return read_yolo(named[0], _SUBSET.value, _BOXES.value)
     from solo_dist.importing.instance_pngs import read_masks
 
-    return read_masks(inputs[0], images, _SUBSET.value)
+    return read_masks(named[0], images, _SUBSET.value)
 
 
 if __name__ == "__main__":

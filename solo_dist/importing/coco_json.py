@@ -13,6 +13,8 @@ from solo_dist.importing.image_files import relative, root_folder
 from solo_dist.importing.orientation import stored_in_coco
 from solo_dist.storage import file_io
 
+WRITER = "solo-dist import"
+"""In `info` of what is written here, by which it is known again."""
 _MANY_CROWDS = 0.2
 _CROWD_REMEDY = ", which are not trained on (--format=coco --crowd=instance takes them as objects)"
 
@@ -25,7 +27,7 @@ def write_coco(dataset: Dataset, path: str, images: str) -> str:
       path: of the json.
       images: folder that image names are relative to, if it holds all images; "": the deepest folder that does.
     Returns:
-      The folder of the images.
+      The folder of the images, which is in `info` of the json too.
     Raises:
       DataError: no instance is left. The report is written nevertheless.
     """
@@ -47,6 +49,7 @@ def write_coco(dataset: Dataset, path: str, images: str) -> str:
         for instance in image.instances
     ]
     content = {
+        "info": {"contributor": WRITER, "image_folder": folder},
         "images": entries,
         "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)],
         "categories": [{"id": number, "name": name} for name, number in ids.items()],

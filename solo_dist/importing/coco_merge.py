@@ -13,25 +13,26 @@ and one category if they have the same name. Peculiarities of tools that are han
 
 import json
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from solo_dist.coco_values import boolean, box, identifier_or_name, is_absent, number, shown
+from solo_dist.coco_values import boolean, box, identifier_or_name, is_absent, number, shown, structure
+from solo_dist.data.sharding.segmentations import read_mask
 from solo_dist.errors import ConfigError, DataError, Unusable
-from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked, union, without_duplicates
+from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, without_duplicates
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size, normal_path, stem
+from solo_dist.importing.inputs import is_written_here
 from solo_dist.importing.left_out import Report
 from solo_dist.importing.orientation import ImageSize, read_from_coco
-from solo_dist.masks.rle import segmentation_to_rle
 from solo_dist.storage import file_io
 
 _ARRAYS = ("images", "annotations", "categories")
 _BACKGROUND = ("_background_", "__background__")
 
 
-def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str) -> Dataset:
+def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str, in_folders: Collection[str] = ()) -> Dataset:
     """Reads and merges COCO instances files.
 
     Args:
@@ -39,6 +40,7 @@ def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str) -> Data
       images: folder with all image files; "": they are looked for near each json.
       crowd: how iscrowd is read. crowd: as a crowd; instance: it is ignored; auto: as a crowd, except in CVAT's files.
       boxes: reject or rectangles, for annotations with a box and no mask.
+      in_folders: those of `paths` that are left out if they are not COCO instances, or were written by this project.
     Raises:
       ConfigError: a file does not exist.
       DataError: a file is not COCO instances.
@@ -47,30 +49,21 @@ def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str) -> Data
     merged: dict[str, LabelledImage] = {}
     categories: dict[str, None] = {}
     for path in paths:
-        file = _File(path, images, crowd, boxes, report)
+        try:
+            content = _content(path)
+            if path in in_folders and is_written_here(content):
+                raise DataError(f"{path} was written by solo-dist import; to read it, give --input={path}.")
+        except (ConfigError, DataError) as error:
+            if path not in in_folders:
+                raise
+            report.leave_out(path, Unusable("json is not COCO instances of other tools", str(error)))
+            continue
+        file = _File(path, content, images, crowd, boxes, report)
         categories.update(dict.fromkeys(file.names.values()))
         file.read_into(merged)
     for image in merged.values():
         image.instances = without_duplicates(image.instances, image.path, report)
     return Dataset(list(merged.values()), list(categories), report)
-
-
-def json_files(inputs: Sequence[str], output: str) -> list[str]:
-    """The json files that are named by `inputs`: files, patterns with * or ?, and folders including their subfolders.
-
-    `output` and reports are left out of folders. Raises ConfigError if an input names no json file.
-    """
-    paths: list[str] = []
-    for given in inputs:
-        if file_io.is_folder(given):
-            found = [path for path in files_under(given, "input") if path.endswith(".json")]
-            found = [path for path in found if not path.endswith(".report.json") and path != normal_path(output)]
-        else:
-            found = file_io.matches(given) or ([given] if file_io.exists(given) else [])
-        if not found:
-            raise ConfigError(f"--input={given}: there is no such json file, nor a folder with one.")
-        paths += found
-    return list(dict.fromkeys(paths))
 
 
 def load_json(path: str, option: str) -> Any:
@@ -83,18 +76,25 @@ def load_json(path: str, option: str) -> Any:
         raise DataError(f"{path} is not valid json: {error}.") from error
 
 
+def _content(path: str) -> dict[str, Any]:
+    content = load_json(path, "input")
+    missing = [name for name in _ARRAYS if not isinstance(content, dict) or not isinstance(content.get(name), list)]
+    if missing:
+        raise DataError(f"{path} is not COCO instances: it has no list of {' or '.join(missing)}.")
+    return content
+
+
 class _File:
     """One COCO json."""
 
-    def __init__(self, path: str, images: str, crowd: str, boxes: str, report: Report):
+    def __init__(self, path: str, content: dict[str, Any], images: str, crowd: str, boxes: str, report: Report):
         self._path, self._crowd, self._boxes, self._report = path, crowd, boxes, report
-        content = load_json(path, "input")
-        missing = [name for name in _ARRAYS if not isinstance(content, dict) or not isinstance(content.get(name), list)]
-        if missing:
-            raise DataError(f"{path} is not COCO instances: it has no list of {' or '.join(missing)}.")
         self._content = content
         self._files = ImageFiles(_near(path, images))
         self._folders = _folders(path, images)
+        names = [entry.get("file_name") for entry in content["images"] if isinstance(entry, dict)]
+        exact = (self._files.exact(name, *self._folders) for name in names if isinstance(name, str))
+        self._exact = {file for file in exact if file}
         self._is_cvats = any(_is_cvats(annotation) for annotation in content["annotations"])
         self.names = self._categories()
         """Names of the categories by id."""
@@ -103,8 +103,7 @@ class _File:
         names: dict[int | str, str] = {}
         entries = [entry for entry in self._content["categories"] if isinstance(entry, dict)]
         used = {str(entry.get("category_id")) for entry in self._content["annotations"] if isinstance(entry, dict)}
-        parents = {entry.get("supercategory") for entry in entries if entry.get("supercategory") != entry.get("name")}
-        own_parents = {entry.get("name") for entry in entries if entry.get("supercategory") == entry.get("name")}
+        parents = {entry["supercategory"] for entry in entries if isinstance(entry.get("supercategory"), str)}
         for entry in entries:
             try:
                 number = identifier_or_name(entry.get("id"), "category id")
@@ -112,7 +111,7 @@ class _File:
                 if not name:
                     raise Unusable("category has no name", str(number))
                 is_root = str(number) not in used and str(entry.get("supercategory")).lower() in ("none", "")
-                if is_root and name in parents | own_parents:
+                if is_root and name in parents:
                     raise Unusable("category is only the root of others", name)
                 if name in _BACKGROUND:
                     raise Unusable(f"category {name}")
@@ -139,6 +138,8 @@ class _File:
         """Images by id, and height and width of their masks in this json by id."""
         images: dict[int | str, LabelledImage] = {}
         sizes: dict[int | str, tuple[int, int]] = {}
+        added: set[str] = set()
+        listed: set[str] = set()
         twice: set[int | str] = set()
         for entry in self._content["images"]:
             try:
@@ -146,18 +147,22 @@ class _File:
             except Unusable as error:
                 self._report.leave_out(self._path, error)
                 continue
-            if number in images and images[number].path != path:
+            if number in images and normal_path(images[number].path) != normal_path(path):
                 twice.add(number)
                 self._report.leave_out(self._path, Unusable("image id is that of another image too", str(number)))
                 continue
-            if path not in merged:
-                merged[path] = LabelledImage(path, *size.upright, orientation=size.orientation)
-            elif path in {image.path for image in images.values()}:
+            key = normal_path(path)
+            if key not in merged:
+                merged[key] = LabelledImage(path, *size.upright, orientation=size.orientation)
+                added.add(key)
+            elif key in listed:
                 self._report.change(self._path, "image is listed twice: its annotations are joined", path)
-            images[number], sizes[number] = merged[path], given
+            listed.add(key)
+            images[number], sizes[number] = merged[key], given
         for number in twice:  # an annotation with this id could belong to either image
-            path = images.pop(number).path
-            merged.pop(path, None)
+            key = normal_path(images.pop(number).path)
+            if key in added and not any(normal_path(image.path) == key for image in images.values()):
+                merged.pop(key, None)
             self._report.leave_out(self._path, Unusable("image id is that of another image too", str(number)))
         return images, sizes
 
@@ -170,7 +175,7 @@ class _File:
         if not isinstance(name, str) or not name:
             raise Unusable("image has no file_name", str(number))
         height, width = _pixels(entry.get("height")), _pixels(entry.get("width"))
-        path = self._files.find(name, *self._folders)
+        path = self._files.find(name, *self._folders, taken=self._exact.__contains__)
         if path is None:
             if not height or not width:
                 raise Unusable("image file not found, and its size is not in the json", name)
@@ -202,8 +207,8 @@ class _File:
         category = identifier_or_name(entry.get("category_id"), "category_id")
         if category not in self.names:
             raise Unusable("category_id is that of no category", str(category))
-        segmentation = entry.get("segmentation")
-        if not segmentation or segmentation == [[]]:
+        segmentation = structure(entry.get("segmentation"))
+        if is_absent(segmentation) or segmentation == [[]]:
             around = box(entry.get("bbox"))
             if around is None:
                 raise Unusable("annotation has neither mask nor box")
@@ -211,28 +216,12 @@ class _File:
                 raise Unusable("annotation has a box and no mask; --boxes=rectangles takes it as a rectangle")
             x, y, width, height = around
             segmentation = [[x, y, x + width, y, x + width, y + height, x, y + height]]
-        elif isinstance(segmentation, list) and not isinstance(segmentation[0], (list, dict)):
-            segmentation = [segmentation]  # VIA, and others, do not nest their only polygon
         image = images[number]
-        rle = read_from_coco(checked(self._rle(segmentation, sizes[number])), image.orientation)
-        return image, Instance(self.names[category], rle, crowd=self._is_crowd(entry))
-
-    def _rle(self, segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
-        """The union of the valid parts of a mask; an invalid part is left out and reported.
-
-        Raises Unusable if no part is valid.
-        """
-        rles, errors = [], []
-        for part in [[one] for one in segmentation] if isinstance(segmentation, list) else [segmentation]:
-            try:
-                rles.append(segmentation_to_rle(part, *size))
-            except ValueError as error:
-                errors.append(str(error))
-        if not rles:
-            raise Unusable(errors[0])
-        for reason in errors:
+        mask = read_mask(segmentation, *sizes[number])
+        for reason in mask.left_out:
             self._report.change(self._path, "a part of the mask is left out", reason)
-        return union(rles)
+        rle = read_from_coco(mask.rle, image.orientation)
+        return image, Instance(self.names[category], rle, crowd=self._is_crowd(entry))
 
     def _is_crowd(self, entry: dict[str, Any]) -> bool:
         attributes = entry.get("attributes")

@@ -5,14 +5,19 @@ import json
 import posixpath
 from collections.abc import Sequence
 
+import tensorflow as tf
+
 from solo_dist.errors import ConfigError
 from solo_dist.importing.image_files import files_under, is_image
+from solo_dist.importing.inputs import is_written_here
 from solo_dist.storage import file_io
 
 _YAML = (".yaml", ".yml")
 _NAME_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
 _MASK_FOLDERS = ("masks", "mask", "segmentationobject")
 _SHOWN = 2
+_RESULT = "result"
+"""A COCO json that solo-dist import wrote: labels only if it is named, as it was made from others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +48,12 @@ def find_labels(images: str, annotations: str) -> Labels:
         return _of_file(annotations)
     looked_at = files_under(annotations, "annotations") if annotations else files
     found = _formats(looked_at, annotations.rstrip("/") if annotations else images.rstrip("/"))
-    if annotations and not found and any(map(is_image, looked_at)):
+    results = found.pop(_RESULT, [])
+    if annotations and not found and not results and any(map(is_image, looked_at)):
         found = {"masks": [annotations.rstrip("/")]}  # images that are not those of --images
     where = f"--annotations={annotations}" if annotations else f"--images={images}"
+    if not found and results:
+        raise ConfigError(f"{where}: the only labels are what solo-dist import wrote; give --annotations={results[0]}.")
     if not found:
         raise ConfigError(
             f"{where}: there are no labels: no LabelMe or COCO json, no data.yaml of YOLO, no folder of masks. If they "
@@ -71,7 +79,7 @@ def _of_file(path: str) -> Labels:
     if path.endswith(_YAML):
         return Labels("yolo", (path,))
     name = _json_format(path) if path.lower().endswith(".json") else ""
-    if name == "coco":
+    if name in ("coco", _RESULT):
         return Labels("coco", (path,))
     if name == "labelme":
         folder = posixpath.dirname(path) or "."
@@ -90,27 +98,37 @@ def _formats(files: Sequence[str], folder: str) -> dict[str, list[str]]:
     listed = [posixpath.dirname(path) for path in files if posixpath.basename(path) in _NAME_LISTS]
     if listed and "yolo" not in found and any(path.endswith(".txt") for path in files):
         found["yolo"] = listed[:1]
-    if not found:
+    if not found.keys() - {_RESULT}:
         masks = [path for path in files if is_image(path) and _is_mask(path.removeprefix(folder))]
         found |= {"masks": masks} if masks else {}
     return found
 
 
 def _json_format(path: str) -> str:
-    """labelme, coco, or "" for any other json, or a file that is none."""
+    """labelme, coco, result, or "" for any other json, or a file that is none."""
     try:
-        content = json.loads(file_io.read(path).decode("utf-8-sig"))
+        content = json.loads(_read(path).decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return ""
     if not isinstance(content, dict):
         return ""
     if isinstance(content.get("shapes"), list):
         return "labelme"
-    return "coco" if all(isinstance(content.get(name), list) for name in ("images", "annotations")) else ""
+    if not all(isinstance(content.get(name), list) for name in ("images", "annotations")):
+        return ""
+    return _RESULT if is_written_here(content) else "coco"
+
+
+def _read(path: str) -> bytes:
+    """The content of a file; that of a link to a file that is gone is empty."""
+    try:
+        return file_io.read(path)
+    except tf.errors.NotFoundError:
+        return b""
 
 
 def _is_yolos(path: str) -> bool:
-    text = file_io.read(path).decode("utf-8", "replace")
+    text = _read(path).decode("utf-8", "replace")
     keys = {line.partition(":")[0].strip() for line in text.splitlines() if not line.startswith((" ", "#", "-"))}
     return bool(keys & {"names", "nc"})
 

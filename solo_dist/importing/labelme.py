@@ -7,15 +7,16 @@ left out, as it was not labelled; one whose json has no shapes is kept as an ima
 """
 
 import base64
-import binascii
 import json
 import posixpath
 from typing import Any
 
+import tensorflow as tf
+
 from solo_dist.coco_values import finite
 from solo_dist.errors import DataError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, union, without_duplicates
-from solo_dist.importing.image_files import ImageFiles, files_under, image_size, relative, stem
+from solo_dist.importing.image_files import ImageFiles, files_under, image_size, outside, relative, stem
 from solo_dist.importing.labelme_shapes import shape_rle
 from solo_dist.importing.left_out import Report
 from solo_dist.importing.orientation import ImageSize, size_of, upright
@@ -36,43 +37,80 @@ def read_labelme(folder: str, images: str, embedded: str) -> Dataset:
       DataError: there is no LabelMe json.
     """
     found = files_under(folder, "input")
-    files = ImageFiles(found + (files_under(images, "images") if images else []))
-    report = Report()
-    read: dict[str, LabelledImage] = {}
-    ignored: list[tuple[LabelledImage, dict[str, Any]]] = []
+    everything = [*found, *(files_under(images, "images") if images else [])]
+    reader = _Reader(folder, ImageFiles(outside(everything, embedded)), embedded)
     jsons = [path for path in found if path.lower().endswith(".json")]
-    for path in jsons:
-        try:
-            content = _content(path)
-            without_suffix = relative(path, folder.rstrip("/")).removesuffix(".json")
-            image, turn = _image_of(content, path, files, f"{embedded}/{without_suffix}", report)
-            if image.path in read:
-                raise Unusable("another json is about the same image", image.path)
-        except Unusable as error:
-            report.leave_out(path, error)
-            continue
-        read[image.path] = image
-        shapes = _Shapes(path, image, turn, report)
-        image.instances = shapes.instances(content["shapes"])
-        ignored += [(image, rle) for rle in shapes.ignored]
+    reader.read_all(jsons)
+    read, report = reader.images, reader.report
     if not read:
         raise DataError(
             f"--input={folder}: none of {len(jsons)} json files is a LabelMe file with its image"
             + (f"; {report.lines()[0]}." if jsons else ".")
         )
     categories = sorted({instance.category for image in read.values() for instance in image.instances})
-    for image, rle in ignored:
+    for image, rle in reader.ignored:
         image.instances += [Instance(category, rle, crowd=True) for category in categories]
-    for path in files.paths:
+    for path in reader.files.paths:
         if path not in read:
             report.leave_out(path, Unusable("image has no LabelMe json"))
     return Dataset(list(read.values()), categories, report)
 
 
+class _Reader:
+    """Reads jsons one after another. Each image belongs to one json."""
+
+    def __init__(self, folder: str, files: ImageFiles, embedded: str):
+        self.files, self.report = files, Report()
+        self.images: dict[str, LabelledImage] = {}
+        self.ignored: list[tuple[LabelledImage, dict[str, Any]]] = []
+        """Masks of `__ignore__`."""
+        self._folder, self._embedded = folder.rstrip("/"), embedded
+        self._beside: set[str] = set()
+
+    def read_all(self, jsons: list[str]) -> None:
+        """Reads those whose image is just where they say before those whose image has to be looked for elsewhere."""
+        self._beside = {posixpath.splitext(path)[0] for path in jsons}
+        for path in [path for path in jsons if not self._read(path, exactly=True)]:
+            self._read(path, exactly=False)
+
+    def _read(self, path: str, exactly: bool) -> bool:
+        """Reads a json, or leaves it out; False: `exactly` is asked for, and its image is not where it says."""
+        try:
+            content = _content(path)
+            file = self._file(content, path, exactly)
+            if exactly and not file:
+                return False
+            without_suffix = relative(path, self._folder).removesuffix(".json")
+            image, turn = _image_of(content, path, file, f"{self._embedded}/{without_suffix}", self.report)
+            if image.path in self.images:
+                raise Unusable("another json is about the same image", image.path)
+        except Unusable as error:
+            self.report.leave_out(path, error)
+            return True
+        self.images[image.path] = image
+        shapes = _Shapes(path, image, turn, self.report)
+        image.instances = shapes.instances(content["shapes"])
+        self.ignored += [(image, rle) for rle in shapes.ignored]
+        return True
+
+    def _file(self, content: dict[str, Any], path: str, exactly: bool) -> str | None:
+        """The image file of a json, which no other json names and which is beside no other json of its name."""
+        name, (own, _), folder = content.get("imagePath"), posixpath.splitext(path), posixpath.dirname(path)
+        if exactly:
+            return self.files.exact(name, folder) if isinstance(name, str) else None
+
+        def taken(file: str) -> bool:
+            beside = posixpath.splitext(file)[0]
+            return file in self.images or (beside in self._beside and beside != own)
+
+        found = self.files.find(name, folder, taken=taken) if isinstance(name, str) else None
+        return found or self.files.find_stem(stem(path), folder, taken=taken)
+
+
 def _content(path: str) -> dict[str, Any]:
     try:
         content = json.loads(file_io.read(path).decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, tf.errors.NotFoundError) as error:  # a link can lead to no file
         raise Unusable("json cannot be read", str(error)[:80]) from error
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise Unusable("json is not LabelMe's: it has no list of shapes")
@@ -80,15 +118,13 @@ def _content(path: str) -> dict[str, Any]:
 
 
 def _image_of(
-    content: dict[str, Any], path: str, files: ImageFiles, target: str, report: Report
+    content: dict[str, Any], path: str, file: str | None, target: str, report: Report
 ) -> tuple[LabelledImage, int]:
     """The image of a json, yet without instances, and the EXIF orientation by which its coordinates must be turned.
 
-    An image that exists only as imageData is written to `target` with a suffix.
+    `file` is that of the image. An image that exists only as imageData is written to `target` with a suffix.
     LabelMe shows images upright since version 3.5; an older json has the size of the pixels as stored.
     """
-    name, folder = content.get("imagePath"), posixpath.dirname(path)
-    file = (files.find(name, folder) if isinstance(name, str) else None) or files.find_stem(stem(path), folder)
     if file:
         size = image_size(file)
     else:
@@ -113,7 +149,7 @@ def _embedded_image(content: dict[str, Any], target: str) -> tuple[str, ImageSiz
         raise Unusable("image file not found", str(content.get("imagePath")))
     try:
         image = base64.b64decode(data)
-    except binascii.Error as error:
+    except ValueError as error:
         raise Unusable("imageData does not decode") from error
     size = size_of(image)
     suffix = ".jpg" if image.startswith(b"\xff\xd8") else ".png"

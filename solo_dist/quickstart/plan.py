@@ -9,7 +9,7 @@ from solo_dist import recipes
 from solo_dist.distributed.exit_codes import EXIT_DONE
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.formats import find_labels
-from solo_dist.importing.image_files import files_under
+from solo_dist.importing.image_files import is_inside, real_path
 from solo_dist.inference.coco_metrics import BEST_THRESHOLD
 from solo_dist.quickstart.processes import Processes
 from solo_dist.quickstart.steps import Record, Step, run_step
@@ -72,11 +72,7 @@ def run_quickstart(quickstart: Quickstart) -> int:
     Raises:
       ConfigError, DataError: images, labels or working folder cannot be used.
     """
-    if posixpath.realpath(quickstart.workdir).startswith(posixpath.realpath(quickstart.images) + "/"):
-        raise ConfigError(
-            f"--workdir={quickstart.workdir} is inside --images={quickstart.images}, so results would be taken for "
-            "images and labels; give a folder elsewhere."
-        )
+    _check_workdir(quickstart)
     record, number = Record(quickstart.workdir), 0
     with Processes() as processes:
         for stage in (import_steps, split_steps, train_steps, evaluation_steps, overlay_steps):
@@ -86,6 +82,25 @@ def run_quickstart(quickstart: Quickstart) -> int:
                 if code != EXIT_DONE:
                     return code
     return EXIT_DONE
+
+
+def _check_workdir(quickstart: Quickstart) -> None:
+    """Raises ConfigError if results would be taken for images or labels, or replace them."""
+    given = {"images": quickstart.images}
+    if quickstart.annotations and file_io.is_folder(quickstart.annotations):
+        given["annotations"] = quickstart.annotations
+    for option, folder in given.items():
+        if is_inside(quickstart.workdir, folder):
+            raise ConfigError(
+                f"--workdir={quickstart.workdir} is inside --{option}={folder}, so results would be taken for images "
+                "and labels; give a folder elsewhere."
+            )
+    written = [quickstart.coco, *(quickstart.part(name) for name in ("train", "validation", "test"))]
+    if real_path(quickstart.annotations) in map(real_path, written):
+        raise ConfigError(
+            f"--annotations={quickstart.annotations} would be replaced by a result; give another --workdir than "
+            f"{quickstart.workdir}."
+        )
 
 
 def import_steps(quickstart: Quickstart) -> list[Step]:
@@ -138,29 +153,31 @@ def _check_number(content: dict) -> None:
 
 
 def image_folder(quickstart: Quickstart) -> str:
-    """The folder that the names in instances.json are relative to: the one with most of these images.
+    """The folder that the names in instances.json are relative to, which the import has written there.
 
-    It is --images, a folder below it, or the one that the import wrote the images of LabelMe's imageData to. The shard
+    It is --images, a folder below it, or one that holds both the images and those of LabelMe's imageData. The shard
     tool reports the images that are missing.
 
     Raises:
-      DataError: most images are in no such folder.
+      DataError: the json does not name it, or most images are not there.
     """
-    names = {image["file_name"] for image in json.loads(file_io.read(quickstart.coco))["images"]}
-    same_file: dict[str, list[str]] = collections.defaultdict(list)
-    for name in names:
-        same_file[posixpath.basename(name)].append(name)
-    folders: collections.Counter[str] = collections.Counter()
-    for place in filter(file_io.is_folder, [quickstart.images, f"{quickstart.workdir}/embedded_images"]):
-        for file in files_under(place, "images"):
-            candidates = [name for name in same_file[posixpath.basename(file)] if file.endswith(f"/{name}")]
-            folders.update(file.removesuffix(f"/{name}") for name in candidates)
-    folder, count = folders.most_common(1)[0] if folders else (quickstart.images, 0)
-    if count <= len(names) / 2:
-        missing = next(name for name in sorted(names) if not file_io.exists(f"{folder}/{name}"))
+    content = json.loads(file_io.read(quickstart.coco))
+    folder = content.get("info", {}).get("image_folder")
+    if folder is None:
         raise DataError(
-            f"--images={quickstart.images} holds {count} of the {len(names)} images of the labels; {missing} is not in "
-            f"{folder}. Give the folder that holds all of them."
+            f"{quickstart.coco} does not name the folder of its images: another version of solo-dist import wrote it. "
+            "Remove it, and run the same command again."
+        )
+    names = [image["file_name"] for image in content["images"]]
+    places = filter(
+        file_io.is_folder, [quickstart.images, quickstart.annotations, f"{quickstart.workdir}/embedded_images"]
+    )
+    present = {real_path(file) for place in places for file in file_io.files_below(place)}
+    missing = [name for name in names if real_path(f"{folder}/{name}") not in present]
+    if 2 * len(missing) >= len(names):
+        raise DataError(
+            f"--images={quickstart.images} holds {len(names) - len(missing)} of the {len(names)} images of the labels; "
+            f"{missing[0]} is not in {folder}. Give the folder that holds all of them."
         )
     return folder
 

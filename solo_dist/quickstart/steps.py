@@ -84,10 +84,18 @@ def inputs_of(step: Step) -> dict[str, Any]:
 
 def _state(path: str) -> Any:
     if file_io.is_folder(path):
-        return {file: list(opening.size_and_time(file)) for file in sorted(file_io.files_below(path))}
+        return {file: _size_and_time(file) for file in sorted(file_io.files_below(path))}
     if not file_io.exists(path):
         raise ConfigError(f"{path} is missing.")
     return checksum(path)
+
+
+def _size_and_time(file: str) -> list[int]:
+    """Empty for a link to a file that is gone."""
+    try:
+        return list(opening.size_and_time(file))
+    except tf.errors.NotFoundError:
+        return []
 
 
 def run_step(step: Step, record: Record, processes: Processes, heading: str) -> int:

@@ -12,6 +12,8 @@ Calls are repeated for as long as what went wrong may pass; see storage/retries.
 """
 
 import contextlib
+import logging
+import os
 import posixpath
 import re
 import tempfile
@@ -22,6 +24,7 @@ import tensorflow as tf
 # The public listdir calls isdir first, which hides errors.
 from tensorflow.python.lib.io import _pywrap_file_io
 
+from solo_dist.errors import StoreError
 from solo_dist.storage import opening, s3
 from solo_dist.storage.atomic import replacing, write_atomically
 from solo_dist.storage.retries import with_retries
@@ -31,6 +34,7 @@ from solo_dist.storage.urls import is_remote
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jfif", ".mpo")
 """Of the files in a folder that are taken for images."""
 _FIRST_READ = 1 << 19
+log = logging.getLogger(__name__)
 
 
 def read(path: str) -> bytes:
@@ -151,13 +155,33 @@ def remove(path: str) -> None:
 def names(folder: str) -> list[str]:
     """Names of the files and folders in a folder, sorted; empty if it does not exist."""
     is_s3 = folder.startswith("s3://")
-    if not is_remote(folder) and not tf.io.gfile.isdir(folder):
-        return []
+    if not is_remote(folder):
+        return _local_names(folder)
     try:
         children = with_retries(lambda: s3.names(folder) if is_s3 else _pywrap_file_io.GetChildren(folder), folder)
     except tf.errors.NotFoundError:
         return []
     return sorted({name.rstrip("/") for name in children} - {""})
+
+
+def _local_names(folder: str) -> list[str]:
+    """As `names`. A name that is not UTF-8 is left out with a warning: TensorFlow cannot open such a file."""
+    try:
+        found = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise explained(error, folder) from error
+    usable = [name for name in found if _is_utf8(name)]
+    if len(usable) < len(found):
+        odd = sorted(os.fsencode(name) for name in set(found).difference(usable))
+        log.warning("%s: %d files are left out, as their names are not UTF-8, such as %s.", folder, len(odd), odd[0])
+    return sorted(usable)
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a name has none of the characters by which Python replaces bytes that are not UTF-8."""
+    return not any("\udc80" <= character <= "\udcff" for character in name)
 
 
 def is_folder(path: str) -> bool:
@@ -178,19 +202,42 @@ def matches(pattern: str) -> list[str]:
         return [pattern]
     if pattern.startswith("s3://"):
         return with_retries(lambda: sorted(s3.matches(pattern) or s3.matches(pattern.replace("[", "[[]"))), pattern)
-    with clear_errors(pattern):
+    with clear_errors(pattern), _clear_names(pattern):
         paths = sorted(tf.io.gfile.glob(pattern) or tf.io.gfile.glob(pattern.replace("[", "[[]")))
     if not paths and is_remote(pattern):
         names(posixpath.dirname(re.split(r"[*?\[]", pattern)[0]))  # raises if the store does not answer
     return paths
 
 
+@contextlib.contextmanager
+def _clear_names(pattern: str) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{pattern}: a name there is not UTF-8; rename the file {error.object!r}.") from error
+
+
 def files_below(folder: str) -> list[str]:
     """Paths of the files in a folder and all folders in it, in any order. Raises StoreError."""
     if folder.startswith("s3://"):
         return with_retries(lambda: s3.files_below(folder), folder)
+    if not is_remote(folder):
+        return list(_local_files_below(folder, ()))
     with clear_errors(folder):
         return [f"{root.rstrip('/')}/{name}" for root, _, names in tf.io.gfile.walk(folder) for name in names]
+
+
+def _local_files_below(folder: str, above: tuple[str, ...]) -> Iterator[str]:
+    """As `files_below`; a link to a folder that it is in is not followed, as that would have no end."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for name in _local_names(folder):
+        path = f"{folder.rstrip('/')}/{name}"
+        if os.path.isdir(path):
+            yield from _local_files_below(path, (*above, real))
+        else:
+            yield path
 
 
 def remove_folder(folder: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.categories import parse_renames, with_categories
 from solo_dist.importing.coco_json import report_path, summary, write_coco
-from solo_dist.importing.coco_merge import json_files, read_coco
+from solo_dist.importing.coco_merge import read_coco
+from solo_dist.importing.inputs import check_output, json_files
 from tests.importing.conftest import blob, changes, masks_of, reasons, save_image
 
 HEIGHT, WIDTH = 60, 80
@@ -125,7 +126,7 @@ def test_roboflow(tmp_path):
                 ],
             },
         )
-    dataset = read_coco(json_files([str(tmp_path)], ""), "", "auto", "reject")
+    dataset = read_coco(json_files([str(tmp_path)], "")[0], "", "auto", "reject")
     assert dataset.categories == ["red", "unripe"]
     found = masks_of(dataset)
     assert found.keys() == set(names.values())
@@ -332,7 +333,7 @@ def test_values_that_can_mean_one_thing_only_are_read(tmp_path, values):
         ({"category_id": True}, "category_id is not an integer"),
         ({"iscrowd": "maybe"}, "iscrowd is neither 0 nor 1"),
         ({"segmentation": None, "bbox": None}, "annotation has neither mask nor box"),
-        ({"segmentation": [[300, 300, 320, 300, 320, 330]]}, "no pixel inside the image"),
+        ({"segmentation": [[300, 300, 320, 300, 320, 330]]}, "mask covers no pixel of the image"),
         ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": [WIDTH * HEIGHT]}}, "RLE size differs from the image"),
     ],
 )
@@ -396,14 +397,42 @@ def test_files_that_are_not_coco(tmp_path, text, message):
 
 
 def test_input_files_are_found(tmp_path):
-    for name in ("b.json", "a.json", "a.report.json"):
-        (tmp_path / name).write_text("{}")
+    for name in ("b.json", "a.json", "a.report.json", "splits/split_report.json"):
+        write(tmp_path / name, {})
     wanted = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
-    assert json_files([str(tmp_path)], "") == wanted
-    assert json_files([str(tmp_path)], str(tmp_path / "b.json")) == wanted[:1]
-    assert json_files([str(tmp_path / "b.json"), str(tmp_path / "?.json")], "") == wanted[::-1]
+    assert json_files([str(tmp_path)], "") == (wanted, set(wanted))
+    assert json_files([str(tmp_path)], f"{tmp_path}/./splits/../b.json") == (wanted[:1], set(wanted[:1]))
+    assert json_files([str(tmp_path / "b.json"), str(tmp_path / "?.json")], "") == (wanted[::-1], set())
+    assert json_files([str(tmp_path), wanted[1]], "") == (wanted[::-1], {wanted[0]})
     with pytest.raises(ConfigError, match="no such json file"):
         json_files([str(tmp_path / "c.json")], "")
+
+
+def test_a_folder_is_read_again_without_what_was_written_into_it(tmp_path, monkeypatch):
+    """The result, what `solo-dist split` makes of it, and files of other kinds are no labels."""
+    monkeypatch.chdir(tmp_path)
+    save_image(tmp_path / "mine/a.jpg", HEIGHT, WIDTH)
+    output = "./mine/instances.json"
+    for points in (SQUARE, [1, 1, 20, 1, 20, 20]):
+        write(tmp_path / "mine/labels.json", coco([annotation(segmentation=[points])]))
+        check_output(output, ["./mine"])
+        paths, in_folders = json_files(["./mine"], output)
+        dataset = read_coco(paths, "", "auto", "reject", in_folders)
+        assert dataset.num_instances == 1
+        write_coco(dataset, output, "")
+        write(tmp_path / "mine/splits/train.json", json.loads((tmp_path / output).read_text()))
+        write(tmp_path / "mine/settings.json", {})
+    assert reasons(dataset) == {"json is not COCO instances of other tools": 2}
+    assert read_coco(["mine/splits/train.json"], "mine", "auto", "reject").num_instances == 1
+
+
+def test_labels_are_never_the_output(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mine/instances.json", coco([annotation()]))
+    for given in ("mine/instances.json", "./mine", str(tmp_path), "mine/*.json"):
+        with pytest.raises(ConfigError, match="--output=./mine/instances.json would replace labels of --input="):
+            check_output("./mine/instances.json", ["mine/other.json", given])
+    check_output("mine/new.json", ["mine"])
 
 
 def test_a_bad_part_costs_the_part(tmp_path):
@@ -412,6 +441,65 @@ def test_a_bad_part_costs_the_part(tmp_path):
     dataset = read(write(tmp_path / "a.json", coco([annotation(segmentation=parts)])))
     assert is_square(masks_of(dataset)["a.jpg"][0][2]) and not reasons(dataset)
     assert changes(dataset) == {"a part of the mask is left out": 3}
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        json.dumps([SQUARE]),
+        [[SQUARE[:2], SQUARE[2:4], SQUARE[4:6], SQUARE[6:]]],
+        [SQUARE[:2], SQUARE[2:4], SQUARE[4:6], SQUARE[6:]],
+        [list(map(str, SQUARE))],
+        {"size": ["60", 80.0], "counts": [612, 28.0] + ["32", 28] * 19 + [60 * 80 - 612 - 28 - 60 * 19]},
+    ],
+)
+def test_outlines_and_rle_in_other_spellings(tmp_path, segmentation):
+    save_image(tmp_path / "a.jpg", HEIGHT, WIDTH)
+    dataset = read(write(tmp_path / "a.json", coco([annotation(segmentation=segmentation)])))
+    assert is_square(masks_of(dataset)["a.jpg"][0][2]) and not reasons(dataset) and not changes(dataset)
+
+
+def test_nan_in_place_of_an_outline_leaves_the_box(tmp_path):
+    save_image(tmp_path / "a.jpg", HEIGHT, WIDTH)
+    path = write(tmp_path / "a.json", coco([annotation(segmentation=float("nan"))]))
+    assert is_square(masks_of(read(path, boxes="rectangles"))["a.jpg"][0][2])
+
+
+def test_an_image_that_is_missing_takes_no_image_of_another_entry(tmp_path):
+    save_image(tmp_path / "images/v2/1.jpg", HEIGHT, WIDTH)
+    content = coco([annotation(), annotation(image_id=2, segmentation=[[1, 1, 9, 1, 9, 9]])], file_name="v1/1.jpg")
+    content["images"].append({"id": 2, "file_name": "v2/1.jpg", "height": HEIGHT, "width": WIDTH})
+    dataset = read(write(tmp_path / "a.json", content), str(tmp_path / "images"))
+    assert [(image.path[-8:], len(image.instances)) for image in dataset.images] == [("v1/1.jpg", 1), ("v2/1.jpg", 1)]
+    assert changes(dataset) == {"image file not found: its name and size are taken from the json": 1}
+
+
+@pytest.mark.parametrize("folder", ["images", "./images", "../{}/images/."])
+def test_images_of_one_name_from_the_current_folder(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    for name in ("1.jpg", "a/1.jpg"):
+        save_image(tmp_path / "images" / name, HEIGHT, WIDTH)
+    content = coco([annotation(), annotation(image_id=2)], file_name="1.jpg")
+    content["images"].append({"id": 2, "file_name": "a/1.jpg", "height": HEIGHT, "width": WIDTH})
+    dataset = read(write(tmp_path / "a.json", content), folder.format(tmp_path.name))
+    assert [len(image.instances) for image in dataset.images] == [1, 1]
+
+
+def test_odd_files_and_values_cost_themselves_only(tmp_path):
+    save_image(tmp_path / "a.jpg", HEIGHT, WIDTH)
+    (tmp_path / "b.jpg").symlink_to("/nowhere/b.jpg")
+    (tmp_path / "c.json").symlink_to("/nowhere/c.json")
+    content = coco([annotation()])
+    content["images"].append({"id": 2, "file_name": "b.jpg", "height": HEIGHT, "width": WIDTH})
+    content["categories"][0]["supercategory"] = []
+    write(tmp_path / "a.json", content)
+    paths, in_folders = json_files([str(tmp_path)], "")
+    dataset = read_coco(paths, "", "auto", "reject", in_folders)
+    assert dataset.num_instances == 1
+    assert reasons(dataset) == {
+        "image file cannot be opened: is it a link to a file that is gone?": 1,
+        "json is not COCO instances of other tools": 1,
+    }
 
 
 def test_sizes_that_are_exchanged_are_those_of_the_file(tmp_path):
@@ -469,6 +557,17 @@ def test_files_about_the_same_and_about_other_images_are_merged(tmp_path):
     assert [one["id"] for one in content["annotations"]] == [1, 2, 3, 4]
     assert sorted(image["file_name"] for image in content["images"]) == ["one/a.jpg", "two/a.jpg"]
     assert content["annotations"][0]["bbox"] == BOX and content["annotations"][0]["area"] == 560
+
+
+def test_an_id_that_occurs_twice_costs_nothing_of_another_file(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        save_image(tmp_path / name, HEIGHT, WIDTH)
+    second = coco([annotation()])
+    second["images"].append({"id": 1, "file_name": "b.jpg", "height": HEIGHT, "width": WIDTH})
+    paths = [write(tmp_path / "1.json", coco([annotation()])), write(tmp_path / "2.json", second)]
+    dataset = read_coco(paths, "", "auto", "reject")
+    assert {name: len(found) for name, found in masks_of(dataset).items()} == {"a.jpg": 1}
+    assert reasons(dataset) == {"image id is that of another image too": 2, "image_id is that of no image": 1}
 
 
 def test_categories_that_are_not_chosen_are_counted(drawn_dataset):

@@ -71,6 +71,16 @@ def test_several_formats_are_an_error_that_names_them(photos):
     assert find_labels(str(photos), coco).format == "coco"
 
 
+def test_what_the_import_wrote_is_labels_only_if_it_is_named(photos):
+    result = put(photos / "instances.json", COCO | {"info": {"contributor": "solo-dist import"}})
+    with pytest.raises(ConfigError, match="the only labels are what solo-dist import wrote; give --annotations=.*inst"):
+        find_labels(str(photos), "")
+    assert find_labels(str(photos), result) == Labels("coco", (result,))
+    put(photos / "1.json", LABELME)
+    (photos / "2.json").symlink_to("/nowhere/2.json")
+    assert find_labels(str(photos), "") == Labels("labelme", (str(photos),))
+
+
 @pytest.mark.parametrize(
     ("images", "annotations", "message"),
     [

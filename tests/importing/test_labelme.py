@@ -318,6 +318,50 @@ def test_an_image_that_exists_only_in_the_json_is_written(folder, tmp_path):
     assert changes(dataset) == {"image taken from imageData": 1}
 
 
+def test_images_of_image_data_are_found_again(folder, tmp_path):
+    for name in ("a/1", "b/1"):
+        data = base64.b64encode(save_image(tmp_path / "elsewhere.png", HEIGHT, WIDTH).read_bytes()).decode()
+        folder.add([shape()], name=name, image=False, imageData=data)
+    for _ in range(2):
+        dataset = read_labelme(str(folder.path), "", str(folder.path / "embedded_images"))
+        assert [image.path[-24:] for image in dataset.images] == [f"/embedded_images/{n}/1.png" for n in "ab"]
+
+
+@pytest.mark.parametrize("path", ["1.png", "before_it_was_renamed.png"])
+def test_an_image_that_is_missing_takes_no_image_of_another_json(folder, path):
+    folder.add([shape("dog")], name="a/1", image=False)
+    folder.add([shape("cat")], name="b/1", imagePath=path)
+    dataset = folder.read()
+    (image,) = dataset.images
+    assert image.path.endswith("b/1.png") and [one.category for one in image.instances] == ["cat"]
+    assert reasons(dataset) == {"image file not found": 1}
+
+
+@pytest.mark.parametrize("given", [".", "./labelme", "labelme/"])
+def test_folders_as_seen_from_the_current_one(folder, tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/1", "b/1"):
+        folder.add([shape()], name=name)
+    dataset = read_labelme(given, "", "embedded")
+    assert [len(image.instances) for image in dataset.images] == [1, 1] and not reasons(dataset)
+
+
+def test_files_that_cannot_be_read_cost_themselves_only(folder):
+    folder.add([shape()])
+    (folder.path / "b.json").symlink_to("/nowhere/b.json")
+    (folder.path / "c.png").symlink_to("/nowhere/c.png")
+    folder.add([shape()], name="c", image=False)
+    folder.add([shape()], name="d", image=False, imageData="h\u00e9")
+    dataset = folder.read()
+    assert dataset.num_instances == 1
+    assert reasons(dataset) == {
+        "json cannot be read": 1,
+        "image file cannot be opened: is it a link to a file that is gone?": 1,
+        "imageData does not decode": 1,
+        "image has no LabelMe json": 1,
+    }
+
+
 def test_without_an_image_file_or_image_data_the_image_is_left_out(folder):
     folder.add([shape()], name="a")
     folder.add([shape()], name="b", image=False)

@@ -1,12 +1,17 @@
 """The commands of a quickstart, and the errors that are found between them."""
 
+import base64
 import json
 
 import PIL.Image
 import pytest
 
 from solo_dist.errors import ConfigError, DataError
+from solo_dist.importing.coco_json import write_coco as write_import
+from solo_dist.importing.labelme import read_labelme
 from solo_dist.quickstart.plan import Quickstart, image_folder, import_steps, run_quickstart, split_steps, train_steps
+
+BOX = {"label": "cat", "shape_type": "rectangle", "points": [[1, 1], [6, 6]]}
 
 
 @pytest.fixture
@@ -19,11 +24,12 @@ def quickstart(tmp_path):
 
 
 def write_coco(path, labelled, unlabelled=0, crowds=0):
-    """A COCO json of images 0.jpg, 1.jpg, ..."""
+    """A COCO json of images 0.jpg, 1.jpg, ... in the folder photos."""
     images = [{"id": number, "file_name": f"{number}.jpg"} for number in range(labelled + unlabelled)]
     annotations = [{"image_id": number, "iscrowd": int(number < crowds)} for number in range(labelled)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": []}))
+    info = {"image_folder": str(path.parent.parent / "photos")}
+    path.write_text(json.dumps({"info": info, "images": images, "annotations": annotations, "categories": []}))
 
 
 def test_the_import_names_what_was_found(quickstart):
@@ -76,15 +82,43 @@ def test_the_recipe_decides_whether_shards_keep_whole_images(quickstart, tmp_pat
         train_steps(quickstart)
 
 
-@pytest.mark.parametrize("place", ["photos/day 1/sub", "work/embedded_images/a"])
-def test_names_may_be_relative_to_a_folder_further_down(quickstart, tmp_path, place):
-    write_coco(tmp_path / "work/instances.json", 3)
-    save_images(tmp_path / "photos/day 0", 1)  # holds 0.jpg, not the others
-    save_images(tmp_path / place, 3)
-    assert image_folder(quickstart) == str(tmp_path / place)
+def test_the_image_folder_is_the_one_that_the_import_found(quickstart, tmp_path):
+    """Not one with files of the same names, such as depth images; images of imageData have a folder of their own."""
+    (tmp_path / "photos/1.json").unlink()
+    for place in ("photos/depth", "photos/rgb"):
+        save_images(tmp_path / place, 3)
+    for number in range(3):
+        content = {"imagePath": f"{number}.jpg", "shapes": [BOX]}
+        (tmp_path / f"photos/rgb/{number}.json").write_text(json.dumps(content))
+    embedded = f"{tmp_path}/work/embedded_images"
+    write_import(read_labelme(quickstart.images, "", embedded), quickstart.coco, "")
+    assert image_folder(quickstart) == f"{tmp_path}/photos/rgb"
+    for number in range(3):
+        data = base64.b64encode((tmp_path / f"photos/rgb/{number}.jpg").read_bytes()).decode()
+        (tmp_path / f"photos/rgb/{number}.json").unlink()
+        content = {"imagePath": "gone.jpg", "imageData": data, "shapes": [BOX]}
+        (tmp_path / f"photos/{number + 10}.json").write_text(json.dumps(content))
+    write_import(read_labelme(quickstart.images, "", embedded), quickstart.coco, "")
+    assert image_folder(quickstart) == embedded
 
 
-def test_results_may_not_be_among_the_images(quickstart):
-    inside = Quickstart(quickstart.images, "", f"{quickstart.images}/work", 5)
-    with pytest.raises(ConfigError, match="is inside --images="):
-        run_quickstart(inside)
+def test_a_json_that_names_no_folder_is_an_error(quickstart, tmp_path):
+    write_coco(tmp_path / "work/instances.json", 4)
+    content = json.loads((tmp_path / "work/instances.json").read_text())
+    (tmp_path / "work/instances.json").write_text(json.dumps(content | {"info": {}}))
+    with pytest.raises(DataError, match="does not name the folder of its images.*Remove it"):
+        image_folder(quickstart)
+
+
+def test_results_may_be_neither_among_images_and_labels_nor_replace_them(quickstart, tmp_path):
+    photos = quickstart.images
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/instances.json").write_text("{}")
+    for annotations, workdir, message in (
+        ("", f"{photos}/work", "is inside --images="),
+        ("", f"{tmp_path}/labels/../photos", "is inside --images="),
+        (f"{tmp_path}/labels", f"{tmp_path}/labels/run", "is inside --annotations="),
+        (f"{tmp_path}/labels/instances.json", f"{tmp_path}/./labels", "--annotations=.* would be replaced"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run_quickstart(Quickstart(photos, annotations, workdir, 5))

@@ -89,6 +89,11 @@ def test_a_command_runs_once_and_a_failure_is_passed_on(step, tmp_path, capfd):
     assert "[2/2] fail failed: exit code 2 (a user's error)." in printed and not record.is_done(bad)
 
 
+def test_a_link_to_a_file_that_is_gone_is_an_input_like_others(step, tmp_path):
+    (tmp_path / "photos/b.jpg").symlink_to("/nowhere/b.jpg")
+    assert done(step, tmp_path).is_done(step)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_command_and_the_code_says_so(tmp_path, number, monkeypatch):
     # A command that would run for a minute; it tells with a file that it has started.

@@ -281,3 +281,22 @@ def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path):
             file.write("half")
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["old"] and (tmp_path / "old").read_text() == "before"
+
+
+def test_odd_names_and_links_of_a_disk(tmp_path, caplog):
+    """A name that is not UTF-8 is left out with a warning; a link to a folder that it is in is not followed."""
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/1").touch()
+    (tmp_path / "a/b/back").symlink_to("../../a")
+    (tmp_path / "a/gone").symlink_to("/nowhere/1")
+    (tmp_path / "other").symlink_to("a/b")
+    with open(bytes(tmp_path / "a") + b"/caf\xe9", "wb"):
+        pass
+    assert sorted(file_io.files_below(str(tmp_path))) == [
+        f"{tmp_path}/{name}" for name in ("a/b/1", "a/gone", "other/1", "other/back/gone")
+    ]
+    assert file_io.names(f"{tmp_path}/a") == ["b", "gone"]
+    assert "1 files are left out, as their names are not UTF-8, such as b'caf\\xe9'" in caplog.text
+    with pytest.raises(StoreError, match="a name there is not UTF-8"):
+        file_io.matches(f"{tmp_path}/a/*")
+    assert file_io.files_below(f"{tmp_path}/none") == file_io.names(f"{tmp_path}/a/b/1") == []
