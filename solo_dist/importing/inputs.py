@@ -53,7 +53,9 @@ def check_output(output: str, inputs: Sequence[str]) -> None:
         else:
             replaces = is_inside(output, given) and not _is_result(output)
         if replaces:
-            raise ConfigError(f"--output={output} would replace labels of --input={given}; give another file.")
+            raise ConfigError(
+                f"--output={output} would replace a file of --input={given}; give another, or remove that."
+            )
 
 
 def _is_result(path: str) -> bool:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from solo_dist.coco_values import finite
 from solo_dist.errors import DataError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, union, without_duplicates
-from solo_dist.importing.image_files import ImageFiles, files_under, image_size, outside, relative, stem
+from solo_dist.importing.image_files import ImageFiles, files_under, image_size, is_inside, outside, relative, stem
 from solo_dist.importing.labelme_shapes import shape_rle
 from solo_dist.importing.left_out import Report
 from solo_dist.importing.orientation import ImageSize, size_of, upright
@@ -37,8 +37,10 @@ def read_labelme(folder: str, images: str, embedded: str) -> Dataset:
       DataError: there is no LabelMe json.
     """
     found = files_under(folder, "input")
-    everything = [*found, *(files_under(images, "images") if images else [])]
-    reader = _Reader(folder, ImageFiles(outside(everything, embedded)), embedded)
+    searched = [*found, *(files_under(images, "images") if images else [])]
+    # What an earlier import took out of jsons is taken again: several of these files can have one name.
+    elsewhere = searched if images and is_inside(images, embedded) else outside(searched, embedded)
+    reader = _Reader(folder, ImageFiles(searched), ImageFiles(elsewhere), embedded)
     jsons = [path for path in found if path.lower().endswith(".json")]
     reader.read_all(jsons)
     read, report = reader.images, reader.report
@@ -59,8 +61,8 @@ def read_labelme(folder: str, images: str, embedded: str) -> Dataset:
 class _Reader:
     """Reads jsons one after another. Each image belongs to one json."""
 
-    def __init__(self, folder: str, files: ImageFiles, embedded: str):
-        self.files, self.report = files, Report()
+    def __init__(self, folder: str, named: ImageFiles, files: ImageFiles, embedded: str):
+        self._named, self.files, self.report = named, files, Report()
         self.images: dict[str, LabelledImage] = {}
         self.ignored: list[tuple[LabelledImage, dict[str, Any]]] = []
         """Masks of `__ignore__`."""
@@ -97,7 +99,7 @@ class _Reader:
         """The image file of a json, which no other json names and which is beside no other json of its name."""
         name, (own, _), folder = content.get("imagePath"), posixpath.splitext(path), posixpath.dirname(path)
         if exactly:
-            return self.files.exact(name, folder) if isinstance(name, str) else None
+            return self._named.exact(name, folder) if isinstance(name, str) else None
 
         def taken(file: str) -> bool:
             beside = posixpath.splitext(file)[0]

@@ -181,7 +181,11 @@ def _local_names(folder: str) -> list[str]:
 
 def _is_utf8(name: str) -> bool:
     """Whether a name has none of the characters by which Python replaces bytes that are not UTF-8."""
-    return not any("\udc80" <= character <= "\udcff" for character in name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_folder(path: str) -> bool:

@@ -430,7 +430,7 @@ def test_labels_are_never_the_output(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "mine/instances.json", coco([annotation()]))
     for given in ("mine/instances.json", "./mine", str(tmp_path), "mine/*.json"):
-        with pytest.raises(ConfigError, match="--output=./mine/instances.json would replace labels of --input="):
+        with pytest.raises(ConfigError, match="--output=./mine/instances.json would replace a file of --input="):
             check_output("./mine/instances.json", ["mine/other.json", given])
     check_output("mine/new.json", ["mine"])
 

@@ -325,6 +325,8 @@ def test_images_of_image_data_are_found_again(folder, tmp_path):
     for _ in range(2):
         dataset = read_labelme(str(folder.path), "", str(folder.path / "embedded_images"))
         assert [image.path[-24:] for image in dataset.images] == [f"/embedded_images/{n}/1.png" for n in "ab"]
+    folder.add([shape("dog")], name="embedded_images/2")  # labelled where it was written
+    assert len(read_labelme(str(folder.path), "", str(folder.path / "embedded_images")).images) == 3
 
 
 @pytest.mark.parametrize("path", ["1.png", "before_it_was_renamed.png"])
