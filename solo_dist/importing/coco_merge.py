@@ -49,14 +49,8 @@ def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str, in_fold
     merged: dict[str, LabelledImage] = {}
     categories: dict[str, None] = {}
     for path in paths:
-        try:
-            content = _content(path)
-            if path in in_folders and is_written_here(content):
-                raise DataError(f"{path} was written by solo-dist import; to read it, give --input={path}.")
-        except (ConfigError, DataError) as error:
-            if path not in in_folders:
-                raise
-            report.leave_out(path, Unusable("json is not COCO instances of other tools", str(error)))
+        content = _content(path, path in in_folders, report)
+        if content is None:
             continue
         file = _File(path, content, images, crowd, boxes, report)
         categories.update(dict.fromkeys(file.names.values()))
@@ -76,11 +70,28 @@ def load_json(path: str, option: str) -> Any:
         raise DataError(f"{path} is not valid json: {error}.") from error
 
 
-def _content(path: str) -> dict[str, Any]:
-    content = load_json(path, "input")
+def _content(path: str, in_folder: bool, report: Report) -> dict[str, Any] | None:
+    """The content of a json, or None and an entry in the report: in a folder, other jsons may be beside the labels.
+
+    Damaged json is an error in folders too, as it may be labels.
+    """
+    try:
+        content = load_json(path, "input")
+    except ConfigError:
+        if not in_folder:
+            raise
+        report.leave_out(path, Unusable("json is a link to a file that does not exist"))
+        return None
     missing = [name for name in _ARRAYS if not isinstance(content, dict) or not isinstance(content.get(name), list)]
+    reason = f"it has no list of {' or '.join(missing)}"
+    if missing and not in_folder:
+        raise DataError(f"{path} is not COCO instances: {reason}.")
     if missing:
-        raise DataError(f"{path} is not COCO instances: it has no list of {' or '.join(missing)}.")
+        report.leave_out(path, Unusable("json is not COCO instances", reason))
+        return None
+    if in_folder and is_written_here(content):
+        report.leave_out(path, Unusable("json was written by solo-dist import; name the file to read it"))
+        return None
     return content
 
 

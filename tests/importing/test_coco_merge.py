@@ -422,7 +422,13 @@ def test_a_folder_is_read_again_without_what_was_written_into_it(tmp_path, monke
         write_coco(dataset, output, "")
         write(tmp_path / "mine/splits/train.json", json.loads((tmp_path / output).read_text()))
         write(tmp_path / "mine/settings.json", {})
-    assert reasons(dataset) == {"json is not COCO instances of other tools": 2}
+    assert reasons(dataset) == {
+        "json is not COCO instances": 1,
+        "json was written by solo-dist import; name the file to read it": 1,
+    }
+    (tmp_path / "mine/cut.json").write_text((tmp_path / "mine/labels.json").read_text()[:-9])
+    with pytest.raises(DataError, match="cut.json is not valid json"):  # it may be labels
+        read_coco(["mine/cut.json"], "", "auto", "reject", {"mine/cut.json"})
     assert read_coco(["mine/splits/train.json"], "mine", "auto", "reject").num_instances == 1
 
 
@@ -498,7 +504,7 @@ def test_odd_files_and_values_cost_themselves_only(tmp_path):
     assert dataset.num_instances == 1
     assert reasons(dataset) == {
         "image file cannot be opened: is it a link to a file that is gone?": 1,
-        "json is not COCO instances of other tools": 1,
+        "json is a link to a file that does not exist": 1,
     }
 
 
