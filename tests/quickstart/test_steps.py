@@ -98,6 +98,7 @@ def test_a_link_to_a_file_that_is_gone_is_an_input_like_others(step, tmp_path):
 def test_a_signal_stops_the_command_and_the_code_says_so(tmp_path, number, monkeypatch):
     # A command that would run for a minute; it tells with a file that it has started.
     (tmp_path / "solo_dist").mkdir()
+    (tmp_path / "solo_dist/__init__.py").touch()
     (tmp_path / "solo_dist/__main__.py").write_text(
         f"import pathlib, time\npathlib.Path({str(tmp_path / 'started')!r}).touch()\ntime.sleep(60)\n"
     )
