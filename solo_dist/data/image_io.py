@@ -31,6 +31,7 @@ SIDEWAYS = (5, 6, 7, 8)
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 _PNG_TAGS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 """What a PNG with an orientation contains."""
+_PNG_END = b"IEND"
 _PNG_BITS = 24
 """Place of the byte with the bits a value."""
 _DEEP_MODES, _COLOURS = ("I", "F"), ("RGB", "RGBA", "LA")
@@ -97,6 +98,12 @@ class OpenedImage:
         colours = self.image.format == "PNG" and self.data[_PNG_BITS] == 16 and mode in _COLOURS
         return colours or mode.startswith(_DEEP_MODES)
 
+    @property
+    def frames(self) -> int:
+        """Number of images in the file. Raises Unusable if it cannot be found out."""
+        with _decoding():
+            return getattr(self.image, "n_frames", 1)
+
     def pixels(self, upright: bool) -> PIL.Image.Image:
         """The decoded image, in Pillow's mode. Raises Unusable if it does not decode."""
         with _decoding():
@@ -125,8 +132,9 @@ def open_image(data: bytes, limited: bool = False) -> OpenedImage:
         if image.format == "TIFF":  # some versions of Pillow give the size after turning
             tags = image.tag_v2  # type: ignore[attr-defined]
             width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
-        # Pillow decodes a PNG to look for its tags, which few have, behind the pixels.
-        upright = image.format == "PNG" and not any(name in data for name in _PNG_TAGS)
+        # Pillow decodes a PNG to look for its tags, as they can be behind the pixels. Few have any, but only a whole
+        # file shows that there is none.
+        upright = image.format == "PNG" and _PNG_END in data and not any(name in data for name in _PNG_TAGS)
         return OpenedImage(data, image, 1 if upright else _orientation(image), (height, width))
 
 

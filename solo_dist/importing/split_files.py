@@ -9,6 +9,7 @@ from typing import Any
 from solo_dist.coco_values import shown
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.coco_merge import load_json
+from solo_dist.importing.image_files import real_path
 from solo_dist.importing.image_groups import groups_by
 from solo_dist.importing.near_duplicates import near_duplicates
 from solo_dist.importing.split import SUBSETS, category_of, items_of, joined, names_of, normal_id, parts_of, split
@@ -76,7 +77,7 @@ def _relative(shares: Sequence[float]) -> list[float]:
 def _check_targets(targets: Sequence[str], annotations: str) -> None:
     """Raises ConfigError if the json is one of the files to write: the next run would split a part of it."""
     for target in targets:
-        if posixpath.realpath(target) == posixpath.realpath(annotations):
+        if real_path(target) == real_path(annotations):
             folder = posixpath.dirname(target)
             raise ConfigError(
                 f"--output={folder}: {target} would replace --annotations; choose another folder, {folder}/splits "

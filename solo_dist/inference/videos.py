@@ -36,8 +36,8 @@ def is_video(path: str) -> bool:
     if suffix != ".gif":
         return suffix in SUFFIXES
     try:
-        return getattr(open_image(read_bytes(path)).image, "n_frames", 1) > 1
-    except Exception:  # Pillow raises many kinds for damaged frames; predicting the image will say why
+        return open_image(read_bytes(path)).frames > 1
+    except Unusable:  # predicting the image will say why
         return False
 
 
