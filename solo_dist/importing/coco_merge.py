@@ -11,13 +11,13 @@ and one category if they have the same name. Peculiarities of tools that are han
   Open Images   through FiftyOne or datumaro: IsGroupOf, or is_group_of, marks what COCO calls a crowd
 """
 
-import json
 import posixpath
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from solo_dist import json_text
 from solo_dist.coco_values import boolean, box, identifier_or_name, is_absent, number, shown, structure
 from solo_dist.data.sharding.segmentations import read_mask
 from solo_dist.errors import ConfigError, DataError, Unusable
@@ -63,10 +63,10 @@ def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str, in_fold
 def load_json(path: str, option: str) -> Any:
     """The content of a json file. Raises ConfigError or DataError."""
     try:
-        return json.loads(file_io.read(path).decode("utf-8-sig"))
+        return json_text.parse(file_io.read(path))
     except tf.errors.NotFoundError as error:
         raise ConfigError(f"--{option}={path}: there is no such file.") from error
-    except (ValueError, RecursionError) as error:
+    except json_text.NotJson as error:
         raise DataError(f"{path} is not valid json: {error}.") from error
 
 

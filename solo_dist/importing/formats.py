@@ -1,12 +1,12 @@
 """Which format labels are in, found by looking at the files: what `--format=auto` means."""
 
 import dataclasses
-import json
 import posixpath
 from collections.abc import Sequence
 
 import tensorflow as tf
 
+from solo_dist import json_text
 from solo_dist.errors import ConfigError
 from solo_dist.importing.image_files import files_under, is_image
 from solo_dist.importing.inputs import is_written_here
@@ -107,8 +107,8 @@ def _formats(files: Sequence[str], folder: str) -> dict[str, list[str]]:
 def _json_format(path: str) -> str:
     """labelme, coco, result, or "" for any other json, or a file that is none."""
     try:
-        content = json.loads(_read(path).decode("utf-8-sig"))
-    except (ValueError, RecursionError):
+        content = json_text.parse(_read(path))
+    except json_text.NotJson:
         return ""
     if not isinstance(content, dict):
         return ""

@@ -1,9 +1,9 @@
 """The json files that a command line names, and the results of this project among them, which are no labels."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from solo_dist import json_text
 from solo_dist.errors import ConfigError
 from solo_dist.importing.coco_json import WRITER
 from solo_dist.importing.image_files import files_under, is_inside, real_path
@@ -60,6 +60,6 @@ def check_output(output: str, inputs: Sequence[str]) -> None:
 
 def _is_result(path: str) -> bool:
     try:
-        return is_written_here(json.loads(file_io.read(path)))
-    except (ValueError, RecursionError):
+        return is_written_here(json_text.parse(file_io.read(path)))
+    except json_text.NotJson:
         return False

@@ -7,12 +7,12 @@ left out, as it was not labelled; one whose json has no shapes is kept as an ima
 """
 
 import base64
-import json
 import posixpath
 from typing import Any
 
 import tensorflow as tf
 
+from solo_dist import json_text
 from solo_dist.coco_values import finite
 from solo_dist.errors import DataError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, union, without_duplicates
@@ -111,8 +111,8 @@ class _Reader:
 
 def _content(path: str) -> dict[str, Any]:
     try:
-        content = json.loads(file_io.read(path).decode("utf-8-sig"))
-    except (ValueError, RecursionError, tf.errors.NotFoundError) as error:  # a link can lead to no file
+        content = json_text.parse(file_io.read(path))
+    except (json_text.NotJson, tf.errors.NotFoundError) as error:  # a link can lead to no file
         raise Unusable("json cannot be read", str(error)[:80]) from error
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise Unusable("json is not LabelMe's: it has no list of shapes")

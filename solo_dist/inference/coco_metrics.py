@@ -24,6 +24,7 @@ import tqdm
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from solo_dist import json_text
 from solo_dist.data.schema import NO_IMAGE, Manifest, crc32c
 from solo_dist.errors import DataError
 from solo_dist.inference.federated import (
@@ -62,10 +63,12 @@ def load_annotations(path: str) -> dict[str, Any]:
     """Reads a COCO instances json, gzip or plain, from a path or URL. Raises AnnotationsError."""
     try:
         data = file_io.read(path)
-        coco = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
-    except (tf.errors.NotFoundError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise AnnotationsError(f"The annotations {path} cannot be read: {error}. Shard the data again.") from error
-    missing = {"images", "annotations", "categories"} - set(coco)
+        coco = json_text.parse(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+    except (tf.errors.NotFoundError, OSError, EOFError, json_text.NotJson, zlib.error) as error:
+        words = f"The annotations {path} cannot be read: {error}"
+        raise AnnotationsError(f"{words}. If they are of shards, shard the data again.") from error
+    lists = [name for name in coco if isinstance(coco[name], list)] if isinstance(coco, dict) else []
+    missing = {"images", "annotations", "categories"}.difference(lists)
     if missing:
         raise AnnotationsError(f"The annotations {path} are not COCO instances: no {', '.join(sorted(missing))}.")
     return coco

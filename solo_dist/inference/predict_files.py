@@ -16,7 +16,7 @@ from solo_dist.data.pixel_range import FULL_RANGE
 from solo_dist.data.tiling import Tiling
 from solo_dist.errors import ConfigError, Unusable
 from solo_dist.inference import videos
-from solo_dist.inference.coco_metrics import BEST_THRESHOLD, load_annotations
+from solo_dist.inference.coco_metrics import BEST_THRESHOLD, AnnotationsError, load_annotations
 from solo_dist.inference.detector import Detector, Found
 from solo_dist.inference.image_results import coco_results, draw, index_png, jpeg, without_empty_masks
 from solo_dist.inference.overlap import overlapped
@@ -65,7 +65,10 @@ def listed_images(annotations: str, folder: str) -> list[str]:
     Raises:
       AnnotationsError: the json cannot be read, or is not COCO instances.
     """
-    names = {image["file_name"] for image in load_annotations(annotations)["images"]}
+    entries = load_annotations(annotations)["images"]
+    names = {image.get("file_name") if isinstance(image, dict) else None for image in entries}
+    if not all(isinstance(name, str) and name for name in names):
+        raise AnnotationsError(f"{annotations}: an image has no file_name.")
     return [f"{folder.rstrip('/')}/{name}" for name in sorted(names)]
 
 

@@ -381,7 +381,7 @@ def test_without_image_files_the_json_alone_is_converted(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"images": [], "annotations": [}', "not valid json.*line 1 column 32"),
+        ('{"images": [], "annotations": [}', "not valid json.*line 1, column 32"),
         ("[]", "not COCO instances: it has no list of images"),
         ('{"images": [], "categories": []}', "no list of annotations"),
         (

@@ -1,21 +1,21 @@
 """The arrays of a COCO json, streamed element by element, so that hundreds of megabytes take little memory."""
 
-import codecs
+import io
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 
 from solo_dist.errors import DataError
+from solo_dist.json_text import EMPTY, NotJson, decoder_of, explained, not_text
 from solo_dist.storage import file_io, urls
 from solo_dist.storage.opening import opened
 
 ARRAYS = ("images", "annotations", "categories")
 _CHUNK = 1 << 22
-_ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-"""By the first bytes of a file; PowerShell's redirection writes UTF-16. All other files are UTF-8."""
+_LEAST_BEGINNING = 4
+"""Bytes of a file that show its encoding."""
 
 
 class CocoError(DataError):
@@ -37,7 +37,7 @@ def stream_arrays(path: str) -> Iterator[tuple[str, Any]]:
                     seen.add(name)
                 if element is not _START:
                     yield name, element
-    except _NotJson as error:
+    except NotJson as error:
         raise CocoError(f"{path} is not valid json: {error}.") from error
     except tf.errors.OpError as error:
         raise CocoError(f"{path} cannot be read: {error.message}.") from error
@@ -60,10 +60,6 @@ class _NotCoco(ValueError):
     pass
 
 
-class _NotJson(ValueError):
-    pass
-
-
 _START = object()
 """Announces an array, which may be empty."""
 
@@ -73,7 +69,7 @@ class _JsonReader:
 
     def __init__(self, file: Any):
         self._file = file
-        self._decoder: codecs.IncrementalDecoder | None = None
+        self._decoder: io.IncrementalNewlineDecoder | None = None
         self._parse = json.JSONDecoder().raw_decode
         self._text = ""
         """What is held of the file; parsing goes on at `_at`."""
@@ -83,16 +79,19 @@ class _JsonReader:
         """Of the first character of `_text` in the file."""
 
     def arrays(self) -> Iterator[tuple[str, Any]]:
-        """(name, _START) for each of the arrays, then (name, element) for each of its elements. Raises _NotJson."""
+        """(name, _START) for each of the arrays, then (name, element) for each of its elements. Raises NotJson."""
         try:
             yield from self._top_level()
         except json.JSONDecodeError as error:
-            raise _NotJson(self._explain(error)) from error
+            raise NotJson(explained(error, self._position, self._ended)) from error
         except RecursionError as error:
-            raise _NotJson("it is nested too deeply") from error
+            raise NotJson("it is nested too deeply") from error
 
     def _top_level(self) -> Iterator[tuple[str, Any]]:
+        if not self._peek():
+            raise NotJson(EMPTY)
         if self._peek() != "{":
+            self._value()
             raise _NotCoco("its top level is not an object")
         self._at += 1
         while self._peek() != "}":
@@ -155,18 +154,16 @@ class _JsonReader:
             chunk *= 2
 
     def _read_more(self, size: int) -> bool:
-        data = self._file.read(size)
+        data = self._file.read(size if self._decoder else max(size, _LEAST_BEGINNING))
         self._ended = not data
         self._line, self._column = self._position(self._at)
         self._text = self._text[self._at :]
         self._at = 0
-        if self._decoder is None:
-            self._decoder = codecs.getincrementaldecoder(_ENCODINGS.get(data[:2], "utf-8-sig"))()
+        self._decoder = self._decoder or decoder_of(data)
         try:
             self._text += self._decoder.decode(data, self._ended)
         except UnicodeDecodeError as error:
-            line = self._position(len(self._text))[0] + bytes(error.object[: error.start]).count(b"\n")
-            raise _NotJson(f"line {line} is not UTF-8 text; save the file as UTF-8") from error
+            raise NotJson(not_text(error, self._position(len(self._text))[0])) from error
         return bool(data)
 
     def _position(self, at: int) -> tuple[int, int]:
@@ -175,13 +172,3 @@ class _JsonReader:
         if lines:
             return self._line + lines, at - self._text.rindex("\n", 0, at)
         return self._line, self._column + at
-
-    def _explain(self, error: json.JSONDecodeError) -> str:
-        """What is wrong, and in which line of the file, of an error in `_text`."""
-        line, column = self._position(error.pos)
-        # At the end of a file that was cut off there is at most a part of a word, a number or a string.
-        cut_off = self._ended and re.fullmatch(r'[^\s,:{}\[\]"]*\s*', self._text[error.pos :])
-        if cut_off or error.msg.startswith("Unterminated string"):
-            last = self._position(len(self._text))[0]
-            return f"it is truncated, it ends too early in line {last}; copy or export it again"
-        return f"{error.msg} in line {line}, column {column}"

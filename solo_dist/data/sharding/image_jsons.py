@@ -6,11 +6,11 @@
 There are no categories: all objects are of one, called object.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from solo_dist import json_text
 from solo_dist.data.sharding import tar_files
 from solo_dist.data.sharding.coco_json import CocoError
 from solo_dist.storage import file_io
@@ -62,8 +62,8 @@ def _reader(path: str) -> tuple[list[str], Callable[[str], bytes]]:
 
 def _parsed(path: str, data: bytes) -> tuple[dict[str, Any], list[Any]]:
     try:
-        values = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        values = json_text.parse(data)
+    except json_text.NotJson as error:
         raise CocoError(f"{path} is not valid json: {error}.") from error
     known = values if isinstance(values, dict) else {}
     image, annotations = known.get("image"), known.get("annotations")

@@ -69,7 +69,10 @@ def test_streaming_gives_what_json_loads_gives(tmp_path_factory, images, annotat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not a COCO instances file: its top level"),
+        ("", "not valid json: it is empty"),
+        (" \n\n", "not valid json: it is empty"),
+        ("<!DOCTYPE html>", "Expecting value in line 1, column 1: it begins with '<!DOCTYPE html>'"),
+        ("12", "not a COCO instances file: its top level"),
         ("[]", "its top level is not an object"),
         ("{}", "it has no images and no annotations and no categories"),
         ('{"images": []}', "it has no annotations and no categories"),

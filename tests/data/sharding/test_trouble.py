@@ -4,7 +4,6 @@ trouble/ holds drawn images and jsons after public reports of people who label i
 six masks on two images of 120 x 160. Most tests read a changed copy of it as the shard tool does, entry by entry.
 """
 
-import codecs
 import copy
 import gzip
 import io
@@ -19,6 +18,7 @@ import PIL.Image
 import pytest
 from pycocotools import mask as coco_mask
 
+from solo_dist import json_text
 from solo_dist.config import DataConfig, GridConfig
 from solo_dist.data import image_io, pixel_range, schema
 from solo_dist.data.sharding import coco_json, finish, images, inspection
@@ -564,6 +564,21 @@ def test_errors_anywhere_have_their_line(tmp_path, monkeypatch, seed):
         read_catalogue(str(path))
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("chunk", [1, 64, 1 << 22])
+def test_the_line_is_that_of_an_editor_whatever_ends_lines(tmp_path, monkeypatch, end, encoding, chunk):
+    place = len(LINES) // 2
+    text = "".join([*LINES[:place], "oh no\n", *LINES[place:]])
+    path = tmp_path / "x.json"
+    path.write_bytes(text.replace("\n", end).encode(encoding))
+    monkeypatch.setattr(coco_json, "_CHUNK", chunk)
+    with pytest.raises(coco_json.CocoError, match=rf"line {place + 1}, column 1\b"):
+        read_catalogue(str(path))
+    with pytest.raises(json_text.NotJson, match=rf"line {place + 1}, column 1\b"):
+        json_text.parse(path.read_bytes())
+
+
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.52, 0.77, 0.9, 0.9999])
 @pytest.mark.parametrize("indent", [None, 1])
 def test_a_truncated_file_is_named_so(tmp_path, share, indent):
@@ -576,13 +591,13 @@ def test_a_truncated_file_is_named_so(tmp_path, share, indent):
         read_catalogue(str(path))
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-8"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "utf-8-sig", "utf-8"])
 def test_encodings_of_other_systems(tmp_path, right, encoding):
     path = tmp_path / "x.json"
     values = {"info": {"by": "Ærøskøbing 苹果"}, **RIGHT}
     path.write_text(json.dumps(values, ensure_ascii=False), encoding=encoding)
-    assert path.read_bytes()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF8[:2], b'{"')
     assert_all_right(Read(path), right)
+    assert json_text.parse(path.read_bytes()) == values
 
 
 def test_text_that_is_not_utf_8_has_its_line(tmp_path, monkeypatch):
@@ -593,6 +608,30 @@ def test_text_that_is_not_utf_8_has_its_line(tmp_path, monkeypatch):
         monkeypatch.setattr(coco_json, "_CHUNK", chunk)
         with pytest.raises(coco_json.CocoError, match=f"line {line} is not UTF-8 text"):
             read_catalogue(str(path))
+    with pytest.raises(json_text.NotJson, match=f"line {line} is not UTF-8 text"):
+        json_text.parse(path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (gzip.compress(TEXT.encode()), "it is compressed with gzip; unpack it"),
+        (b"PK\x03\x04 and more", "it is compressed with zip; unpack it"),
+        (b"version https://git-lfs.github.com/spec/v1", "it begins with 'version https://git-lfs"),
+        ((TEXT + "\n" + TEXT).encode(), "a file holds one json"),
+        (TEXT[:-9].encode(), "it is truncated"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"", "it is empty"),
+        (b"\r\n ", "it is empty"),
+    ],
+)
+def test_files_of_another_kind_are_named(tmp_path, data, words):
+    path = tmp_path / "x.json"
+    path.write_bytes(data)
+    with pytest.raises(json_text.NotJson, match=words):
+        json_text.parse(data)
+    with pytest.raises(coco_json.CocoError, match=words if data[:1] != b"[" else "not valid json"):
+        read_catalogue(str(path))
 
 
 # ---- Sizes and turned images
