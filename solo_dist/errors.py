@@ -60,3 +60,7 @@ class Unusable(Exception):
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(reason)
         self.reason, self.detail = reason, detail
+
+    def of(self, entry: str) -> "Unusable":
+        """The same, with the name of the entry before the detail."""
+        return Unusable(self.reason, f"{entry}: {self.detail}" if self.detail else entry)

@@ -16,6 +16,8 @@ from solo_dist.storage import file_io
 WRITER = "solo-dist import"
 """In `info` of what is written here, by which it is known again."""
 _MANY_CROWDS = 0.2
+_SHOWN = 3
+"""Reasons that an error names."""
 _CROWD_REMEDY = ", which are not trained on (--format=coco --crowd=instance takes them as objects)"
 
 
@@ -38,7 +40,11 @@ def write_coco(dataset: Dataset, path: str, images: str) -> str:
         raise DataError(
             f"No object is left of {len(dataset.images)} images"
             + (f", but {dataset.num_instances} crowds{_CROWD_REMEDY}" if dataset.num_instances else "")
-            + (f"; {reasons[0]}. All reasons: {report}" if reasons else ": their annotation files have none.")
+            + (
+                f"; {'; '.join(reasons[:_SHOWN])}. All reasons: {report}"
+                if reasons
+                else ": their annotation files have none."
+            )
         )
     folder = root_folder([image.path for image in dataset.images], images)
     ids = {name: number for number, name in enumerate(dataset.categories, start=1)}

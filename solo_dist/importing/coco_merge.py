@@ -16,9 +16,11 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import tensorflow as tf
+from pycocotools import mask as coco_mask
 
 from solo_dist import json_text
-from solo_dist.coco_values import boolean, box, identifier_or_name, is_absent, number, shown, structure
+from solo_dist.coco_values import boolean, box, identifier_or_name, is_absent, number, numbers, shown, structure
+from solo_dist.data.sharding.annotation import PART_LEFT_OUT, notices
 from solo_dist.data.sharding.segmentations import read_mask
 from solo_dist.errors import ConfigError, DataError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, without_duplicates
@@ -29,6 +31,7 @@ from solo_dist.importing.orientation import ImageSize, read_from_coco
 from solo_dist.storage import file_io
 
 _ARRAYS = ("images", "annotations", "categories")
+_BOX_OF_MASK = "; the mask's own box is taken"
 _BACKGROUND = ("_background_", "__background__")
 
 
@@ -48,13 +51,13 @@ def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str, in_fold
     report = Report()
     merged: dict[str, LabelledImage] = {}
     categories: dict[str, None] = {}
-    for path in paths:
-        content = _content(path, path in in_folders, report)
-        if content is None:
-            continue
-        file = _File(path, content, images, crowd, boxes, report)
+    contents = {path: _content(path, path in in_folders, report) for path in paths}
+    files = [_File(path, content, images, crowd, boxes, report) for path, content in contents.items() if content]
+    # An image that is not where one json says is never taken for one that is just where another json says.
+    exact = frozenset(normal_path(name) for file in files for name in file.exact)
+    for file in files:
         categories.update(dict.fromkeys(file.names.values()))
-        file.read_into(merged)
+        file.read_into(merged, exact)
     for image in merged.values():
         image.instances = without_duplicates(image.instances, image.path, report)
     return Dataset(list(merged.values()), list(categories), report)
@@ -105,7 +108,8 @@ class _File:
         self._folders = _folders(path, images)
         names = [entry.get("file_name") for entry in content["images"] if isinstance(entry, dict)]
         exact = (self._files.exact(name, *self._folders) for name in names if isinstance(name, str))
-        self._exact = {file for file in exact if file}
+        self.exact = {file for file in exact if file}
+        """Image files that are at the paths that the json names."""
         self._is_cvats = any(_is_cvats(annotation) for annotation in content["annotations"])
         self.names = self._categories()
         """Names of the categories by id."""
@@ -113,6 +117,9 @@ class _File:
     def _categories(self) -> dict[int | str, str]:
         names: dict[int | str, str] = {}
         entries = [entry for entry in self._content["categories"] if isinstance(entry, dict)]
+        for entry in self._content["categories"]:
+            if not isinstance(entry, dict):
+                self._report.leave_out(self._path, Unusable("category is not an object", shown(entry)))
         used = {str(entry.get("category_id")) for entry in self._content["annotations"] if isinstance(entry, dict)}
         parents = {entry["supercategory"] for entry in entries if isinstance(entry.get("supercategory"), str)}
         for entry in entries:
@@ -133,18 +140,27 @@ class _File:
                 raise DataError(f"{self._path}: the categories {names[number]} and {name} both have the id {number}.")
         return names
 
-    def read_into(self, merged: dict[str, LabelledImage]) -> None:
-        """Adds the images and instances of this file to `merged`, which holds those of the files before it."""
-        images, sizes = self._images(merged)
-        for entry in self._content["annotations"]:
+    def read_into(self, merged: dict[str, LabelledImage], exact: Collection[str]) -> None:
+        """Adds the images and instances of this file.
+
+        Args:
+          merged: holds those of the files before it.
+          exact: image files that are at the paths that this file or another one names.
+        """
+        images, sizes = self._images(merged, exact)
+        for place, entry in enumerate(self._content["annotations"], start=1):
+            name = _name_of("annotation", entry, place)
             try:
-                image, instance = self._annotation(entry, images, sizes)
+                image, instance, notices = self._annotation(entry, images, sizes)
                 image.instances.append(instance)
             except Unusable as error:
-                self._report.leave_out(self._path, error)
+                self._report.leave_out(self._path, error.of(name))
+                continue
+            for reason, detail in notices:
+                self._report.change(self._path, reason, f"{name}: {detail}" if detail else name)
 
     def _images(
-        self, merged: dict[str, LabelledImage]
+        self, merged: dict[str, LabelledImage], exact: Collection[str]
     ) -> tuple[dict[int | str, LabelledImage], dict[int | str, tuple[int, int]]]:
         """Images by id, and height and width of their masks in this json by id."""
         images: dict[int | str, LabelledImage] = {}
@@ -152,11 +168,11 @@ class _File:
         added: set[str] = set()
         listed: set[str] = set()
         twice: set[int | str] = set()
-        for entry in self._content["images"]:
+        for place, entry in enumerate(self._content["images"], start=1):
             try:
-                number, path, size, given = self._image(entry)
+                number, path, size, given = self._image(entry, exact)
             except Unusable as error:
-                self._report.leave_out(self._path, error)
+                self._report.leave_out(self._path, error.of(_name_of("image", entry, place)))
                 continue
             if number in images and normal_path(images[number].path) != normal_path(path):
                 twice.add(number)
@@ -177,8 +193,8 @@ class _File:
             self._report.leave_out(self._path, Unusable("image id is that of another image too", str(number)))
         return images, sizes
 
-    def _image(self, entry: Any) -> tuple[int | str, str, ImageSize, tuple[int, int]]:
-        """Id, path, size of the file, and height and width in the json."""
+    def _image(self, entry: Any, exact: Collection[str]) -> tuple[int | str, str, ImageSize, tuple[int, int]]:
+        """Id, path, size of the file, and height and width in the json. Raises Unusable."""
         if not isinstance(entry, dict):
             raise Unusable("image is not an object")
         number = identifier_or_name(entry.get("id"), "image id")
@@ -186,7 +202,7 @@ class _File:
         if not isinstance(name, str) or not name:
             raise Unusable("image has no file_name", str(number))
         height, width = _pixels(entry.get("height")), _pixels(entry.get("width"))
-        path = self._files.find(name, *self._folders, taken=self._exact.__contains__)
+        path = self._files.find(name, *self._folders, taken=lambda file: normal_path(file) in exact)
         if path is None:
             if not height or not width:
                 raise Unusable("image file not found, and its size is not in the json", name)
@@ -209,9 +225,10 @@ class _File:
 
     def _annotation(
         self, entry: Any, images: dict[int | str, LabelledImage], sizes: dict[int | str, tuple[int, int]]
-    ) -> tuple[LabelledImage, Instance]:
+    ) -> tuple[LabelledImage, Instance, list[tuple[str, str]]]:
+        """The image of an annotation, its instance, and what is to be said of it with a detail. Raises Unusable."""
         if not isinstance(entry, dict):
-            raise Unusable("annotation is not an object")
+            raise Unusable("annotation is not an object", shown(entry))
         number = identifier_or_name(entry.get("image_id"), "image_id")
         if number not in images:
             raise Unusable("image_id is that of no image", str(number))
@@ -229,10 +246,11 @@ class _File:
             segmentation = [[x, y, x + width, y, x + width, y + height, x, y + height]]
         image = images[number]
         mask = read_mask(segmentation, *sizes[number])
-        for reason in mask.left_out:
-            self._report.change(self._path, "a part of the mask is left out", reason)
+        around = numbers(entry.get("bbox"), 4) or coco_mask.toBbox(mask.rle).tolist()
+        said = [(f"{notice}{_BOX_OF_MASK if 'box' in notice else ''}", "") for notice in notices(mask, around)]
+        said += [(PART_LEFT_OUT, reason) for reason in mask.left_out]
         rle = read_from_coco(mask.rle, image.orientation)
-        return image, Instance(self.names[category], rle, crowd=self._is_crowd(entry))
+        return image, Instance(self.names[category], rle, crowd=self._is_crowd(entry)), said
 
     def _is_crowd(self, entry: dict[str, Any]) -> bool:
         attributes = entry.get("attributes")
@@ -246,6 +264,13 @@ class _File:
             self._report.change(self._path, "iscrowd=1 was read as an object; --crowd=crowd reads it as a crowd")
             return False
         return True
+
+
+def _name_of(kind: str, entry: Any, place: int) -> str:
+    """What to call an entry of a list in a report: by its id, or by its place in the list."""
+    known = entry if isinstance(entry, dict) else {}
+    name = f"{kind} number {place}" if is_absent(known.get("id")) else f"{kind} {shown(known['id'])}"
+    return f"{name}, {shown(known['file_name'])}" if "file_name" in known else name
 
 
 def _pixels(value: Any) -> int | None:

@@ -139,8 +139,8 @@ def _key(name: str) -> str:
 
 
 def _spellings(name: str) -> Iterator[list[str]]:
-    """The folders and the name of a path as it is written, then without percent-encoding."""
-    for spelled in dict.fromkeys((name, urllib.parse.unquote(name))):
+    """The folders and the name of a path as it is written, then without spaces around it and percent-encoding."""
+    for spelled in dict.fromkeys((name, name.strip(), urllib.parse.unquote(name))):
         if parts := [part for part in spelled.replace("\\", "/").split("/") if part not in ("", ".")]:
             yield parts
 

@@ -65,10 +65,12 @@ def listed_images(annotations: str, folder: str) -> list[str]:
     Raises:
       AnnotationsError: the json cannot be read, or is not COCO instances.
     """
-    entries = load_annotations(annotations)["images"]
-    names = {image.get("file_name") if isinstance(image, dict) else None for image in entries}
-    if not all(isinstance(name, str) and name for name in names):
-        raise AnnotationsError(f"{annotations}: an image has no file_name.")
+    names: set[str] = set()
+    for place, image in enumerate(load_annotations(annotations)["images"], start=1):
+        name = image.get("file_name") if isinstance(image, dict) else None
+        if not isinstance(name, str) or not name:
+            raise AnnotationsError(f"{annotations}: image number {place} has no file_name.")
+        names.add(name)
     return [f"{folder.rstrip('/')}/{name}" for name in sorted(names)]
 
 

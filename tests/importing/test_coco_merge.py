@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.categories import parse_renames, with_categories
 from solo_dist.importing.coco_json import report_path, summary, write_coco
 from solo_dist.importing.coco_merge import read_coco
+from solo_dist.importing.dataset import encode
 from solo_dist.importing.inputs import check_output, json_files
 from tests.importing.conftest import blob, changes, masks_of, reasons, save_image
 
@@ -50,6 +52,7 @@ def cvat(folder, **attributes):
     save_image(folder / "images/a.jpg", HEIGHT, WIDTH)
     common = {"image_id": 1, "attributes": {"occluded": False, **attributes}}
     brush = blob(HEIGHT, WIDTH, 1, hole=True)
+    brush_box = coco_mask.toBbox(encode(brush)).tolist()
     content = {
         "licenses": [{"name": "", "id": 0, "url": ""}],
         "info": {"contributor": "", "date_created": "", "description": "", "url": "", "version": "", "year": ""},
@@ -69,8 +72,8 @@ def cvat(folder, **attributes):
         "annotations": [
             {"id": 1, "category_id": 1, "segmentation": [list(map(float, SQUARE))], "area": 560.0, "bbox": BOX}
             | {"iscrowd": 0, **common},
-            {"id": 2, "category_id": 2, "segmentation": plain_rle(brush), "area": float(brush.sum()), "bbox": BOX}
-            | {"iscrowd": 1, **common},
+            {"id": 2, "category_id": 2, "segmentation": plain_rle(brush), "area": float(brush.sum())}
+            | {"bbox": brush_box, "iscrowd": 1, **common},
             {"id": 3, "category_id": 2, "segmentation": [], "area": 560.0, "bbox": BOX, "iscrowd": 0, **common},
         ],
     }
@@ -465,6 +468,63 @@ def test_outlines_and_rle_in_other_spellings(tmp_path, segmentation):
     assert is_square(masks_of(dataset)["a.jpg"][0][2]) and not reasons(dataset) and not changes(dataset)
 
 
+def test_what_seems_wrong_is_said_with_the_annotation(tmp_path):
+    """The import writes the boxes of masks, so nobody could see later that the given ones did not fit."""
+    save_image(tmp_path / "a.jpg", HEIGHT, WIDTH)
+    x, y, width, height = BOX
+    wide = [[60, 10, 100, 10, 100, 40]]
+    bow = [[0, 30, 30, 58, 30, 30, 0, 58]]
+    given = [
+        annotation(id=7, bbox=[x, y, x + width, y + height]),
+        annotation(id=8, segmentation=wide, bbox=[60, 10, 40, 30]),
+        annotation(id=9, segmentation=bow, bbox=None),
+        annotation(id=10, segmentation=[[1, 1, 9, "no", 9, 9]]),
+        annotation(id=None, category_id=3),
+    ]
+    dataset = read(write(tmp_path / "a.json", coco(given)))
+    assert changes(dataset) == {
+        "box is not around its mask: it reads as x1, y1, x2, y2; the mask's own box is taken": 1,
+        "mask reaches out of the image and is cut off": 1,
+        "outline crosses itself": 1,
+    }
+    assert [entry.detail for entry in dataset.report.changed] == ["annotation 7", "annotation 8", "annotation 9"]
+    assert [(entry.reason, entry.detail) for entry in dataset.report.left_out] == [
+        ("polygon coordinate is not a finite number", "annotation 10: 'no'"),
+        ("category_id is that of no category", "annotation number 5: 3"),
+    ]
+
+
+def test_entries_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "a.jpg").write_text("<html>not found</html>")
+    content = coco([annotation()])
+    content["images"].append({"id": 2, "file_name": "b.jpg", "height": "60 px", "width": WIDTH})
+    content["categories"] += ["dog"]
+    dataset = read(write(tmp_path / "a.json", content))
+    assert [(entry.reason, entry.detail) for entry in dataset.report.left_out] == [
+        ("category is not an object", "'dog'"),
+        ("image does not decode", "image 1, 'a.jpg'"),
+        ("height or width is no number of pixels", "image 2, 'b.jpg': '60 px'"),
+        ("image_id is that of no image", "annotation 1: 1"),
+    ]
+
+
+def test_an_image_that_is_missing_takes_no_image_of_another_file(tmp_path):
+    save_image(tmp_path / "images/v2/1.jpg", HEIGHT, WIDTH)
+    first, second = coco([annotation()], file_name="v1/1.jpg"), coco([annotation()], file_name="v2/1.jpg")
+    paths = [str(write(tmp_path / "a.json", first)), str(write(tmp_path / "b.json", second))]
+    for given in (paths, paths[::-1]):
+        dataset = read_coco(given, str(tmp_path / "images"), "auto", "reject")
+        found = {image.path[-8:]: len(image.instances) for image in dataset.images}
+        assert found == {"v1/1.jpg": 1, "v2/1.jpg": 1}
+        assert changes(dataset) == {"image file not found: its name and size are taken from the json": 1}
+
+
+def test_names_with_spaces_around_them(tmp_path):
+    save_image(tmp_path / "a.jpg", HEIGHT, WIDTH)
+    dataset = read(write(tmp_path / "a.json", coco([annotation()], file_name=" a.jpg\n")))
+    assert [image.path for image in dataset.images] == [str(tmp_path / "a.jpg")] and not changes(dataset)
+
+
 def test_nan_in_place_of_an_outline_leaves_the_box(tmp_path):
     save_image(tmp_path / "a.jpg", HEIGHT, WIDTH)
     path = write(tmp_path / "a.json", coco([annotation(segmentation=float("nan"))]))
@@ -473,7 +533,9 @@ def test_nan_in_place_of_an_outline_leaves_the_box(tmp_path):
 
 def test_an_image_that_is_missing_takes_no_image_of_another_entry(tmp_path):
     save_image(tmp_path / "images/v2/1.jpg", HEIGHT, WIDTH)
-    content = coco([annotation(), annotation(image_id=2, segmentation=[[1, 1, 9, 1, 9, 9]])], file_name="v1/1.jpg")
+    content = coco(
+        [annotation(), annotation(image_id=2, segmentation=[[1, 1, 9, 1, 9, 9]], bbox=None)], file_name="v1/1.jpg"
+    )
     content["images"].append({"id": 2, "file_name": "v2/1.jpg", "height": HEIGHT, "width": WIDTH})
     dataset = read(write(tmp_path / "a.json", content), str(tmp_path / "images"))
     assert [(image.path[-8:], len(image.instances)) for image in dataset.images] == [("v1/1.jpg", 1), ("v2/1.jpg", 1)]

@@ -13,7 +13,7 @@ from solo_dist.coco_values import boolean, identifier, is_absent, number, number
 from solo_dist.data.sharding.boxes import misfit
 from solo_dist.data.sharding.coco_image import CocoImage
 from solo_dist.data.sharding.reading import Reading
-from solo_dist.data.sharding.segmentations import Mask, read_mask
+from solo_dist.data.sharding.segmentations import Mask, reaches_out, read_mask
 from solo_dist.errors import Unusable
 
 NUMBER = "number"
@@ -21,6 +21,9 @@ NUMBER = "number"
 
 It is its id from here on: ids in files serve nothing.
 """
+REACHES_OUT = "mask reaches out of the image and is cut off"
+CROSSES_ITSELF = "outline crosses itself"
+PART_LEFT_OUT = "a part of the mask is left out"
 _DEFAULTS = Reading()
 
 
@@ -58,8 +61,7 @@ def clean_annotation(
     if not image.height:
         raise Unusable("image size is not known")
     mask = read_mask(raw.get("segmentation"), image.height, image.width)
-    from_mask = coco_mask.toBbox(mask.rle).tolist()
-    bbox, area = from_mask, float(coco_mask.area(mask.rle))
+    bbox, area = coco_mask.toBbox(mask.rle).tolist(), float(coco_mask.area(mask.rle))
     if reading.boxes == "json":
         bbox, area = _box_and_area(raw, bbox, area)
     crowd = boolean(raw.get("iscrowd"), "iscrowd") and reading.crowd == "crowd"
@@ -70,7 +72,7 @@ def clean_annotation(
         area=float(area),
         rle=mask.rle,
         untrainable=_reason_not_to_train(crowd, boolean(raw.get("ignore"), "ignore"), bbox, area),
-        notices=tuple(_notices(mask, bbox, from_mask, image)),
+        notices=(*notices(mask, bbox), *(f"{PART_LEFT_OUT}: {reason}" for reason in dict.fromkeys(mask.left_out))),
     )
 
 
@@ -99,16 +101,15 @@ def _box_and_area(raw: dict[str, Any], bbox: list[float], area: float) -> tuple[
     return bbox, area
 
 
-def _notices(mask: Mask, bbox: list[float], from_mask: list[float], image: CocoImage) -> Iterator[str]:
-    x, y, width, height = from_mask
+def notices(mask: Mask, bbox: list[float]) -> Iterator[str]:
+    """What seems to be wrong with an annotation that has this mask and this box x, y, width, height."""
+    x, y, width, height = coco_mask.toBbox(mask.rle).tolist()
     if wrong := misfit(bbox, [mask.extent, (x, y, x + width, y + height)]):
         yield wrong
-    if mask.reaches_out(image.height, image.width):
-        yield "mask reaches out of the image and is cut off"
+    if reaches_out(mask.extent, *mask.rle["size"]):
+        yield REACHES_OUT
     if mask.crossed:
-        yield "outline crosses itself"
-    for reason in dict.fromkeys(mask.left_out):
-        yield f"a part of the mask is left out: {reason}"
+        yield CROSSES_ITSELF
 
 
 def _reason_not_to_train(crowd: bool, ignore: bool, bbox: list[float], area: float) -> str:

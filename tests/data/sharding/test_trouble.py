@@ -139,7 +139,24 @@ def nested_pairs(annotation):
     annotation["segmentation"] = [list(map(list, zip(flat[0::2], flat[1::2], strict=True)))]
 
 
+def points_of(annotation):
+    (flat,) = annotation["segmentation"]
+    return [{"x": x, "y": y} for x, y in zip(flat[0::2], flat[1::2], strict=True)]
+
+
+def via_shape(annotation):
+    """VIA's own json, put into a COCO json by hand."""
+    x, y = ([point[axis] for point in points_of(annotation)] for axis in "xy")
+    annotation["segmentation"] = {"name": "polygon", "all_points_x": x, "all_points_y": y}
+
+
 SPELLINGS = {
+    "points are objects": lambda a: a.update(segmentation=[points_of(a)]),
+    "points are objects in no list": lambda a: a.update(segmentation=points_of(a)),
+    "shape of VIA": via_shape,
+    "polygon is nested too deep": text_of("segmentation", write=lambda polygons: [polygons]),
+    "polygon is nested much too deep": text_of("segmentation", write=lambda polygons: [[[polygons]]]),
+    "pairs are nested too deep": lambda a: (nested_pairs(a), a.update(segmentation=[a["segmentation"]])),
     "iscrowd is text": text_of("iscrowd"),
     "iscrowd is false": text_of("iscrowd", write=bool),
     "iscrowd is the text false": text_of("iscrowd", write=lambda value: "False"),
@@ -209,6 +226,12 @@ def test_inputs_that_lost_every_instance_are_read(path, right):
         ("segmentation", [[0.1, 0.1, 0.9, 0.1, 0.9, 0.8]], "polygon is in fractions of the image, not in pixels"),
         ("segmentation", [[300, 10, 400, 10, 400, 80]], "mask covers no pixel of the image"),
         ("segmentation", {"size": [160, 120], "counts": [0, 50, 19150]}, "RLE size differs from the image"),
+        ("segmentation", [[]], "polygon of fewer than 3 points"),
+        ("segmentation", [[[]]], "polygon coordinate is not a finite number"),
+        ("segmentation", [[[1, 2, 2], [5, 2, 2], [5, 9, 2]]], "polygon coordinate is not a finite number"),
+        ("segmentation", [1, 2, 3, 4], "polygon of fewer than 3 points"),
+        ("segmentation", {"size": [120, 160], "counts": "b'no RLE"}, "RLE counts are damaged"),
+        ("segmentation", {"all_points_x": [1, 2], "all_points_y": [1]}, "segmentation is neither polygons nor RLE"),
         ("segmentation", "rectangle", "segmentation is neither polygons nor RLE"),
     ],
 )
@@ -237,6 +260,8 @@ def rle_of(annotation, write=lambda rle: rle):
         lambda rle: {"size": [120.0, 160.0], "counts": list(map(float, rle["counts"]))},
         lambda rle: {"size": ["120", "160"], "counts": list(map(str, rle["counts"]))},
         lambda rle: {"size": "[120, 160]", "counts": str(rle["counts"])},
+        lambda rle: {"size": [120, 160], "counts": str(coco_mask.frPyObjects(rle, 120, 160)["counts"])},
+        lambda rle: str(coco_mask.frPyObjects(rle, 120, 160)),
         str,
         json.dumps,
     ],
