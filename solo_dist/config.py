@@ -377,7 +377,8 @@ class TrainConfig:
     The evaluation after the last step uses all, and its AP replaces one measured on fewer images even if it is lower:
     best/ then holds the last step."""
     panel_every: int = bounded(500, at_least=0)
-    """Steps between panels of a training image in TensorBoard; 0: none."""
+    """Steps between panels of a training image in TensorBoard, which has panels of four validation images after each
+    evaluation besides; 0: no panels."""
     steps_per_call: int = bounded(1, at_least=1)
     """Steps that one call into TensorFlow runs; a larger number saves time if steps are very short."""
     max_nonfinite_steps: int = bounded(10, at_least=1)

@@ -45,6 +45,13 @@ class BestCheckpoint:
             self._store.save(arrays, metadata)
             self._store.wait()
 
+    def standing(self, step: int) -> str:
+        """What the line of the evaluation at `step` says about the best AP so far; empty if there is none."""
+        best = self.metadata
+        if best is None:
+            return ""
+        return "best so far" if best.step == step else f"best so far {best.ap:.3f} at step {best.step}"
+
     def remark(self, step: int, eval_every: int) -> None:
         """Logs that the AP has not risen for a while, if that is so after the evaluation at `step`."""
         best = self.metadata

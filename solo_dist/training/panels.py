@@ -1,4 +1,4 @@
-"""Panels in TensorBoard: a training image, its target masks, and the masks that the network finds in it."""
+"""Panels in TensorBoard: an image, its target masks, and the masks that the network finds in it."""
 
 import dataclasses
 import functools
@@ -10,62 +10,79 @@ import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE, Config
 from solo_dist.data.input.pipeline import build_dataset
-from solo_dist.data.schema import Manifest
+from solo_dist.data.schema import NO_IMAGE
 from solo_dist.solo.targets import mask_values
 from solo_dist.viz.overlay import overlay
 
 
-class TrainingPanel:
-    """The panel of the first image of the run, so that the panels of all steps can be compared.
+class Panels:
+    """Panels of the first images of a split, always the same ones, so that the panels of all steps can be compared.
 
     Args:
       config: the config of the run.
-      manifest: of the training shards.
+      split: "train" or "validation".
+      categories: {"name"} by class, of the training shards.
       detect: uint8 images [B,H,W,3] to the dict of `postprocess.detect`.
+      count: number of images; fewer if the split has fewer.
+      batch_size: B, images that `detect` takes at a time.
     """
 
     def __init__(
-        self, config: Config, manifest: Manifest, detect: Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
+        self,
+        config: Config,
+        split: str,
+        categories: Sequence[Mapping[str, Any]],
+        detect: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
+        count: int = 1,
+        batch_size: int = 1,
     ) -> None:
-        self._config, self._manifest, self._detect = config, manifest, detect
+        self._config, self._split, self._categories, self._detect = config, split, categories, detect
+        self._count, self._batch_size = count, batch_size
 
     @functools.cached_property
-    def _batch(self) -> Mapping[str, Any]:
-        """The batch of the one image, read when the first panel is drawn."""
+    def _batches(self) -> list[Mapping[str, Any]]:
+        """The batches of the images, read when the first panels are drawn."""
         # In this process: the servers of data.service hand out each image once, and may be gone.
-        data = dataclasses.replace(self._config.data, service="")
-        return next(iter(build_dataset(dataclasses.replace(self._config, data=data), "train", batch_size=1)))
+        config = dataclasses.replace(self._config, data=dataclasses.replace(self._config.data, service=""))
+        batches = build_dataset(config, self._split, batch_size=self._batch_size)
+        return list(batches.take(-(-self._count // self._batch_size)))
 
-    def draw(self) -> np.ndarray:
-        """uint8 [height, width, 3]: the image, the targets, and what the network finds as it is now, side by side."""
-        found = self._detect(self._batch["image"])
+    def draw(self) -> list[np.ndarray]:
+        """uint8 [height, width, 3] each: an image, the targets, and what the network finds as it is now."""
         threshold = self._config.postprocess.mask_threshold
-        return training_panel(self._batch, found, self._manifest.categories, threshold)
+        panels = []
+        for batch in self._batches:
+            found = self._detect(batch["image"])
+            for i in np.flatnonzero(batch["image_id"] != NO_IMAGE)[: self._count - len(panels)]:
+                panels.append(panel(batch, found, i, self._categories, threshold))
+        return panels
 
 
-def training_panel(
+def panel(
     batch: Mapping[str, Any],
     detections: Mapping[str, Any],
+    i: int,
     categories: Sequence[Mapping[str, Any]],
     mask_threshold: float,
     score_threshold: float = 0.3,
 ) -> np.ndarray:
-    """The panel of the first image of a batch, without the padding of the canvas.
+    """The panel of one image of a batch, without the padding of the canvas.
 
     Args:
       batch: image uint8 [B,H,W,3], image_size [B,2], masks of either form.
       detections: of that image at least, as `postprocess.detect` gives them.
+      i: index of the image in the batch.
       categories: {"name"} by class.
       mask_threshold: of the probability.
       score_threshold: least score of what is shown.
     """
-    height, width = (int(side) for side in batch["image_size"][0])
-    image = np.asarray(batch["image"][0])[:height, :width]
-    target = mask_values(batch["masks"][0], batch["image"].shape[2] // MASK_STRIDE).numpy() >= 0.5
-    scores, classes = np.asarray(detections["scores"][0]), np.asarray(detections["categories"][0])
+    height, width = (int(side) for side in batch["image_size"][i])
+    image = np.asarray(batch["image"][i])[:height, :width]
+    target = mask_values(batch["masks"][i], batch["image"].shape[2] // MASK_STRIDE).numpy() >= 0.5
+    scores, classes = np.asarray(detections["scores"][i]), np.asarray(detections["categories"][i])
     shown = int((scores >= score_threshold).sum())  # best first, padding has score 0
-    predicted = np.asarray(detections["mask_probabilities"][0][:shown]) > mask_threshold
-    labels = [f"{categories[classes[i]]['name']} {scores[i]:.2f}" for i in range(shown)]
+    predicted = np.asarray(detections["mask_probabilities"][i][:shown]) > mask_threshold
+    labels = [f"{categories[classes[n]]['name']} {scores[n]:.2f}" for n in range(shown)]
     stride = batch["image"].shape[1] // target.shape[1]
     window = np.s_[:, : height // stride, : width // stride]
     return side_by_side(image, target[target.any(axis=(1, 2))][window], predicted[window], labels)

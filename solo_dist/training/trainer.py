@@ -31,7 +31,7 @@ from solo_dist.run.metric_writers import MetricWriter, has_line
 from solo_dist.run.progress import Progress
 from solo_dist.training.build import build_batches, build_run
 from solo_dist.training.length import find_length
-from solo_dist.training.panels import TrainingPanel
+from solo_dist.training.panels import Panels
 from solo_dist.training.profiler import StepProfiler
 from solo_dist.training.schedule import Schedule
 from solo_dist.training.start import Start, check_same_run, start_run
@@ -77,7 +77,7 @@ class Trainer:
 
         self.parts = build_run(config, strategy)
         self.validation = build_validation(config, self.parts, self.directory, cluster)
-        self.panel = TrainingPanel(config, self.parts.manifest, self.parts.detect)
+        self.panels = Panels(config, "train", self.parts.manifest.categories, self.parts.detect)
 
         self.start = Start()
         self.step_number, self.images_seen = 0, 0
@@ -114,7 +114,8 @@ class Trainer:
                 if self.schedule.logs(self.step_number):
                     self._log_metrics()
                 if self.schedule.draws_panel(self.step_number):
-                    self._draw_panel()
+                    with self.progress.paused():
+                        self._draw("train", self.panels)
                 if stopping or saving or evaluating or self.schedule.saves(self.step_number):
                     arrays = self._save()
                     if stopping:
@@ -192,10 +193,10 @@ class Trainer:
             self.writer.scalars(self.step_number, "train", values)
             log.info("%s", self.progress.line(self.step_number, values))
 
-    def _draw_panel(self) -> None:
+    def _draw(self, split: str, panels: Panels) -> None:
         if self.writer:
-            with self.progress.paused():
-                self.writer.image(self.step_number, "train", "panel", self.panel.draw())
+            for number, image in enumerate(panels.draw(), start=1):
+                self.writer.image(self.step_number, split, f"panel/{number}", image)
 
     def _save(self) -> dict[str, np.ndarray]:
         """Copies the state to host memory and returns the copy; workers other than the chief copy the weights only.
@@ -244,13 +245,16 @@ class Trainer:
             images = self.schedule.evaluation_images(self.step_number)
             with self.parts.optimizer.averaged_weights():
                 metrics = self.validation.run(self.step_number, images, self._may_continue, self.strategy)
+                if metrics and self.config.train.panel_every:
+                    self._draw("validation", self.validation.panels)
             if metrics is None:
                 self._leave()
             if self.writer:
-                log.info("step %d  validation  %s", self.step_number, format_short(metrics))
                 every = self.validation.manifest.num_images
                 ap, ap_images = metrics["segm/AP"], min(images or every, every)
                 self.best.offer(arrays, dataclasses.replace(self._metadata(), ap=ap, ap_images=ap_images))
+                standing = self.best.standing(self.step_number)
+                log.info("step %d  validation  %s  %s", self.step_number, format_short(metrics), standing)
                 self.best.remark(self.step_number, self.config.train.eval_every)
                 # Last: this line says that the evaluation is complete and need not be made up for.
                 self.writer.scalars(self.step_number, "validation", metrics)

@@ -20,6 +20,10 @@ from solo_dist.inference.validation_set import categories_of_classes
 from solo_dist.run.directory import RunDirectory
 from solo_dist.storage import file_io
 from solo_dist.training.build import RunParts
+from solo_dist.training.panels import Panels
+
+_PANELS = 4
+"""Validation images that TensorBoard shows after each evaluation."""
 
 
 def build_validation(
@@ -65,6 +69,7 @@ class Validation:
         self._categories = categories_of_classes(
             self.manifest, training.categories, training.pixel_range, config.data.train
         )
+        self.panels = Panels(config, "validation", training.categories, detect, _PANELS, batch_size)
 
     def run(
         self,

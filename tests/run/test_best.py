@@ -39,6 +39,15 @@ def test_only_the_best_is_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000002"]
 
 
+def test_the_line_of_an_evaluation_says_what_is_best_so_far(tmp_path):
+    best = BestCheckpoint(CheckpointStore(str(tmp_path), keep=1))
+    assert best.standing(10) == ""
+    best.offer({"a": np.zeros(1)}, scored(0.3, step=10))
+    assert best.standing(10) == "best so far"
+    best.offer({"a": np.zeros(1)}, scored(0.2, step=20))
+    assert best.standing(20) == "best so far 0.300 at step 10"
+
+
 @pytest.mark.parametrize(
     ("step", "eval_every", "remarked"), [(30, 10, False), (40, 10, True), (40, 20, False), (40, 0, False)]
 )

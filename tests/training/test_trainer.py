@@ -80,7 +80,9 @@ def test_tensorboard_has_what_metrics_has(finished):
                 for value in event.summary.value:
                     curves.setdefault(value.tag, []).append(event.step)
     assert curves["loss/total"] == curves["lr"] == curves["segm/AP"] == [2, 4]
-    assert curves["panel"] == [4]
+    panels = {tag: steps for tag, steps in curves.items() if tag.startswith("panel/")}
+    # Of the training image at step 4, and of four validation images after each evaluation.
+    assert panels == {"panel/1": [4, 2, 4], "panel/2": [2, 4], "panel/3": [2, 4], "panel/4": [2, 4]}
 
 
 def test_checkpoint_holds_the_whole_state(finished):
