@@ -50,7 +50,7 @@ class Panels:
     def draw(self) -> list[np.ndarray]:
         """uint8 [height, width, 3] each: an image, the targets, and what the network finds as it is now."""
         threshold = self._config.postprocess.mask_threshold
-        panels = []
+        panels: list[np.ndarray] = []
         for batch in self._batches:
             found = self._detect(batch["image"])
             for i in np.flatnonzero(batch["image_id"] != NO_IMAGE)[: self._count - len(panels)]:
