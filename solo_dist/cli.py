@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import io
 import os
 import posixpath
 import re
@@ -56,6 +57,9 @@ def run(main: Callable[[list[str]], int | None], positional: bool = False) -> No
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    for stream in (sys.stdout, sys.stderr):  # names of files and categories may have letters that a terminal lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[_TRACEBACK.name])  # --helpshort lists it
     try:
         app.run(main, flags_parser=functools.partial(_parse_flags, positional=positional))

@@ -7,6 +7,7 @@ import ast
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from solo_dist.errors import Unusable
@@ -82,6 +83,27 @@ def boolean(value: Any, name: str) -> bool:
         if text in _FALSE or text in _TRUE:
             return text in _TRUE
     raise Unusable(f"{name} is neither 0 nor 1", shown(value))
+
+
+def name_of(entry: Any) -> str:
+    """The name of a category, without spaces around it; 5 is "5", and halves of characters are question marks.
+
+    Raises:
+      Unusable: there is none.
+    """
+    name = entry.get("name") if isinstance(entry, dict) else None
+    text = str(name).strip() if isinstance(name, str) or (type(name) in (int, float) and not is_absent(name)) else ""
+    if not text:
+        raise Unusable("category has no name", shown(entry))
+    return text.encode("utf-8", "replace").decode()
+
+
+def alike(names: Iterable[str]) -> list[list[str]]:
+    """Names that are the same, or differ in case and spaces only, in lists of two or more."""
+    lists: dict[str, list[str]] = {}
+    for name in names:
+        lists.setdefault("".join(name.casefold().split()), []).append(name)
+    return [same for same in lists.values() if len(same) > 1]
 
 
 def structure(value: Any) -> Any:

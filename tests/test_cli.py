@@ -1,5 +1,6 @@
 """How a program ends: what it prints and its exit code, by the kind of error, in real processes."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -84,6 +85,19 @@ def test_mistakes_in_flags(arguments, message):
 def test_an_exit_of_its_own(statement, code, text):
     process = run(f"--code={statement}")
     assert (process.returncode, process.stderr) == (code, text)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_that_the_terminal_cannot_show(encoding):
+    """Names of categories can be in any script, and names of files can have half a character."""
+    code = "print('\u82f9 caf\u00e9', chr(0xD83C))"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    process = subprocess.run(
+        [sys.executable, "-c", PROGRAM, f"--code={code}"], capture_output=True, timeout=300, env=environment
+    )
+    assert (process.returncode, process.stderr) == (0, b"")
+    wanted = "\u82f9 caf\u00e9 \ud83c\n".encode(encoding, "backslashreplace")
+    assert process.stdout == wanted and b"\\ud83c" in wanted
 
 
 def test_output_that_nobody_reads_on_is_no_fault():

@@ -241,6 +241,8 @@ def load_manifest(folder: str) -> Manifest:
     """
     folder = folder.rstrip("/").removesuffix(f"/{MANIFEST}")
     path = f"{folder}/{MANIFEST}"
+    if not urls.is_remote(folder) and file_io.exists(folder) and not file_io.is_folder(folder):
+        raise ShardError(f"{folder} is a file; give the folder of shards that `solo-dist shard` made.")
     try:
         text = file_io.read(path)
     except tf.errors.NotFoundError:

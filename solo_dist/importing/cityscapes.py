@@ -12,6 +12,7 @@ from solo_dist.errors import Unusable
 from solo_dist.importing.image_files import is_image, stem
 from solo_dist.importing.left_out import Report
 from solo_dist.importing.mask_files import Found, Layout, pixels
+from solo_dist.importing.soft_edges import check_numbered
 
 _FIRST = 24
 _CLASSES = ["person", "rider", "car", "truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle"]
@@ -35,6 +36,7 @@ class Cityscapes(Layout):
     def objects(self, path: str, report: Report) -> Found:
         """The objects of a mask file. Raises Unusable."""
         numbers = pixels(path)
+        check_numbered(numbers, path, report)
         objects = []
         for number in np.unique(numbers):
             label = int(number) // 1000 if number >= 1000 else int(number)

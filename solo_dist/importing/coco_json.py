@@ -2,11 +2,13 @@
 
 import collections
 import json
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from pycocotools import mask as coco_mask
 
+from solo_dist.coco_values import alike
 from solo_dist.errors import DataError
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, area
 from solo_dist.importing.image_files import relative, root_folder
@@ -82,6 +84,11 @@ def summary(dataset: Dataset) -> str:
         lines.append(f"  {name:<{width}}  {counts[name]}{crowd}" + ("" if counts[name] else "  (no instance)"))
     if sum(crowds.values()) > _MANY_CROWDS * len(instances):
         lines.append(f"{sum(crowds.values())} of {len(instances)} instances are crowds{_CROWD_REMEDY}")
+    for same in alike(dataset.categories):
+        first, *others = same
+        renames = ",".join(f"{name}:{first}" for name in others)
+        remedy = f"--rename={shlex.quote(renames)} makes them one"
+        lines.append(f"categories that differ in case and spaces only: {', '.join(same)} ({remedy})")
     return "\n".join(lines + dataset.report.lines())
 
 

@@ -19,7 +19,17 @@ import tensorflow as tf
 from pycocotools import mask as coco_mask
 
 from solo_dist import json_text
-from solo_dist.coco_values import boolean, box, identifier_or_name, is_absent, number, numbers, shown, structure
+from solo_dist.coco_values import (
+    boolean,
+    box,
+    identifier_or_name,
+    is_absent,
+    name_of,
+    number,
+    numbers,
+    shown,
+    structure,
+)
 from solo_dist.data.sharding.annotation import PART_LEFT_OUT, notices
 from solo_dist.data.sharding.segmentations import read_mask
 from solo_dist.errors import ConfigError, DataError, Unusable
@@ -65,6 +75,8 @@ def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str, in_fold
 
 def load_json(path: str, option: str) -> Any:
     """The content of a json file. Raises ConfigError or DataError."""
+    if file_io.is_folder(path):
+        raise ConfigError(f"--{option}={path} is a folder; give a json file.")
     try:
         return json_text.parse(file_io.read(path))
     except tf.errors.NotFoundError as error:
@@ -125,9 +137,7 @@ class _File:
         for entry in entries:
             try:
                 number = identifier_or_name(entry.get("id"), "category id")
-                name = str(entry.get("name") or "").strip()
-                if not name:
-                    raise Unusable("category has no name", str(number))
+                name = name_of(entry)
                 is_root = str(number) not in used and str(entry.get("supercategory")).lower() in ("none", "")
                 if is_root and name in parents:
                     raise Unusable("category is only the root of others", name)

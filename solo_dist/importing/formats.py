@@ -54,6 +54,9 @@ def find_labels(images: str, annotations: str) -> Labels:
     where = f"--annotations={annotations}" if annotations else f"--images={images}"
     if not found and results:
         raise ConfigError(f"{where}: the only labels are what solo-dist import wrote; give --annotations={results[0]}.")
+    gone = [path for path in looked_at if path.endswith((*_YAML, ".json")) and not file_io.exists(path)]
+    if gone and (not found or "yolo" in found):  # readers of other formats report such files
+        raise ConfigError(f"{where}: {gone[0]} is a link to a file that does not exist; mend or remove the link.")
     if not found:
         raise ConfigError(
             f"{where}: there are no labels: no LabelMe or COCO json, no data.yaml of YOLO, no folder of masks. If they "

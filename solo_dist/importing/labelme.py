@@ -13,11 +13,11 @@ from typing import Any
 import tensorflow as tf
 
 from solo_dist import json_text
-from solo_dist.coco_values import finite
+from solo_dist.coco_values import boolean, finite, is_absent
 from solo_dist.errors import DataError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, union, without_duplicates
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size, is_inside, outside, relative, stem
-from solo_dist.importing.labelme_shapes import shape_rle
+from solo_dist.importing.labelme_shapes import shape_notices, shape_rle
 from solo_dist.importing.left_out import Report
 from solo_dist.importing.orientation import ImageSize, size_of, upright
 from solo_dist.storage import file_io
@@ -132,8 +132,9 @@ def _image_of(
     else:
         file, size = _embedded_image(content, target)
         report.change(path, "image taken from imageData", file)
-    height, width = (content.get(side) for side in ("imageHeight", "imageWidth"))
-    given = size.upright if height is None or width is None else (int(finite(height)), int(finite(width)))
+    sides = [content.get(side) for side in ("imageHeight", "imageWidth")]
+    height, width = (0 if is_absent(side) else int(finite(side)) for side in sides)
+    given = (height, width) if height and width else size.upright
     if given not in (size.upright, size.stored):
         raise Unusable(
             "imageHeight and imageWidth differ from the image file",
@@ -172,9 +173,10 @@ class _Shapes:
         groups: dict[tuple, list[dict[str, Any]]] = {}
         for index, shape in enumerate(shapes):
             try:
-                label, rle = self._read(shape)
+                label, rle = self._read(shape, index)
+                is_crowd = _is_crowd(shape)
             except Unusable as error:
-                self._report.leave_out(self._path, error)
+                self._report.leave_out(self._path, error.of(_shape_name(index)))
                 continue
             if label == IGNORE:
                 self.ignored.append(rle)
@@ -182,11 +184,12 @@ class _Shapes:
                 continue
             group = shape.get("group_id")
             key = ("alone", index) if group is None else ("group", str(group))
-            groups.setdefault((label, _is_crowd(shape), *key), []).append(rle)
+            groups.setdefault((label, is_crowd, *key), []).append(rle)
         instances = [Instance(key[0], union(rles), crowd=key[1]) for key, rles in groups.items()]
         return without_duplicates(instances, self._path, self._report)
 
-    def _read(self, shape: Any) -> tuple[str, dict[str, Any]]:
+    def _read(self, shape: Any, index: int) -> tuple[str, dict[str, Any]]:
+        """Label and mask of a shape. Raises Unusable."""
         if not isinstance(shape, dict):
             raise Unusable("shape is not an object")
         label = shape.get("label")
@@ -198,9 +201,16 @@ class _Shapes:
         height, width = self._image.height, self._image.width
         if self._turn in (5, 6, 7, 8):
             height, width = width, height
-        return label, upright(shape_rle(shape, height, width), self._turn)
+        rle = shape_rle(shape, height, width)
+        for notice in shape_notices(shape, height, width):
+            self._report.change(self._path, notice, _shape_name(index))
+        return label, upright(rle, self._turn)
 
 
 def _is_crowd(shape: dict[str, Any]) -> bool:
     flags = shape.get("flags")
-    return isinstance(flags, dict) and flags.get("iscrowd") is True
+    return isinstance(flags, dict) and boolean(flags.get("iscrowd"), "the flag iscrowd")
+
+
+def _shape_name(index: int) -> str:
+    return f"shape number {index + 1}"

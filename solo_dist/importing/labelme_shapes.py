@@ -7,12 +7,16 @@ centre is. (LabelMe's own drawing adds the pixels that the outline touches; COCO
 import base64
 import binascii
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
 from solo_dist.coco_values import finite
+from solo_dist.data.sharding.annotation import CROSSES_ITSELF, REACHES_OUT
+from solo_dist.data.sharding.crossings import crosses_itself
+from solo_dist.data.sharding.segmentations import reaches_out
 from solo_dist.errors import Unusable
 from solo_dist.importing.dataset import checked, encode
 from solo_dist.masks.rle import segmentation_to_rle
@@ -41,7 +45,18 @@ def shape_rle(shape: dict[str, Any], height: int, width: int) -> dict[str, Any]:
         rle = polygon_rle(_corners(points), height, width)
     else:
         raise Unusable("unknown shape_type", str(kind))
+    if points.min() >= 0 and points.max() <= 1 and kind != "mask":
+        raise Unusable("points are in fractions of the image, not in pixels", f"at most {points.max():g}")
     return checked(rle)
+
+
+def shape_notices(shape: dict[str, Any], height: int, width: int) -> Iterator[str]:
+    """What seems to be wrong with a shape of which `shape_rle` makes a mask."""
+    points, kind = _points(shape["points"]), shape.get("shape_type") or "polygon"
+    if kind in ("polygon", "rectangle") and reaches_out((*points.min(axis=0), *points.max(axis=0)), height, width):
+        yield REACHES_OUT
+    if kind == "polygon" and crosses_itself(points.ravel().tolist()):
+        yield CROSSES_ITSELF
 
 
 def polygon_rle(points: np.ndarray, height: int, width: int) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class MaskFolders(Layout):
         levels = np.unique(values)
         category = self._category[path]
         if category is None:
-            check_numbered(values)
+            check_numbered(values, path, report)
             yield from ((self._numbered[path], False, values == number) for number in levels if number)
             return
         if len(levels) > 2:

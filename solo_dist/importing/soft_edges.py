@@ -7,20 +7,30 @@ at least two pixels thick does not look like that, however many objects there ar
 import numpy as np
 
 from solo_dist.errors import Unusable
+from solo_dist.importing.left_out import Report
 
 _LEAST_VALUES, _LEAST_SHARE = 8, 0.5
 """Of the values other than 0. A disc that was resized with smoothing has 70 to 100 blended values, which are 99% of
 all; photos have at least 73%; 4,000 touching cells of 10 pixels have 9%, cells of 5 pixels 27%."""
 
 
-def check_numbered(values: np.ndarray) -> None:
-    """Raises Unusable if an image, int [H, W], was blended, so that its values do not number objects."""
+def check_numbered(values: np.ndarray, path: str, report: Report) -> None:
+    """Checks that the values of an image, int [H, W], number objects.
+
+    A few values that look blended can be soft edges or objects of a pixel's thickness: they are taken, and reported.
+
+    Raises:
+      Unusable: the image was blended.
+    """
     numbers, indices, counts = np.unique(values, return_inverse=True, return_counts=True)
-    if len(numbers) <= _LEAST_VALUES:
-        return
     blended = np.bincount(indices.ravel(), _is_blended(values).ravel(), len(numbers)) > counts / 2
     found, total = int(blended[numbers != 0].sum()), int((numbers != 0).sum())
-    if found >= _LEAST_VALUES and found >= _LEAST_SHARE * total:
+    if not found or found < _LEAST_SHARE * total:
+        return
+    if found < _LEAST_VALUES:
+        which = ", ".join(map(str, numbers[blended & (numbers != 0)]))
+        report.change(path, "values that are only between others became objects: are they soft edges?", which)
+    else:
         raise Unusable(
             "mask has soft edges or is a picture: resize masks without smoothing, and name one of an object NAME_1.png",
             f"{total} values",

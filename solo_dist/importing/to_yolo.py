@@ -33,7 +33,7 @@ def write_yolo(dataset: Dataset, folder: str, images: str, subset: str, overwrit
       ConfigError: data.yaml is there and numbers other categories.
     """
     folder = folder.rstrip("/")
-    description = _description(f"{folder}/data.yaml", subset, dataset)
+    description = _description(f"{folder}/data.yaml", subset, dataset)  # before anything is written
     indices = {name: index for index, name in enumerate(dataset.categories)}
     for image, path in label_files(dataset, f"{folder}/labels/{subset}", images, ".txt", overwrite):
         rows = []
@@ -43,22 +43,29 @@ def write_yolo(dataset: Dataset, folder: str, images: str, subset: str, overwrit
             else:
                 rows.append(f"{indices[instance.category]} {_coordinates(instance)}\n")
         file_io.write(path, "".join(rows).encode())
-    file_io.write(f"{folder}/data.yaml", yaml.safe_dump(description, sort_keys=False, allow_unicode=True).encode())
+    file_io.write(f"{folder}/data.yaml", description.encode())
 
 
-def _description(path: str, subset: str, dataset: Dataset) -> dict[str, Any]:
-    """Content for data.yaml: what is in it, and an entry for the subset if it has none."""
+def _description(path: str, subset: str, dataset: Dataset) -> str:
+    """Text for data.yaml: what is in it, with its comments, and an entry for the subset if it has none."""
     images = f"images/{subset}"
     if not file_io.exists(path):
-        return {"path": ".", subset: images, "names": dict(enumerate(dataset.categories))}
+        return _dumped({"path": ".", subset: images, "names": dict(enumerate(dataset.categories))})
     _, existing = read_description(path)
     if class_names(existing, path) != dataset.categories:
         raise ConfigError(f"--output: {path} has other names of categories; choose another folder.")
-    if existing.setdefault(subset, images) != images:
-        dataset.report.change(
-            path, f"the entry of the subset stays, although it is not {images}", str(existing[subset])
-        )
-    return existing
+    text = file_io.read(path).decode("utf-8-sig")
+    if subset in existing:
+        if existing[subset] != images:
+            dataset.report.change(
+                path, f"the entry of the subset stays, although it is not {images}", str(existing[subset])
+            )
+        return text
+    return f"{text.rstrip()}\n{_dumped({subset: images})}"
+
+
+def _dumped(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def _coordinates(instance: Instance) -> str:

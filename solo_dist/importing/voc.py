@@ -15,6 +15,7 @@ from solo_dist.errors import ConfigError, Unusable
 from solo_dist.importing.image_files import ImageFiles, stem
 from solo_dist.importing.left_out import Report
 from solo_dist.importing.mask_files import Found, Layout, pixels
+from solo_dist.importing.soft_edges import check_numbered
 from solo_dist.importing.text_files import read_lines
 from solo_dist.storage import file_io
 
@@ -85,6 +86,8 @@ class Voc(Layout):
         classes = pixels(classes_path, self._coloured)
         if numbers.shape != classes.shape:
             raise Unusable("SegmentationObject and SegmentationClass have different sizes")
+        check_numbered(numbers, path, report)
+        check_numbered(classes, classes_path, report)
         if self._are_vocs_own:
             report.change(path, "classes are named as VOC's 20: there is no labelmap.txt or class_names.txt")
         void = self._is_void(classes)

@@ -42,9 +42,11 @@ def read_yolo(source: str, subset: str, boxes: str) -> Dataset:
     described, description = read_description(source)
     names = class_names(description, described)
     report = Report()
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        report.change(described, "several classes have one name: they become one category", name)
     rows = _Rows(names, boxes, report)
     read = [_read_image(path, rows, report) for path in _images_of(description, described, subset, report)]
-    return Dataset([image for image in read if image], names, report)
+    return Dataset([image for image in read if image], list(dict.fromkeys(names)), report)
 
 
 def read_description(source: str) -> tuple[str, dict[str, Any]]:
@@ -67,7 +69,11 @@ def read_description(source: str) -> tuple[str, dict[str, Any]]:
 
 def _yaml(path: str) -> Any:
     try:
-        return yaml.safe_load(file_io.read(path).decode("utf-8-sig"))
+        text = file_io.read(path).decode("utf-8-sig")
+        content = yaml.safe_load(text)
+        if isinstance(content, dict) and "names" in content:  # as they are written: `no` and `007` are names, too
+            content["names"] = yaml.load(text, yaml.BaseLoader)["names"]
+        return content
     except tf.errors.NotFoundError as error:
         raise ConfigError(f"--input={path}: there is no such file.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -84,7 +90,9 @@ def class_names(description: dict[str, Any], described: str) -> list[str]:
             raise DataError(f"{described}: `names` must be a list, or `0: cat` a line, the number first.") from error
         return [indices.get(index, f"class_{index}") for index in range(max(indices, default=-1) + 1)]
     if isinstance(names, list) and names:
-        return [str(name) for name in names]
+        if not all(isinstance(name, str) for name in names):
+            raise DataError(f"{described}: `names` must be a list with a name each, or `0: cat` a line.")
+        return names
     folder = posixpath.dirname(described) if description else described
     for name in set(_NAME_LISTS).intersection(file_io.names(folder)):
         return read_lines(f"{folder}/{name}")

@@ -164,6 +164,9 @@ def test_a_manifest_that_is_none_is_named(tmp_path, text):
 
 
 def test_missing_folders_and_files_are_named(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(schema.ShardError, match=r"file is a file; give the folder of shards"):
+        schema.load_manifest(str(tmp_path / "file"))
     with pytest.raises(schema.ShardError, match=r"none' does not exist; make it with `solo-dist shard`"):
         schema.load_manifest(f"{tmp_path}/none")
     with pytest.raises(schema.ShardError, match="not complete yet"):

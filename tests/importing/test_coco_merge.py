@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.categories import parse_renames, with_categories
 from solo_dist.importing.coco_json import report_path, summary, write_coco
-from solo_dist.importing.coco_merge import read_coco
+from solo_dist.importing.coco_merge import load_json, read_coco
 from solo_dist.importing.dataset import encode
 from solo_dist.importing.inputs import check_output, json_files
 from tests.importing.conftest import blob, changes, masks_of, reasons, save_image
@@ -517,6 +517,21 @@ def test_an_image_that_is_missing_takes_no_image_of_another_file(tmp_path):
         found = {image.path[-8:]: len(image.instances) for image in dataset.images}
         assert found == {"v1/1.jpg": 1, "v2/1.jpg": 1}
         assert changes(dataset) == {"image file not found: its name and size are taken from the json": 1}
+
+
+def test_categories_that_differ_in_case_only_are_said_with_the_flag(tmp_path):
+    save_image(tmp_path / "a.jpg", HEIGHT, WIDTH)
+    content = coco([annotation(), annotation(category_id=2, segmentation=[[1, 1, 9, 1, 9, 9]], bbox=None)])
+    content["categories"] += [{"id": 2, "name": "Cat "}, {"id": 3, "name": 5}]
+    dataset = read(write(tmp_path / "a.json", content))
+    assert dataset.categories == ["cat", "Cat", "5"]
+    assert "differ in case and spaces only: cat, Cat (--rename=Cat:cat makes them one)" in summary(dataset)
+    assert "differ" not in summary(with_categories(dataset, parse_renames(["Cat:cat"]), []))
+
+
+def test_a_folder_in_place_of_a_json_is_said(tmp_path):
+    with pytest.raises(ConfigError, match="--annotations=.* is a folder; give a json file"):
+        load_json(str(tmp_path), "annotations")
 
 
 def test_names_with_spaces_around_them(tmp_path):

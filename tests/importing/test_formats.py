@@ -62,6 +62,19 @@ def test_masks_in_a_folder_of_that_name_or_in_a_folder_that_is_given(photos, tmp
     assert find_labels(str(photos), "").format == "labelme"
 
 
+def test_a_description_that_is_gone_is_named(photos):
+    (photos / "data.yaml").symlink_to("/nowhere/data.yaml")
+    gone = "data.yaml is a link to a file that does not exist"
+    with pytest.raises(ConfigError, match=gone):
+        find_labels(str(photos), "")
+    put(photos / "classes.txt", "cat\n")  # may be of another time
+    with pytest.raises(ConfigError, match=gone):
+        find_labels(str(photos), "")
+    put(photos / "1.json", LABELME)
+    (photos / "classes.txt").unlink()
+    assert find_labels(str(photos), "").format == "labelme"
+
+
 def test_several_formats_are_an_error_that_names_them(photos):
     for number in (1, 2, 3):
         put(photos / f"{number}.json", LABELME)

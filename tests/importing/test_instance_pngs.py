@@ -10,6 +10,7 @@ import pytest
 
 from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.instance_pngs import read_masks
+from solo_dist.importing.left_out import Report
 from solo_dist.importing.soft_edges import check_numbered
 from tests.importing.conftest import blob, changes, masks_of, reasons, save_image
 
@@ -264,15 +265,51 @@ def cells(count, height, width, seed=0):
     return ((rows[..., None] - points[:, 0]) ** 2 + (columns[..., None] - points[:, 1]) ** 2).argmin(axis=2) + 1
 
 
+@pytest.mark.parametrize("case", ["SegmentationObject", "SegmentationClass", "Cityscapes"])
+def test_soft_edges_in_masks_of_datasets(tmp_path, case):
+    blended = np.array(BLENDED["resized"]()).astype(np.uint8)
+    if case == "Cityscapes":
+        for name in "ab":
+            save_image(tmp_path / f"leftImg8bit/{name}_leftImg8bit.png", HEIGHT, WIDTH)
+        save(tmp_path / "gtFine/a_gtFine_instanceIds.png", values_of((1, FIRST)).astype(np.uint16) * 26001)
+        save(tmp_path / "gtFine/b_gtFine_instanceIds.png", blended.astype(np.uint16) * 100)
+    else:
+        voc(tmp_path, "a")
+        voc(tmp_path, "b")
+        save(tmp_path / f"{case}/b.png", blended)
+    dataset = read_masks(str(tmp_path), "", "")
+    assert [image.path[-20:].count("a") > 0 for image in dataset.images] == [True] and dataset.num_instances
+    ((reason, count),) = reasons(dataset).items()
+    assert reason.startswith("mask has soft edges or is a picture") and count == 1
+
+
+def test_a_few_values_that_may_be_soft_edges_are_said(tmp_path):
+    """An edge of one grey value could be an object, too."""
+    for name in "ab":
+        save_image(tmp_path / f"images/{name}.jpg", HEIGHT, WIDTH)
+    save(tmp_path / "masks/a.png", values_of((255, FIRST), (128, EDGE)))
+    save(tmp_path / "masks/b.png", values_of((255, FIRST), (128, SECOND)))
+    dataset = read_masks(str(tmp_path), "", "")
+    assert [len(image.instances) for image in dataset.images] == [2, 2] and not reasons(dataset)
+    ((entry),) = dataset.report.changed
+    assert (entry.file, entry.detail) == (str(tmp_path / "masks/a.png"), "128") and "soft edges?" in entry.reason
+
+
+def assert_numbered(values):
+    report = Report()
+    check_numbered(values, "a.png", report)
+    assert not report.changed
+
+
 @pytest.mark.parametrize(("count", "factor"), [(30, 1), (300, 1), (300, 200), (700, 60)])
 def test_touching_cells_are_numbered_objects(count, factor):
     """Down to cells of 7 pixels; with 16 bits."""
     values = cells(count, HEIGHT, WIDTH) * factor
-    check_numbered(values)
+    assert_numbered(values)
     values[FIRST] = 0
-    check_numbered(values)
+    assert_numbered(values)
     values[(np.roll(values, 1, 0) != values) | (np.roll(values, 1, 1) != values)] = 255  # VOC's edges
-    check_numbered(values)
+    assert_numbered(values)
 
 
 def test_masks_without_images_say_what_to_give(tmp_path):

@@ -212,7 +212,51 @@ def test_ignored_regions_are_crowds_and_background_is_dropped(folder):
     assert changes(dataset) == {"__ignore__ became a crowd of every category": 1}
 
 
+@pytest.mark.parametrize(("flag", "crowd"), [("true", True), (1, True), ("0", False), (None, False), ("", False)])
+def test_the_flag_of_crowds_may_be_a_number_or_text(folder, flag, crowd):
+    folder.add([shape(), shape("dog", "rectangle", BOX, flags={"iscrowd": flag})])
+    ((_, (category, is_crowd, _)),) = masks_of(folder.read()).values()
+    assert (category, is_crowd) == ("dog", crowd)
+
+
+def test_outlines_that_leave_the_image_or_cross_themselves_are_said(folder):
+    wide, bow = [[60, 10], [WIDTH + 9, 10], [WIDTH + 9, 30]], [[0, 5], [30, 35], [30, 5], [0, 35]]
+    folder.add([shape(), shape(points=wide), shape(points=bow), shape("cat", "rectangle", [[60, 1], [WIDTH + 9, 9]])])
+    dataset = folder.read()
+    assert dataset.num_instances == 4
+    assert sorted((entry.reason, entry.detail) for entry in dataset.report.changed) == [
+        ("mask reaches out of the image and is cut off", "shape number 2"),
+        ("mask reaches out of the image and is cut off", "shape number 4"),
+        ("outline crosses itself", "shape number 3"),
+    ]
+
+
+def test_a_bad_shape_is_named(folder):
+    folder.add([shape(), shape("dog", "rectangle", BOX, flags={"iscrowd": "maybe"}), shape(points=[[1, "x"]])])
+    assert [(entry.reason, entry.detail) for entry in folder.read().report.left_out] == [
+        ("the flag iscrowd is neither 0 nor 1", "shape number 2: 'maybe'"),
+        ("value is not a finite number", "shape number 3: 'x'"),
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_jsons_of_other_encodings(folder, encoding):
+    folder.add([shape("Ærøskøbing")])
+    (path,) = folder.path.glob("*.json")
+    path.write_text(path.read_text(), encoding=encoding)
+    assert folder.read().categories == ["Ærøskøbing"]
+
+
+@pytest.mark.parametrize("side", [0, None, ""])
+def test_a_size_that_is_missing_is_that_of_the_file(folder, side):
+    folder.add([shape()])
+    (path,) = folder.path.glob("*.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"imageHeight": side, "imageWidth": side}))
+    assert folder.read().num_instances == 1
+
+
 BAD_SHAPES = {
+    "points are in fractions of the image, not in pixels": {"points": [[0.1, 0.1], [0.9, 0.1], [0.9, 0.8]]},
     "shape has no label": {"label": None},
     "shape has no points": {"points": None},
     "point is not a pair of numbers": {"points": [[1, 2, 3], [4, 5, 6], [7, 8, 9]]},

@@ -161,7 +161,7 @@ def test_a_second_subset_is_added_to_data_yaml(read, tmp_path):
     folders = str(tmp_path / "labels"), str(tmp_path / "images")
     write_yolo(read([prediction(file_name="a.jpg")]), *folders, "train")
     path = tmp_path / "labels/data.yaml"
-    path.write_text(path.read_text() + "license: mine\n")
+    path.write_text("# made by me\n" + path.read_text() + "license: mine  # do not share\n\n")
     write_yolo(read([prediction(file_name="b.jpg")]), *folders, "val")
     assert yaml.safe_load(path.read_text()) == {
         "path": ".",
@@ -171,6 +171,7 @@ def test_a_second_subset_is_added_to_data_yaml(read, tmp_path):
         "license": "mine",
     }
     before = path.read_text()
+    assert before.startswith("# made by me\n") and "license: mine  # do not share\nval: images/val\n" in before
     path.write_text(before.replace("dog", "cow"))
     with pytest.raises(ConfigError, match="data.yaml has other names of categories"):
         write_yolo(read([prediction(file_name="c.jpg")]), *folders, "test")

@@ -47,6 +47,22 @@ PLACES = {
 }
 
 
+@pytest.mark.parametrize("names", ["[no, 007]", "{0: no, 1: 007}", "{'0': 'no', '1': \"007\"}"])
+def test_names_are_as_they_are_written(tmp_path, names):
+    """YAML takes `no` for false, and 007 for 7."""
+    save_image(tmp_path / "images/a.png", HEIGHT, WIDTH)
+    write(tmp_path / "labels/a.txt", f"1 {SQUARE}\n")
+    write(tmp_path / "data.yaml", f"nc: 2\nnames: {names}\ntrain: images\ntest:\n")
+    dataset = read_yolo(str(tmp_path / "data.yaml"), "", "reject")
+    assert dataset.categories == ["no", "007"] and masks_of(dataset)["a.png"][0][0] == "007"
+
+
+def test_classes_of_one_name_are_one_category_and_said(tmp_path):
+    dataset = rows_of(tmp_path, f"0 {SQUARE}", "2 0.5 0.2 0.9 0.2 0.9 0.7", names=["cat", "dog", "cat"])
+    assert dataset.categories == ["cat", "dog"] and [one[0] for one in masks_of(dataset)["a.png"]] == ["cat", "cat"]
+    assert changes(dataset) == {"several classes have one name: they become one category": 1}
+
+
 @pytest.mark.parametrize("names", NAMES)
 @pytest.mark.parametrize("places", PLACES)
 def test_variants_of_data_yaml(tmp_path, names, places):
@@ -227,6 +243,7 @@ def test_coordinates_are_of_the_upright_image(tmp_path, orientation):
         ("train: images", "has no `names`"),
         ("nc: 2\ntrain: images", "no names of categories"),
         ("names: [cat]\ntrain: elsewhere", "no image file found for elsewhere"),
+        ("names:\n  - cat: 0\n  - dog: 1\ntrain: images", "`names` must be a list with a name each"),
         ("names: {cat: 0}\ntrain: images", "data.yaml: `names` must be a list, or `0: cat`"),
         ("names: [cat]\nkpt_shape: [17, 3]\ntrain: images", "keypoints"),
     ],

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from solo_dist.coco_values import identifier
+from solo_dist.coco_values import identifier, name_of
 from solo_dist.data.sharding.coco_json import CocoError
 from solo_dist.errors import Unusable
 
@@ -81,11 +81,11 @@ def _names(entries: list[Any], path: str) -> dict[int, str]:
     names: dict[int, str] = {}
     for entry in entries:
         try:
-            category, name = identifier(entry["id"], "id"), entry["name"]
-        except (Unusable, TypeError, KeyError):
-            category, name = 0, None
-        if not isinstance(name, str):
-            raise CocoError(f"{path}: the category {json.dumps(entry)[:100]} needs an integer id and a name.")
+            category, name = identifier(entry["id"], "id"), name_of(entry)
+        except (Unusable, TypeError, KeyError) as error:
+            raise CocoError(
+                f"{path}: the category {json.dumps(entry)[:100]} needs an integer id and a name."
+            ) from error
         if category in names:
             raise CocoError(f"{path}: two categories have the id {category}.")
         names[category] = name

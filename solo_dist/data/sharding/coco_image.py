@@ -41,6 +41,8 @@ def read_image(entry: Any) -> CocoImage:
     number_of_image = identifier(entry.get("id"), "image id")
     if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
         raise Unusable("image has no file_name")
+    if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in entry["file_name"]):
+        raise Unusable("file_name has characters that are none; give the file and the entry another name")
     sides = [_side(entry.get(name)) for name in ("height", "width")]
     height, width = sides if all(sides) else (0, 0)
     absent = _categories_said(entry, "neg_category_ids")

@@ -47,6 +47,7 @@ def finish(plan: Plan, notes: list[ShardNote], job: ShardJob, scratch: str) -> M
             + "".join(f" Or: {text}." for text in remedies([first.reason]))
         )
     noticed = [notice for note in notes for notice in note.notices]
+    noticed += _listed_again(notes)
     for name, entries in ((schema.REJECTED, rejected), (schema.NOTICES, noticed)):
         lines = ((json.dumps(dataclasses.asdict(entry)) + "\n").encode() for entry in entries)
         if entries or name == schema.REJECTED:
@@ -87,6 +88,16 @@ def finish(plan: Plan, notes: list[ShardNote], job: ShardJob, scratch: str) -> M
         if not note.offsets:
             file_io.remove(f"{output}/{note.file.name}")
     return manifest
+
+
+def _listed_again(notes: list[ShardNote]) -> Iterator[Rejection]:
+    """A notice for each image whose file is that of an image before it: objects of one are background in the other."""
+    seen_of: dict[int, set[str]] = {}
+    for image in (image for note in notes for image in note.images):
+        seen = seen_of.setdefault(image.source, set())
+        if image.file_name in seen:
+            yield Rejection("image", image.id, image.file_name, "image file is that of another image id too")
+        seen.add(image.file_name)
 
 
 def _leave_nothing(plan: Plan) -> None:

@@ -4,6 +4,7 @@ COCO's annotations are on the pixels as stored. Many tools show an image upright
 size in the json says which pixels it means, unless both are equal (mirrored, upside down, square).
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,9 @@ def read_entry(
         notices.append("image of more than 8 bits is taken with the range of 16 bits")
     elif opened.is_deep and np.ptp(np.asarray(rgb)) < _LEAST_LEVELS:
         notices.append("image of more than 8 bits is of nearly one brightness in the pixel range of the set")
+    with contextlib.suppress(Unusable):  # damaged after the first frame
+        if opened.frames > 1 and opened.image.format != "MPO":  # whose second frame is a preview, or the other eye's
+            notices.append("image has several frames or pages, and the first is taken")
     size = opened.upright if upright else opened.stored
     entry = dataclasses.replace(entry, height=size[0], width=size[1])
     as_is = opened.is_plain_jpeg and (not upright or opened.orientation == 1)

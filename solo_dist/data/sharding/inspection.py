@@ -8,6 +8,7 @@ import PIL.Image
 import PIL.ImageDraw
 import tensorflow as tf
 
+from solo_dist.coco_values import alike
 from solo_dist.config import MASK_STRIDE, DataConfig
 from solo_dist.data import geometry, image_io
 from solo_dist.data.schema import NOTICES, REJECTED, Manifest, Record, ShardError, parse_record, precomputed_targets
@@ -172,6 +173,11 @@ def _notices(manifest: Manifest, counts: Counts, crowds: int) -> list[str]:
         lines.append(
             f"notice: {len(empty)} of {len(manifest.categories)} categories have no instance: {names} "
             "(--drop_empty_categories leaves those out that no annotation names)"
+        )
+    for same in alike(category["name"] for category in manifest.categories):
+        lines.append(
+            f"notice: categories of one name, or that differ in case and spaces only, are different classes: "
+            f"{', '.join(map(repr, same))} (solo-dist import --format=coco merges and renames them)"
         )
     if manifest.pixel_range:
         low, high = manifest.pixel_range

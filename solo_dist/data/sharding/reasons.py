@@ -24,6 +24,8 @@ REMEDIES = {
     "image is not in the tar": "file_name has to be the name that tar -tf shows, or it without the folder of all",
     "image id is not": _RENUMBERED,
     "image_id is not": _RENUMBERED,
+    "image file is that of another": "solo-dist import --format=coco joins their annotations",
+    "image has several frames": "save the others as files of their own if they are labelled",
     "no such image": "the json may be of other images, or image_id not an id of its images",
     "unknown category": "category_id has to be an id of the categories",
     "mask covers no pixel": "the json may be of images of another size",

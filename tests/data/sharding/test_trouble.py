@@ -30,6 +30,7 @@ from solo_dist.data.sharding.reading import Reading
 from solo_dist.data.sharding.reasons import remedy
 from solo_dist.data.sharding.records import ShardSettings
 from solo_dist.data.sharding.rejection import Rejection
+from solo_dist.data.tiling import Tiling
 from solo_dist.errors import ConfigError, Unusable
 
 TROUBLE = Path(__file__).parent / "trouble"
@@ -486,6 +487,52 @@ def test_the_summary_has_what_was_noticed_and_the_flags(tmp_path):
     assert [category["name"] for category in kept.categories] == ["disc", "box"]
     loaded = schema.load_manifest(str(tmp_path / "shards"))
     assert loaded == manifest and loaded.statistics["instances_of_category"] == [0, 1, 3, 0]
+
+
+def test_one_file_under_two_ids_and_names_that_differ_in_case_only_are_said(tmp_path):
+    values = copy.deepcopy(RIGHT)
+    values["images"].append({**values["images"][0], "id": 5})
+    values["annotations"][0]["image_id"] = 5
+    values["categories"] += [{"id": 8, "name": "Box "}, {"id": 9, "name": 7}]
+    for output, settings in (
+        ("plain", SETTINGS),
+        ("tiles", ShardSettings((64, 64), GRID, tiling=Tiling(120, 160, 0))),
+    ):
+        manifest = shard(write(tmp_path, values), tmp_path / output, settings)
+        assert manifest.notices == {"image file is that of another image id too": 1}
+        assert [category["name"] for category in manifest.categories] == ["disc", "box", "Box", "7"]
+        text = inspection.summary(manifest, DataConfig())
+        assert "1 x image file is that of another image id too (solo-dist import --format=coco joins" in text
+        assert "'box', 'Box' (solo-dist import" in text and "disc" not in text.partition("only, are different")[2][:20]
+
+
+@pytest.mark.parametrize("name", ["", " ", None, True, [], float("nan")])
+def test_a_category_without_a_name_is_an_error(tmp_path, name):
+    values = copy.deepcopy(RIGHT)
+    values["categories"][0]["name"] = name
+    with pytest.raises(coco_json.CocoError, match="needs an integer id and a name"):
+        read_catalogue(str(write(tmp_path, values)))
+
+
+def test_half_a_character_in_a_name_costs_the_character(tmp_path):
+    """As programs that cut text at a number of bytes leave it; no file can hold it as UTF-8."""
+    values = copy.deepcopy(RIGHT)
+    values["categories"][0]["name"] = "apple \ud83c"
+    values["images"].append({**values["images"][0], "id": 5, "file_name": "p\ud83c.jpg"})
+    manifest = shard(write(tmp_path, values), tmp_path / "shards")
+    assert "apple ?" in [category["name"] for category in schema.load_manifest(manifest.folder).categories]
+    ((reason, count),) = manifest.rejected.items()
+    assert reason.startswith("file_name has characters that are none") and count == 1
+
+
+@pytest.mark.parametrize(("kind", "frames", "noticed"), [("TIFF", 2, 1), ("GIF", 2, 1), ("MPO", 2, 0), ("TIFF", 1, 0)])
+def test_more_frames_than_the_first_are_said(kind, frames, noticed):
+    first, *others = [PIL.Image.new("RGB", (64, 40), (60 * number, 9, 9)) for number in range(frames)]
+    buffer = io.BytesIO()
+    first.save(buffer, kind, save_all=frames > 1, append_images=others)
+    made = images.read_entry(CocoImage(1, "a", 40, 64), buffer.getvalue(), Reading())
+    assert made.notices == ("image has several frames or pages, and the first is taken",) * noticed
+    assert np.asarray(made.rgb)[0, 0, 0] < 9
 
 
 def test_no_annotation_of_any_category_is_an_error(tmp_path):
