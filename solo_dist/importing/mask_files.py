@@ -43,9 +43,13 @@ def pixels(path: str, coloured: bool = False) -> np.ndarray:
     """
     try:
         with PIL.Image.open(io.BytesIO(file_io.read(path))) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                raise Unusable("mask has several pages; save each of them as a file")
             if coloured or image.mode in ("RGB", "RGBA"):
                 red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), np.int64), 2, 0)
                 return red << 16 | green << 8 | blue
             return np.asarray(image if image.mode != "LA" else image.convert("L")).astype(np.int64)
+    except Unusable:
+        raise
     except Exception as error:  # the decoders of a dozen formats raise many kinds of errors
         raise Unusable("mask does not decode", str(error)[:60]) from error

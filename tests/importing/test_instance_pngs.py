@@ -312,6 +312,17 @@ def test_touching_cells_are_numbered_objects(count, factor):
     assert_numbered(values)
 
 
+def test_a_stack_of_masks_is_said(tmp_path):
+    for name in "ab":
+        save_image(tmp_path / f"images/{name}.jpg", HEIGHT, WIDTH)
+    save(tmp_path / "masks/a.png", values_of((1, FIRST)))
+    pages = [PIL.Image.fromarray(values_of((1, mask))) for mask in (FIRST, SECOND)]
+    pages[0].save(tmp_path / "masks/b.tif", save_all=True, append_images=pages[1:])
+    dataset = read_masks(str(tmp_path), "", "")
+    check(dataset, [("object", False, FIRST)])
+    assert reasons(dataset) == {"mask has several pages; save each of them as a file": 1}
+
+
 def test_masks_without_images_say_what_to_give(tmp_path):
     save(tmp_path / "masks/a_1.png", FIRST)
     with pytest.raises(DataError, match="no mask that belongs to an image.*--images.*mask has no image"):
