@@ -103,6 +103,8 @@ class MaskFolders(Layout):
         category = self._category[path]
         if category is None:
             check_numbered(values, path, report)
+            if levels[0] != 0:
+                report.change(path, "no pixel is 0, the background: every value became an object", f"from {levels[0]}")
             yield from ((self._numbered[path], False, values == number) for number in levels if number)
             return
         if len(levels) > 2:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from solo_dist.coco_values import boolean, identifier_or_name
+from solo_dist.coco_values import boolean, identifier_or_name, name_of
 from solo_dist.errors import Unusable
 
 SUBSETS = ("train", "validation", "test")
@@ -120,7 +120,7 @@ def normal_id(entry: Mapping[str, Any], field: str) -> int | str | None:
 
 def names_of(content: dict[str, Any]) -> dict[int | str | None, str]:
     """Names of the categories by id."""
-    return {normal_id(entry, "id"): str(entry["name"]) for entry in content["categories"]}
+    return {normal_id(entry, "id"): name_of(entry) for entry in content["categories"]}
 
 
 def category_of(annotation: Mapping[str, Any], names: Mapping[int | str | None, str]) -> str | None:

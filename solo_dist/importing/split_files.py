@@ -6,8 +6,8 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from solo_dist.coco_values import shown
-from solo_dist.errors import ConfigError, DataError
+from solo_dist.coco_values import identifier_or_name, name_of, shown
+from solo_dist.errors import ConfigError, DataError, Unusable
 from solo_dist.importing.coco_merge import load_json
 from solo_dist.importing.image_files import real_path
 from solo_dist.importing.image_groups import groups_by
@@ -105,8 +105,11 @@ def _checked(content: Any, path: str) -> dict[str, Any]:
             f"{path}: {len(repeated)} ids are those of several images, such as {shown(repeated[0])}: their annotations "
             "cannot be told apart. Merge files with solo-dist import --format=coco --input=ONE.json --input=OTHER.json."
         )
-    if not all("name" in one and normal_id(one, "id") is not None for one in content["categories"]):
-        raise DataError(f"{path}: a category has no id or no name.")
+    for category in content["categories"]:
+        try:
+            name_of(category), identifier_or_name(category.get("id"), "category id")
+        except Unusable as error:
+            raise DataError(f"{path}: the category {shown(category)} cannot be used: {error}.") from error
     names = collections.Counter(image["file_name"] for image in content["images"])
     twice = [name for name, count in names.items() if count > 1]
     if twice:

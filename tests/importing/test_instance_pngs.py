@@ -312,6 +312,14 @@ def test_touching_cells_are_numbered_objects(count, factor):
     assert_numbered(values)
 
 
+def test_a_mask_without_background_is_said(tmp_path):
+    save_image(tmp_path / "images/a.jpg", HEIGHT, WIDTH)
+    save(tmp_path / "masks/a.png", np.where(FIRST, 1, 255).astype(np.uint8))
+    dataset = read_masks(str(tmp_path), "", "")
+    check(dataset, [("object", False, FIRST), ("object", False, ~FIRST)])
+    assert changes(dataset) == {"no pixel is 0, the background: every value became an object": 1}
+
+
 def test_a_stack_of_masks_is_said(tmp_path):
     for name in "ab":
         save_image(tmp_path / f"images/{name}.jpg", HEIGHT, WIDTH)
