@@ -7,7 +7,7 @@ If a run resumes, everything after the restored step is cut off first: those ste
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -71,10 +71,11 @@ class MetricWriter:
             with tf.io.gfile.GFile(self._path, "a") as file:
                 file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
 
-    def image(self, step: int, split: str, tag: str, image: np.ndarray) -> None:
-        """Adds one image, uint8 [height, width, 3], to TensorBoard."""
+    def panels(self, step: int, split: str, panels: Sequence[np.ndarray]) -> None:
+        """Adds images, uint8 [height, width, 3] each, to TensorBoard as panel/1, panel/2 and so on."""
         with store_errors.clear_errors(self._folder), self._boards[split].as_default(step=step):
-            tf.summary.image(tag, image[None])
+            for number, panel in enumerate(panels, start=1):
+                tf.summary.image(f"panel/{number}", panel[None])
 
     def flush(self) -> None:
         """Returns when everything written so far is in the files, on this machine."""

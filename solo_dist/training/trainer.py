@@ -114,8 +114,7 @@ class Trainer:
                 if self.schedule.logs(self.step_number):
                     self._log_metrics()
                 if self.schedule.draws_panel(self.step_number):
-                    with self.progress.paused():
-                        self._draw("train", self.panels)
+                    self._draw_panels()
                 if stopping or saving or evaluating or self.schedule.saves(self.step_number):
                     arrays = self._save()
                     if stopping:
@@ -193,10 +192,10 @@ class Trainer:
             self.writer.scalars(self.step_number, "train", values)
             log.info("%s", self.progress.line(self.step_number, values))
 
-    def _draw(self, split: str, panels: Panels) -> None:
+    def _draw_panels(self) -> None:
         if self.writer:
-            for number, image in enumerate(panels.draw(), start=1):
-                self.writer.image(self.step_number, split, f"panel/{number}", image)
+            with self.progress.paused():
+                self.writer.panels(self.step_number, "train", self.panels.draw())
 
     def _save(self) -> dict[str, np.ndarray]:
         """Copies the state to host memory and returns the copy; workers other than the chief copy the weights only.
@@ -245,8 +244,8 @@ class Trainer:
             images = self.schedule.evaluation_images(self.step_number)
             with self.parts.optimizer.averaged_weights():
                 metrics = self.validation.run(self.step_number, images, self._may_continue, self.strategy)
-                if metrics and self.config.train.panel_every:
-                    self._draw("validation", self.validation.panels)
+                if self.writer and metrics and self.config.train.panel_every:
+                    self.writer.panels(self.step_number, "validation", self.validation.panels.draw())
             if metrics is None:
                 self._leave()
             if self.writer:

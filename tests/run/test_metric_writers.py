@@ -78,8 +78,8 @@ def test_an_evaluation_without_its_line_is_made_again_and_stands_once(tmp_path):
 
 def test_images_arrive(tmp_path):
     writer = MetricWriter(RunDirectory(str(tmp_path)), 0)
-    writer.image(5, "train", "panel", np.zeros([4, 6, 3], np.uint8))
+    writer.panels(5, "train", [np.zeros([4, 6, 3], np.uint8), np.zeros([8, 6, 3], np.uint8)])
     writer.close()
     (path,) = tf.io.gfile.glob(f"{tmp_path}/tensorboard/train/events*")
     tags = [(event.step, value.tag) for event in read_events(path) for value in event.summary.value]
-    assert tags == [(5, "panel")]
+    assert tags == [(5, "panel/1"), (5, "panel/2")]
