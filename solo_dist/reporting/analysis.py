@@ -35,6 +35,9 @@ CROWDING = (
 )
 FREQUENCIES = (("rare", 1, 10), ("common", 11, 100), ("frequent", 101, 10**9))
 """Groups of categories by the number of training images that show them, as in LVIS."""
+OUTCOMES = ("found", "confused", "inaccurate", "missed", "crowd")
+"""What became of a true instance at the score threshold. The first four are the fields of `Outcome`, in their order."""
+FOUND, CONFUSED, INACCURATE, MISSED, CROWD = range(len(OUTCOMES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Analysis:
     frequencies: list[GroupRow]
     """Groups of categories by training images; empty if these are unknown."""
     truth_outcome: np.ndarray
-    """Of each true instance [G]: 0 found, 1 confused, 2 inaccurate, 3 missed, 4 crowd."""
+    """As of `truth_outcomes`."""
 
     @property
     def num_images(self) -> int:
@@ -181,7 +184,7 @@ def analyse(
     outcome = truth_outcomes(matches, shown)
     confusion = confusion_matrix(matches, shown, len(names))
     examples = training_counts(training, annotations["categories"])
-    rows = _category_rows(annotations["categories"], measured.by_category, matches, shown, outcome, confusion, examples)
+    rows = _category_rows(annotations["categories"], measured.by_category, matches, outcome, confusion, examples)
     return Analysis(
         image_ids=sorted(image_ids),
         categories=names,
@@ -206,16 +209,16 @@ def analyse(
 
 
 def truth_outcomes(matches: Matches, shown: Shown) -> np.ndarray:
-    """Of each true instance [G]: 0 found, 1 confused, 2 inaccurate, 3 missed, 4 crowd."""
+    """Of each true instance, int [G]: its place in OUTCOMES."""
     truths, detections, pairs = matches.truths, matches.detections, matches.pairs
-    outcome = np.where(truths.crowd, 4, 3)
+    outcome = np.where(truths.crowd, CROWD, MISSED)
     same = detections.category[pairs.detection] == truths.category[pairs.truth]
     touched = np.zeros(len(outcome), bool)
     touched[pairs.truth[same & shown.counted[pairs.detection]]] = True
-    outcome[(outcome == 3) & touched] = 2
+    outcome[(outcome == MISSED) & touched] = INACCURATE
     matched = np.flatnonzero(shown.truth_of >= 0)
     truth = shown.truth_of[matched]
-    outcome[truth] = np.where(detections.category[matched] == truths.category[truth], 0, 1)
+    outcome[truth] = np.where(detections.category[matched] == truths.category[truth], FOUND, CONFUSED)
     return outcome
 
 
@@ -242,7 +245,7 @@ def training_counts(
 
 
 def _outcome(outcome: np.ndarray) -> Outcome:
-    counts = np.bincount(outcome, minlength=5)[:4]
+    counts = np.bincount(outcome, minlength=len(OUTCOMES))[:CROWD]
     return Outcome(int(counts.sum()), *(int(n) for n in counts))
 
 
@@ -250,7 +253,6 @@ def _category_rows(
     categories: Sequence[Mapping[str, Any]],
     metrics: Mapping[int, Mapping[str, float]],
     matches: Matches,
-    shown: Shown,
     outcome: np.ndarray,
     confusion: np.ndarray,
     examples: TrainingCounts | None,

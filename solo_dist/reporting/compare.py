@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-import solo_dist
 from solo_dist.errors import ConfigError
+from solo_dist.inference.coco_metrics import BEST_THRESHOLD
 from solo_dist.reporting import plots
-from solo_dist.reporting.page import render
+from solo_dist.reporting.page import write_page
 from solo_dist.reporting.result_files import write_csv, write_json
 from solo_dist.reporting.run_files import RunFiles, read_run
 from solo_dist.reporting.splits import short_names
 from solo_dist.reporting.training_curves import course, seconds_at, smoothed_loss
-from solo_dist.storage import file_io
 
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 FILES = ("comparison.json", "comparison.csv")
@@ -61,7 +60,8 @@ def write_comparison(folders: Sequence[str], output: str) -> str:
     records = [_flat(row) for row in rows]
     write_json(f"{output}/comparison.json", {"runs": records, "goal_ap": goal, "options": differences})
     write_csv(f"{output}/comparison.csv", list(records[0]), (record.values() for record in records))
-    page = render(
+    return write_page(
+        output,
         "compare.html",
         title=f"{len(runs)} runs side by side",
         rows=rows,
@@ -73,10 +73,7 @@ def write_comparison(folders: Sequence[str], output: str) -> str:
         plots=_plots(runs, names),
         missing=[(name, text) for run, name in zip(runs, names, strict=True) for text in run.missing],
         files=FILES,
-        version=solo_dist.__version__,
     )
-    file_io.write(f"{output}/index.html", page.encode())
-    return f"{output}/index.html"
 
 
 def option_differences(runs: Sequence[RunFiles]) -> dict[str, list[Any]]:
@@ -95,7 +92,7 @@ def _row(run: RunFiles, name: str, goal: float) -> RunRow:
         name=name,
         step=run.evaluation.step if run.evaluation else None,
         metrics={metric: value if value >= 0 else -1.0 for metric, value in values.items()},
-        threshold=evaluation.get("threshold/best", float("nan")),
+        threshold=evaluation.get(BEST_THRESHOLD, float("nan")),
         seconds=progress.seconds,
         images_per_second=progress.images_per_second,
         to_ap=_seconds_to(run, goal),

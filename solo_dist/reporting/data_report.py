@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import PIL.Image
 
-import solo_dist
 from solo_dist.data.sharding.reasons import remedy
 from solo_dist.reporting import data_sections, drawing
 from solo_dist.reporting.data_counts import count_categories, count_split
@@ -16,12 +15,10 @@ from solo_dist.reporting.data_files import FILES, write_files
 from solo_dist.reporting.galleries import COLOURS, read_images
 from solo_dist.reporting.grid_facts import compare_grids
 from solo_dist.reporting.near_copies import ImageOf, NearCopies, find_near_copies
-from solo_dist.reporting.page import render
+from solo_dist.reporting.page import write_page
 from solo_dist.reporting.splits import Split, read_splits
 from solo_dist.reporting.suspicious import Found, Suspicion, explanation, find_suspicious
-from solo_dist.storage import file_io
 
-PAGE = "index.html"
 _DENSITIES = (1.0, 1.5, 2.0)
 _SHOWN_OF_A_KIND = 12
 _SHOWN_COPIES = 12
@@ -54,7 +51,8 @@ def write_data_report(folders: Sequence[str], output: str) -> str:
     write_files(output, splits, counts, categories, copies, found, grids)
     wanted = _wanted_images(splits, copies, found)
     pixels = [read_images(split.manifest, ids) for split, ids in zip(splits, wanted, strict=True)]
-    page = render(
+    return write_page(
+        output,
         "data.html",
         title="What is in the data",
         subtitle=", ".join(folders),
@@ -69,12 +67,9 @@ def write_data_report(folders: Sequence[str], output: str) -> str:
             for reason, number in split.manifest.rejected.items()
         ],
         files=FILES,
-        version=solo_dist.__version__,
         **data_sections.of_counts(splits, counts, categories),
         **data_sections.of_grids(splits, grids),
     )
-    file_io.write(f"{output}/{PAGE}", page.encode())
-    return f"{output}/{PAGE}"
 
 
 def _wanted_images(splits: Sequence[Split], copies: NearCopies, found: Found) -> list[set[int]]:

@@ -129,21 +129,16 @@ def _small(counts: Sequence[SplitCounts]) -> list[Headline]:
 
 
 def _collisions(grids: Sequence[Sequence[GridCounts]]) -> list[Headline]:
-    now, denser = ([sum(values) for values in zip(*_lost(grids, place), strict=True)] for place in (0, -1))
-    if now[1] < 0.01 * max(now[0], 1):
+    instances = sum(rows[0].instances for rows in grids)
+    now, denser = (sum(rows[place].without_cells for rows in grids) for place in (0, -1))
+    if now < 0.01 * max(instances, 1):
         return [Headline("The grids are dense enough", "Nearly every instance has a cell of its own.")]
     return [
         Headline(
-            f"{now[1]} of {now[0]} instances have no cell of their own",
-            "They cannot be learned. "
-            f"With twice as many cells on each side (model.grid.sizes) it would be {denser[1]}.",
+            f"{now} of {instances} instances have no cell of their own",
+            f"They cannot be learned. With twice as many cells on each side (model.grid.sizes) it would be {denser}.",
         )
     ]
-
-
-def _lost(grids: Sequence[Sequence[GridCounts]], place: int) -> list[tuple[int, int]]:
-    rows = [one[place] for one in grids]
-    return [(row.instances, row.lost + row.without_positives) for row in rows]
 
 
 def _plots(splits: Sequence[Split]) -> list[str]:

@@ -14,7 +14,7 @@ from solo_dist.config import DataConfig
 from solo_dist.data.input.cache import RemoteShards, open_shards
 from solo_dist.data.schema import Manifest
 from solo_dist.reporting import drawing
-from solo_dist.reporting.analysis import Analysis
+from solo_dist.reporting.analysis import CROWD, FOUND, OUTCOMES, Analysis
 from solo_dist.reporting.errors_by_kind import KINDS, Kind
 from solo_dist.storage import file_io
 
@@ -31,7 +31,6 @@ COLOURS = {
     "false": (219, 39, 119),
 }
 """What an instance or a detection is at the threshold, and its colour."""
-_TRUTH_NAMES = ("found", "confused", "inaccurate", "missed", "crowd")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +81,7 @@ def count_by_image(analysis: Analysis) -> ImageCounts:
     right = _is_right(analysis)
     return ImageCounts(
         truths=np.bincount(truths.image[~truths.crowd], minlength=size),
-        found=np.bincount(truths.image[analysis.truth_outcome == 0], minlength=size),
+        found=np.bincount(truths.image[analysis.truth_outcome == FOUND], minlength=size),
         false=np.bincount(detections.image[shown.counted & ~right], minlength=size),
     )
 
@@ -111,7 +110,7 @@ def choose_close_ups(analysis: Analysis) -> dict[int, list[tuple[str, int]]]:
                 (name, int(g))
                 for g in _largest(truths, (truths.category == category) & (analysis.truth_outcome == place))
             ]
-            for place, name in enumerate(_TRUTH_NAMES[:4])
+            for place, name in enumerate(OUTCOMES[:CROWD])
         ]
         mine = np.flatnonzero(false & (detections.category == category))
         groups.append([("false", int(d)) for d in mine[np.argsort(-detections.score[mine], kind="stable")]])
@@ -195,7 +194,7 @@ def _true_parts(analysis: Analysis, position: int) -> list[drawing.Part]:
     return [
         drawing.Part(
             truths.masks[g],
-            COLOURS[_TRUTH_NAMES[analysis.truth_outcome[g]]],
+            COLOURS[OUTCOMES[analysis.truth_outcome[g]]],
             analysis.categories[truths.category[g]],
         )
         for g in np.flatnonzero(truths.image == position)

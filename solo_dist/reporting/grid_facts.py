@@ -28,6 +28,11 @@ class GridCounts:
     without_positives: int
     """No level is responsible for them."""
 
+    @property
+    def without_cells(self) -> int:
+        """Instances that lose all their cells or never have one: the network cannot learn them."""
+        return self.lost + self.without_positives
+
 
 def compare_grids(
     annotations: Mapping[str, Any], canvas: tuple[int, int], grid: GridConfig, densities: Sequence[float] = (1, 1.5)

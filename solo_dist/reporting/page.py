@@ -6,7 +6,17 @@ from typing import Any
 
 import jinja2
 
+import solo_dist
+from solo_dist.storage import file_io
+
 _TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_page(folder: str, template: str, **values: Any) -> str:
+    """Writes FOLDER/index.html from a template, as `render` fills it in; returns its path."""
+    path = f"{folder}/index.html"
+    file_io.write(path, render(template, **values).encode())
+    return path
 
 
 def render(template: str, **values: Any) -> str:
@@ -19,7 +29,7 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "percent": percent, "duration": duration}
-    return environment.get_template(template).render(**values)
+    return environment.get_template(template).render(version=solo_dist.__version__, **values)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -24,14 +24,13 @@ from solo_dist.inference.detector import load_detector
 from solo_dist.reporting import galleries, result_files, sections
 from solo_dist.reporting.analysis import Analysis, CocoMetrics, analyse, evaluate_results
 from solo_dist.reporting.grid_facts import compare_grids
-from solo_dist.reporting.page import render
+from solo_dist.reporting.page import write_page
 from solo_dist.reporting.run_files import Evaluation, RunFiles, read_run
 from solo_dist.reporting.speed import Speed, measure
 from solo_dist.reporting.training_curves import course
 from solo_dist.run.directory import EVALUATION_METRICS_FILE, RunDirectory
 from solo_dist.storage import file_io
 
-PAGE = "index.html"
 _MOST_ANNOTATIONS = 100_000_000
 """Bytes of compressed training annotations beyond which their counts are left out: reading them takes minutes."""
 _IMAGES_FOR_CEILING = 300
@@ -88,9 +87,7 @@ def write_report(
     }
     result_files.write_json(f"{folder}/report.json", report)
     files = result_files.FILES if analysis else ("report.json",)
-    page = render("report.html", **{**sections.EMPTY, **values, "missing": run.missing, "files": files})
-    file_io.write(f"{folder}/{PAGE}", page.encode())
-    return f"{folder}/{PAGE}"
+    return write_page(folder, "report.html", **{**sections.EMPTY, **values, "missing": run.missing, "files": files})
 
 
 def _manifest(run: RunFiles, folder: str, what: str) -> Manifest | None:
@@ -209,7 +206,9 @@ def _ceiling(
     run: RunFiles, evaluation: Evaluation, annotations: Mapping[str, Any], analysis: Analysis
 ) -> dict[str, float]:
     """The metrics of perfect masks at a quarter of the canvas, by name; empty if unknown."""
-    stored = {tag[8:]: value for tag, value in evaluation.metrics.items() if tag.startswith("ceiling/")}
+    stored = {
+        tag.removeprefix("ceiling/"): value for tag, value in evaluation.metrics.items() if tag.startswith("ceiling/")
+    }
     canvas = run.option("data.canvas")
     if stored or not canvas:
         return stored

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-import solo_dist
 from solo_dist.data.schema import Manifest
 from solo_dist.reporting import plots
 from solo_dist.reporting.analysis import FREQUENCIES, RARE, Analysis
@@ -87,7 +86,6 @@ def of_run(run: RunFiles, course: Course, analysis: Analysis | None, ceiling: Ma
         "course": course,
         "facts": [(name, value) for name, value in facts.items() if value not in (None, "")],
         "recipe": list(run.options.items()),
-        "version": solo_dist.__version__,
         "training_plots": _training_plots(run),
         "headlines": headlines(analysis, course, ceiling.get("AP")) if analysis else [],
     }
@@ -114,10 +112,10 @@ def of_grids(manifest: Manifest, train: Manifest | None, lines: Sequence[Mapping
 def of_grid_comparison(rows: Sequence[GridCounts]) -> dict[str, Any]:
     """A sentence on the effect of denser grids."""
     now, denser = rows
-    if now.lost + now.without_positives <= 0.01 * max(now.instances, 1):
+    if now.without_cells <= 0.01 * max(now.instances, 1):
         text = "Nearly every instance has a cell of its own: denser grids would gain little and cost time."
-    elif denser.lost + denser.without_positives < now.lost + now.without_positives:
-        gained = now.lost + now.without_positives - denser.lost - denser.without_positives
+    elif denser.without_cells < now.without_cells:
+        gained = now.without_cells - denser.without_cells
         text = f"Half as many cells more on each side would give {gained} more of these instances cells of their own."
     else:
         text = "Denser grids would not give more instances cells of their own; see model.grid.scale_ranges instead."
