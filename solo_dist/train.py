@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
     )
     if _WORKERS.value and not cluster:
         raise ConfigError("--workers and --worker_index need --strategy=multi_worker.")
-    _log_to_stderr(config, cluster)
+    _log_to_stderr(cluster)
 
     from solo_dist.data.sharding.shapes import make_missing_shapes
     from solo_dist.distributed.precision import set_determinism, set_precision
@@ -125,7 +125,7 @@ def _how_to_go_on() -> str:
     return f"This command continues from there:\n  {shlex.join(command)}"
 
 
-def _log_to_stderr(config: Config, cluster: Cluster | None) -> None:
+def _log_to_stderr(cluster: Cluster | None) -> None:
     """Plain lines with the time; workers other than the chief log warnings only."""
     level = logging.INFO if cluster is None or cluster.is_chief else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)

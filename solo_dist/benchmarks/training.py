@@ -48,10 +48,10 @@ def make_step(config: Config, micro_batch: int, accumulation: int = 1) -> Callab
     return run
 
 
-def make_batch(config: Config, images: int, instances: int = INSTANCES) -> dict[str, np.ndarray]:
-    """A training batch of images of noise, each with `instances` ellipses from 1/32 to half of the canvas."""
+def make_batch(config: Config, images: int) -> dict[str, np.ndarray]:
+    """A training batch of images of noise, each with INSTANCES ellipses from 1/32 to half of the canvas."""
     random = np.random.default_rng(0)
-    count = min(instances, config.data.max_instances)
+    count = min(INSTANCES, config.data.max_instances)
     elements = [_make_element(config, random, count) for _ in range(images)]
     return {name: np.stack([element[name] for element in elements]) for name in elements[0]}
 

@@ -60,9 +60,7 @@ def whole_image(size: tf.Tensor, canvas: tuple[int, int], flip: tf.Tensor | bool
     return Placement(window, scaled_size(size, factor, canvas), factor, tf.convert_to_tensor(flip))
 
 
-def stored_image(
-    size: tf.Tensor, canvas: tuple[int, int], keep_original: bool, flip: tf.Tensor | bool = False
-) -> Placement:
+def stored_image(size: tf.Tensor, canvas: tuple[int, int], keep_original: bool, flip: tf.Tensor | bool) -> Placement:
     """The placement of precomputed targets for a stored image of `size`, int32 [2] height, width.
 
     With `keep_original`, the stored image has its original size and is fitted into the canvas. Otherwise it already has

@@ -122,9 +122,7 @@ def raw_outputs(model: Any, images: tf.Tensor) -> dict[str, tf.Tensor]:
     return model(images, training=False)
 
 
-def detections(
-    model: Any, images: tf.Tensor, postprocess: PostprocessConfig, compiled: bool = False
-) -> dict[str, tf.Tensor]:
+def detections(model: Any, images: tf.Tensor, postprocess: PostprocessConfig, compiled: bool) -> dict[str, tf.Tensor]:
     """Instances in canvases, uint8 [B,H,W,3], as `solo.postprocess.detect` returns them.
 
     Args:

@@ -5,7 +5,6 @@ with WorkdirLock(workdir):      # in the chief only; LockError if another job ho
 """
 
 import os
-from collections.abc import Callable
 
 from solo_dist.distributed.exit_codes import EXIT_USER_ERROR
 from solo_dist.distributed.job import job_id
@@ -15,13 +14,14 @@ from solo_dist.storage.lease import HEARTBEAT_SECONDS, Lease, Words
 class WorkdirLock(Lease):
     """The lease of the file workdir/lock.json; a restart of the same job takes it over at once."""
 
-    def __init__(
-        self, workdir: str, heartbeat_seconds: float = HEARTBEAT_SECONDS, on_lost: Callable[[], None] | None = None
-    ):
-        """Takes the workdir, the time between renewals, and a function to call if another job has taken the lease.
+    def __init__(self, workdir: str, heartbeat_seconds: float = HEARTBEAT_SECONDS):
+        """Takes the workdir and the time between renewals.
 
-        By default the process then ends at once with EXIT_USER_ERROR, before it can write over the other's files.
+        If another job has taken the lease, this process ends at once, before it can write over the other's files.
         """
         words = Words(f"--workdir={workdir}", "Stop that job or choose another --workdir")
-        leave = on_lost or (lambda: os._exit(EXIT_USER_ERROR))
+
+        def leave() -> None:
+            os._exit(EXIT_USER_ERROR)
+
         super().__init__(f"{workdir}/lock.json", words, leave, job_id(os.environ), heartbeat_seconds)

@@ -1,13 +1,11 @@
 """Files that are either complete or absent, with checksums, on a disk or in a bucket."""
 
 import contextlib
-import json
 import os
 import struct
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import google_crc32c
 import tensorflow as tf
@@ -85,9 +83,3 @@ def checksum(path: str) -> str:
         return f"{crc:08x}"
 
     return with_retries(read, path)
-
-
-def read_json(path: str) -> Any:
-    """The content of a json file."""
-    with tf.io.gfile.GFile(path) as file:
-        return json.loads(file.read())

@@ -14,6 +14,9 @@ from solo_dist.data.schema import NO_IMAGE
 from solo_dist.solo.targets import mask_values
 from solo_dist.viz.overlay import overlay
 
+_LEAST_SCORE = 0.3
+"""Detections with lower scores are not shown."""
+
 
 class Panels:
     """Panels of the first images of a split, always the same ones, so that the panels of all steps can be compared.
@@ -64,7 +67,6 @@ def panel(
     i: int,
     categories: Sequence[Mapping[str, Any]],
     mask_threshold: float,
-    score_threshold: float = 0.3,
 ) -> np.ndarray:
     """The panel of one image of a batch, without the padding of the canvas.
 
@@ -74,13 +76,12 @@ def panel(
       i: index of the image in the batch.
       categories: {"name"} by class.
       mask_threshold: of the probability.
-      score_threshold: least score of what is shown.
     """
     height, width = (int(side) for side in batch["image_size"][i])
     image = np.asarray(batch["image"][i])[:height, :width]
     target = mask_values(batch["masks"][i], batch["image"].shape[2] // MASK_STRIDE).numpy() >= 0.5
     scores, classes = np.asarray(detections["scores"][i]), np.asarray(detections["categories"][i])
-    shown = int((scores >= score_threshold).sum())  # best first, padding has score 0
+    shown = int((scores >= _LEAST_SCORE).sum())  # best first, padding has score 0
     predicted = np.asarray(detections["mask_probabilities"][i][:shown]) > mask_threshold
     labels = [f"{categories[classes[n]]['name']} {scores[n]:.2f}" for n in range(shown)]
     stride = batch["image"].shape[1] // target.shape[1]

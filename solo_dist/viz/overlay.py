@@ -26,18 +26,15 @@ def colour_of(index: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def overlay(
-    image: np.ndarray, masks: Iterable[np.ndarray], labels: Sequence[str], enlarge: bool = True
-) -> PIL.Image.Image:
-    """Coloured masks with outlines and labels over an image.
+def overlay(image: np.ndarray, masks: Iterable[np.ndarray], labels: Sequence[str]) -> PIL.Image.Image:
+    """Coloured masks with outlines and labels over an image; a small one is enlarged, so that labels can be read.
 
     Args:
       image: uint8 [H0,W0,3].
       masks: bool [n,H0,W0], or n of [H0,W0] one after the other; the most certain first.
       labels: n texts, for example "cat 0.93"; an empty one draws no label.
-      enlarge: enlarge a small image by a whole number, so that labels can be read.
     """
-    factor = max(1, _SMALLEST_LONG_SIDE // max(image.shape[:2])) if enlarge else 1
+    factor = max(1, _SMALLEST_LONG_SIDE // max(image.shape[:2]))
     if factor > 1:
         image = image.repeat(factor, axis=0).repeat(factor, axis=1)
     cropped = [_crop(mask, factor) for mask in masks]

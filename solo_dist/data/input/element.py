@@ -71,19 +71,19 @@ class ImageMaker:
 
 
 def record_to_element(
-    config: Config, manifest: Manifest, training: bool, always_make_targets: bool = False
+    config: Config, manifest: Manifest, training: bool
 ) -> Callable[[Record, tf.Tensor, tf.Tensor], Element]:
     """A function of a record, its decoded image and the position, which returns an element of a batch.
 
-    If the image keeps the geometry of the record, apart from a flip, the stored targets are used. Otherwise, or if
-    `always_make_targets` is True, targets are computed here with `make_targets`, as in the shard tool.
+    If the image keeps the geometry of the record, apart from a flip, the stored targets are used. Otherwise targets are
+    computed here with `make_targets`, as in the shard tool.
     """
     canvas, grid = config.data.canvas, config.model.grid
     spec = target_spec(config)
     fits = manifest.canvas == canvas and manifest.grid == grid
     make = ImageMaker(config, manifest, training)
     federated = training and config.loss.federated
-    make_targets = always_make_targets or not fits or make.changes_geometry or spec != STORED_TARGETS
+    make_targets = not fits or make.changes_geometry or spec != STORED_TARGETS
 
     def build(record: Record, image: tf.Tensor, position: tf.Tensor) -> Element:
         draws = augmentation.draw(config.seed, position)

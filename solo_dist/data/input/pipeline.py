@@ -153,7 +153,7 @@ def load_split(config: Config, split: str) -> Manifest:
     return manifest
 
 
-def check_manifest(manifest: Manifest, config: Config, option: str = "data.train") -> None:
+def check_manifest(manifest: Manifest, config: Config, option: str) -> None:
     """Raises ConfigError if the shards do not fit the recipe's canvas, grids or number of categories.
 
     Shards that keep whole images fit any canvas and grids: targets are then computed while reading.

@@ -89,7 +89,7 @@ class CatalogueBuilder:
         """The images of a source, by their ids in it."""
         return self._images[source]
 
-    def categories(self, named: Sequence[set[int]] | None = None) -> Categories:
+    def categories(self, named: Sequence[set[int]] | None) -> Categories:
         """As `merged_categories`; all have been added."""
         return merged_categories(self._categories, [source.annotations for source in self._sources], named)
 

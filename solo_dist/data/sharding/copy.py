@@ -26,7 +26,7 @@ _PIECE = 1 << 22
 _UPLOADS_AT_A_TIME = 256
 
 
-def copy_shards(source: str, target: str, progress: bool = True) -> Manifest:
+def copy_shards(source: str, target: str) -> Manifest:
     """Copies a complete folder of shards, or finishes a copy that was interrupted.
 
     Every file in the target, also one that was there before, is compared with size and checksum in the manifest.
@@ -34,7 +34,6 @@ def copy_shards(source: str, target: str, progress: bool = True) -> Manifest:
     Args:
       source: folder, a path or URL.
       target: folder, a path or URL; may hold a part of the same data set, but no other files.
-      progress: whether to show a bar.
     Returns:
       The manifest, of the target.
     Raises:
@@ -54,7 +53,7 @@ def copy_shards(source: str, target: str, progress: bool = True) -> Manifest:
     missing = [file for file in files if found.get(file.name) != (file.bytes, file.crc32c)]
     if missing:
         file_io.remove(f"{target}/{schema.MANIFEST}")
-        _copy(source, target, missing, sum(file.bytes for file in files), progress)
+        _copy(source, target, missing, sum(file.bytes for file in files))
         _verify(target, missing)
     file_io.write(f"{target}/{schema.MANIFEST}", text)
     # Not read again: TensorFlow remembers for some seconds the sizes of objects that have just been replaced.
@@ -118,11 +117,9 @@ def _bucket(folder: str) -> tuple[Any, str]:
 # ---- Copying
 
 
-def _copy(source: str, target: str, files: Sequence[ShardFile], total: int, progress: bool) -> None:
+def _copy(source: str, target: str, files: Sequence[ShardFile], total: int) -> None:
     done = total - sum(file.bytes for file in files)
-    with tqdm.tqdm(
-        desc=f"to {target}", total=total, initial=done, unit="B", unit_scale=True, disable=not progress, mininterval=1.0
-    ) as bar:
+    with tqdm.tqdm(desc=f"to {target}", total=total, initial=done, unit="B", unit_scale=True, mininterval=1.0) as bar:
         if target.startswith("gs://") and not urls.is_remote(source):
             for start in range(0, len(files), _UPLOADS_AT_A_TIME):
                 _upload(source, target, files[start : start + _UPLOADS_AT_A_TIME], bar)

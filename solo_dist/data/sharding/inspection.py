@@ -46,7 +46,7 @@ def statistics(manifest: Manifest, num_records: int) -> str:
     return "\n".join([*_header(manifest), *counts.lines(manifest)])
 
 
-def draw_images(manifest: Manifest, count: int, folder: str, flipped: bool = False) -> Iterator[str]:
+def draw_images(manifest: Manifest, count: int, folder: str, flipped: bool) -> Iterator[str]:
     """Draws `count` records, spread evenly over the folder of shards; yields the paths of the PNG files."""
     chosen = set(np.linspace(0, manifest.num_records - 1, min(count, manifest.num_records)).astype(int).tolist())
     for number, record in enumerate(read_records(manifest)):
@@ -58,7 +58,7 @@ def draw_images(manifest: Manifest, count: int, folder: str, flipped: bool = Fal
             yield path
 
 
-def draw_record(record: Record, manifest: Manifest, flipped: bool = False) -> PIL.Image.Image:
+def draw_record(record: Record, manifest: Manifest, flipped: bool) -> PIL.Image.Image:
     """The image with its masks, then each level's grid with the cells that are positive, in their mask's colour."""
     targets = precomputed_targets(record, flipped, manifest.canvas, manifest.grid.num_cells)
     image = _on_canvas(record, manifest, flipped)

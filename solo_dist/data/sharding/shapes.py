@@ -141,7 +141,7 @@ def _remove_unfit(folder: str) -> None:
         file_io.remove_folder(folder)
 
 
-def make_shapes(folder: str, split: str, count: int, settings: ShapesSettings = DEFAULT_SETTINGS) -> bool:
+def make_shapes(folder: str, split: str, count: int, settings: ShapesSettings) -> bool:
     """Writes `folder`/images/*.jpg and, last, `folder`/instances.json; returns False if that exists already."""
     settings.validate()
     if tf.io.gfile.exists(f"{folder}/instances.json"):

@@ -149,8 +149,8 @@ def test_from_a_bucket_into_a_bucket_gives_the_bytes_of_the_disk(bucket, forks, 
     forks(bucket).run(
         f"""{SETUP}
     shard("{bucket.url("coco")}", "{bucket.url("made/train")}")
-    copy_shards("{bucket.url("made/train")}", "{tmp_path}/copy", False)
-    copy_shards("{tmp_path}/copy", "{bucket.url("again")}", False)
+    copy_shards("{bucket.url("made/train")}", "{tmp_path}/copy")
+    copy_shards("{tmp_path}/copy", "{bucket.url("again")}")
     """
     )
     assert content(tmp_path / "copy") == objects(bucket, "again/") == content(source / "shards")
@@ -229,7 +229,7 @@ def test_an_upload_that_stopped_goes_on_and_strangers_are_refused(gcs, forks, so
     gcs.put(f"half/{names[0]}", shards[names[0]])
     gcs.put(f"half/{names[1]}", shards[names[1]][:-1] + b"x")
     code = f"""{SETUP}
-    copy_shards("{source}/shards", "{gcs.url("half")}", False)
+    copy_shards("{source}/shards", "{gcs.url("half")}")
     """
     forks(gcs).run(code)
     assert objects(gcs, "half/") == shards
@@ -262,13 +262,13 @@ def test_a_folder_of_images_that_a_store_refuses_is_told_with_the_reason(bucket,
 
 
 def test_a_damaged_source_is_not_passed_on(source, tmp_path):
-    copy_shards(str(source / "shards"), str(tmp_path / "source"), False)
+    copy_shards(str(source / "shards"), str(tmp_path / "source"))
     path = sorted((tmp_path / "source").glob("*.tfrecord"))[1]
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.write_bytes(data)
     with pytest.raises(schema.ShardError, match=f"{path.name} has CRC-32C .*the source is damaged"):
-        copy_shards(str(tmp_path / "source"), str(tmp_path / "target"), False)
+        copy_shards(str(tmp_path / "source"), str(tmp_path / "target"))
     assert not (tmp_path / "target" / "manifest.json").exists()
 
 
@@ -425,7 +425,7 @@ def test_a_cache_that_cannot_be_made_is_named(source, tmp_path):
 
 
 def test_a_service_is_refused_where_its_workers_cannot_read(source):
-    copy_shards(f"{source}/shards", "ram://shards", False)
+    copy_shards(f"{source}/shards", "ram://shards")
     config = Config(data=DataConfig(train="ram://shards", canvas=(SIDE, SIDE), service="grpc://a:1"))
     config.model.grid = GRID
     with pytest.raises(ConfigError, match="workers of data.service cannot read ram://shards"):
