@@ -5,7 +5,7 @@ collective between writing and reading ensures that all files are complete, and 
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -72,11 +72,7 @@ class Validation:
         self.panels = Panels(config, "validation", training.categories, detect, _PANELS, batch_size)
 
     def run(
-        self,
-        step: int,
-        images: int,
-        may_continue: Callable[[], bool],
-        strategy: tf.distribute.Strategy,
+        self, step: int, images: int, may_continue: Callable[[], bool], strategy: tf.distribute.Strategy
     ) -> dict[str, float] | None:
         """Evaluates at a step.
 
@@ -91,34 +87,7 @@ class Validation:
           stopped early.
         """
         evaluator = CocoEvaluator(self.manifest.annotations)
-        batches = build_dataset(
-            self._config,
-            "validation",
-            worker=self._worker,
-            num_workers=self._num_workers,
-            batch_size=self._batch_size,
-        )
-        stopped = False
-
-        def until_stopped(batches: Iterable[Any]) -> Iterator[Any]:
-            nonlocal stopped
-            for batch in batches:
-                if not may_continue():
-                    stopped = True
-                    return
-                yield batch
-
-        images_of_worker = -(-images // self._num_workers)
-        threshold = self._config.postprocess.mask_threshold
-        evaluate(
-            self._detect,
-            until_stopped(batches),
-            evaluator,
-            self.manifest,
-            threshold,
-            images_of_worker,
-            categories=self._categories,
-        )
+        stopped = self._evaluate_own_part(evaluator, images, may_continue)
         folder = self._directory.evaluation(step)
         if self._worker:
             self._write_part(folder, evaluator)
@@ -131,6 +100,36 @@ class Validation:
         metrics = evaluator.metrics()
         write_evaluation(folder, metrics, evaluator)
         return metrics | self._ap_by_category(evaluator)
+
+    def _evaluate_own_part(self, evaluator: CocoEvaluator, images: int, may_continue: Callable[[], bool]) -> bool:
+        """Detects in this worker's part of the images; returns whether it was stopped before the end."""
+        batches = build_dataset(
+            self._config,
+            "validation",
+            worker=self._worker,
+            num_workers=self._num_workers,
+            batch_size=self._batch_size,
+        )
+        stopped = False
+
+        def until_stopped() -> Iterator[Any]:
+            nonlocal stopped
+            for batch in batches:
+                if not may_continue():
+                    stopped = True
+                    return
+                yield batch
+
+        evaluate(
+            self._detect,
+            until_stopped(),
+            evaluator,
+            self.manifest,
+            self._config.postprocess.mask_threshold,
+            images=-(-images // self._num_workers),
+            categories=self._categories,
+        )
+        return stopped
 
     def _ap_by_category(self, evaluator: CocoEvaluator) -> dict[str, float]:
         """The AP of each category with ground truth in the visited images, as category_AP/NAME."""

@@ -5,7 +5,7 @@ import gzip
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -34,35 +34,25 @@ def finish(plan: Plan, notes: list[ShardNote], job: ShardJob, scratch: str) -> M
     Raises:
       ShardError: no image could be used, or there is no instance to train on.
     """
-    rejected = plan.read_rejected()
-    rejected = rejected + [rejection for note in notes for rejection in note.rejected]
     output, settings = plan.output, job.settings
-    num_images = sum(len(note.images) for note in notes)
-    if not num_images:
-        first = next(rejection for rejection in rejected if rejection.kind == "image")
-        roots = " and ".join(dict.fromkeys(job.image_roots))
-        raise ShardError(
-            f"None of the {plan.num_images} images in {roots} can be used; the first, "
-            f"{first.file}: {first.reason}. Check --images."
-            + "".join(f" Or: {text}." for text in remedies([first.reason]))
-        )
+    rejected = [*plan.read_rejected(), *(rejection for note in notes for rejection in note.rejected)]
     noticed = [notice for note in notes for notice in note.notices]
     noticed += _listed_again(notes)
-    for name, entries in ((schema.REJECTED, rejected), (schema.NOTICES, noticed)):
-        lines = ((json.dumps(dataclasses.asdict(entry)) + "\n").encode() for entry in entries)
-        if entries or name == schema.REJECTED:
-            write_through(f"{output}/{name}", lines, scratch)
+    if not any(note.images for note in notes):
+        raise ShardError(_no_image(plan, job, rejected))
+    _write_entries(f"{output}/{schema.REJECTED}", rejected, scratch)
+    if noticed:
+        _write_entries(f"{output}/{schema.NOTICES}", noticed, scratch)
     counts = Counts()
     for note in notes:
         counts.add(note.counts)
     if not counts.instances:
         _leave_nothing(plan)
-        annotations = " and ".join(source.annotations for source in job.sources)
-        raise ShardError(_nothing_left(annotations, _by_reason(rejected)))
+        raise ShardError(_no_instance(job, _by_reason(rejected)))
     filled = [note for note in notes if note.offsets]
     manifest = Manifest(
         schema_version=schema.SCHEMA_VERSION,
-        num_images=num_images,
+        num_images=sum(len(note.images) for note in notes),
         num_instances=counts.instances,
         rejected=_by_reason(rejected),
         notices=_by_reason(noticed),
@@ -107,12 +97,27 @@ def _leave_nothing(plan: Plan) -> None:
     file_io.remove(f"{progress_folder(plan.output)}/{PLAN}")
 
 
-def _nothing_left(annotations: str, rejected: Mapping[str, int]) -> str:
-    """What the rejected have in common."""
+def _no_image(plan: Plan, job: ShardJob, rejected: Sequence[Rejection]) -> str:
+    """The error if no image can be used, with the reason of the first."""
+    first = next(rejection for rejection in rejected if rejection.kind == "image")
+    roots = " and ".join(dict.fromkeys(job.image_roots))
+    return (
+        f"None of the {plan.num_images} images in {roots} can be used; the first, {first.file}: {first.reason}. Check "
+        "--images." + "".join(f" Or: {text}." for text in remedies([first.reason]))
+    )
+
+
+def _no_instance(job: ShardJob, rejected: Mapping[str, int]) -> str:
+    """The error if there is no instance to train on, with the most frequent reasons."""
+    annotations = " and ".join(source.annotations for source in job.sources)
     if not rejected:
         return f"{annotations} has no annotations, so there is nothing to train on."
     lines = counted(rejected, _SHOWN_REASONS)
     return f"No instance of {annotations} is left to train on: {'; '.join(lines)}."
+
+
+def _write_entries(path: str, entries: Iterable[Rejection], scratch: str) -> None:
+    write_through(path, ((json.dumps(dataclasses.asdict(entry)) + "\n").encode() for entry in entries), scratch)
 
 
 def _by_reason(entries: list[Rejection]) -> dict[str, int]:
