@@ -19,9 +19,14 @@ def gather(strategy: tf.distribute.Strategy, mine: Sequence[int]) -> list[int]:
     return strategy.gather(values, axis=0).numpy().tolist()
 
 
+def gather_from_workers(strategy: tf.distribute.Strategy, mine: int) -> list[int]:
+    """A collective: the integer of each worker, once for each of its replicas."""
+    return gather(strategy, [mine] * len(strategy.extended.worker_devices))
+
+
 def any_worker(strategy: tf.distribute.Strategy, mine: bool) -> bool:
     """A collective: whether any worker says True."""
-    return any(gather(strategy, [int(mine)] * len(strategy.extended.worker_devices)))
+    return any(gather_from_workers(strategy, int(mine)))
 
 
 def verify_equal(strategy: tf.distribute.Strategy, checksums: Sequence[int], when: str) -> None:

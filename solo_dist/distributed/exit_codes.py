@@ -48,6 +48,11 @@ def describe_exit(code: int) -> str:
     return f"exit code {code}" + (f" ({_MEANINGS[code]})" if code in _MEANINGS else "")
 
 
+def as_exit_code(code: int) -> int:
+    """The code to leave with if a process has ended with `code`: 128 + N for -N, a death by signal N, as shells do."""
+    return code if code >= 0 else 128 - code
+
+
 def is_restartable(code: int) -> bool:
     """Whether a launcher should start the job again after a worker left with this code (negative: a signal)."""
     return code not in (EXIT_DONE, EXIT_USER_ERROR)

@@ -24,16 +24,19 @@ from solo_dist.distributed.exit_codes import (
     EXIT_DONE,
     EXIT_PREEMPTED,
     EXIT_USER_ERROR,
+    as_exit_code,
     describe_exit,
     is_restartable,
 )
 from solo_dist.distributed.job import JOB_ID_VARIABLE, PROGRESS_VARIABLE, read_progress
+from solo_dist.distributed.stop_signals import ignored_by_nohup
 
 _POLL_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+FORWARDED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
+"""Signals that are passed on to the processes that this one starts."""
 
 
 def say(message: str) -> None:
@@ -105,11 +108,8 @@ class Launcher:
 
     def run(self) -> int:
         """Runs the job to its end and returns the exit code."""
-        for number in _FORWARDED:
-            if (
-                number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
-            ):  # under nohup SIGHUP stays ignored
-                signal.signal(number, self._on_signal)
+        for number in FORWARDED - ignored_by_nohup():
+            signal.signal(number, self._on_signal)
         with DataService(
             self._options.data_workers, free_ports(1)[0], self._log_dir, say, before_exec(0, 0)
         ) as self._data_service:
@@ -122,14 +122,14 @@ class Launcher:
             code = _job_code(codes)
             if self._stopping or not is_restartable(code):
                 say(f"The job has ended: {describe_exit(code)}.")
-                return code if code >= 0 else 128 - code
+                return as_exit_code(code)
             if read_progress(self._progress_file) > progress:
                 failures, progress = 0, read_progress(self._progress_file)
             failures, start = failures + 1, start + 1
             what, attempts = describe_exit(code), self._options.max_restarts
             if failures > attempts:
                 say(f"Giving up: {what}, {failures} times without a new checkpoint. Logs: {self._log_dir}")
-                return code if code >= 0 else 128 - code
+                return as_exit_code(code)
             pause = min(2.0 ** (failures - 1), _LONGEST_PAUSE_SECONDS)
             say(f"Starting all workers again in {pause:g} s: {what}; {failures} of {attempts} without new checkpoint.")
             if not self._pause(pause):

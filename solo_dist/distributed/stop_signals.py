@@ -55,8 +55,8 @@ class StopSignals:
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
         self._old_wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-        ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()  # by nohup
-        self._old_handlers = {number: signal.signal(number, _do_nothing) for number in _REASONS.keys() - ignored}
+        numbers = _REASONS.keys() - ignored_by_nohup()
+        self._old_handlers = {number: signal.signal(number, _do_nothing) for number in numbers}
         threading.Thread(target=self._read_signals, name="signals", daemon=True).start()
         host = metadata_host(self._environ)
         if host:
@@ -101,7 +101,10 @@ class StopSignals:
             except (OSError, http.client.HTTPException) as error:
                 if not warned:
                     logging.warning(
-                        "Cannot ask %s for notices of preemption: %s. It is asked again every 2 s.", host, error
+                        "Cannot ask %s for notices of preemption: %s. It is asked again every %g s.",
+                        host,
+                        error,
+                        _POLL_SECONDS,
                     )
                 warned = True
             if self._closed.wait(_POLL_SECONDS):
@@ -110,6 +113,11 @@ class StopSignals:
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
     """The wakeup file is written only for signals that have a handler; the thread does the work."""
+
+
+def ignored_by_nohup() -> set[signal.Signals]:
+    """SIGHUP, if this process was started to ignore it, as by nohup: it should stay ignored. Otherwise nothing."""
+    return {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
 
 
 def metadata_host(environ: Mapping[str, str], product_name_file: str = _PRODUCT_NAME_FILE) -> str | None:

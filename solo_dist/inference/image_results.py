@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from solo_dist.inference.coco_metrics import encode_masks
+from solo_dist.inference.coco_metrics import results_of_image
 from solo_dist.inference.detector import Found
 from solo_dist.viz.overlay import colour_of, overlay
 
@@ -17,16 +17,8 @@ _OVERLAY_QUALITY = 92
 
 def coco_results(found: Found, image_id: int, path: str, categories: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Entries of coco_instances_results.json for one image."""
-    return [
-        {
-            "image_id": image_id,
-            "file_name": path,
-            "category_id": categories[index]["id"],
-            "score": float(score),
-            "segmentation": rle,
-        }
-        for score, index, rle in zip(found.scores, found.classes, encode_masks(found.masks), strict=True)
-    ]
+    results = results_of_image(image_id, found.scores, found.classes, found.masks, categories)
+    return [{"image_id": image_id, "file_name": path, **result} for result in results]
 
 
 def draw(image: np.ndarray, found: Found, categories: Sequence[dict[str, Any]]) -> PIL.Image.Image:

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from solo_dist.distributed.launcher import before_exec
-
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+from solo_dist.distributed.launcher import FORWARDED, before_exec
+from solo_dist.distributed.stop_signals import ignored_by_nohup
 
 
 def say(text: str) -> None:
@@ -31,8 +30,8 @@ class Processes:
         self._passed_on = False
 
     def __enter__(self) -> "Processes":
-        ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()  # by nohup
-        self._before = {number: signal.signal(number, self._on_signal) for number in set(_FORWARDED) - ignored}
+        numbers = FORWARDED - ignored_by_nohup()
+        self._before = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from solo_dist.distributed.exit_codes import EXIT_DONE, EXIT_PREEMPTED, describe_exit
+from solo_dist.distributed.exit_codes import EXIT_DONE, EXIT_PREEMPTED, as_exit_code, describe_exit
 from solo_dist.errors import ConfigError
 from solo_dist.quickstart.processes import Processes, say
 from solo_dist.storage import file_io, opening
@@ -112,4 +112,4 @@ def run_step(step: Step, record: Record, processes: Processes, heading: str) -> 
         return EXIT_PREEMPTED
     if code != EXIT_DONE:
         say(f"{heading} {step.title} failed: {describe_exit(code)}.")
-    return code if code >= 0 else 128 - code
+    return as_exit_code(code)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from solo_dist.config import Config
 from solo_dist.data.input.pipeline import build_dataset, load_split
 from solo_dist.data.schema import Manifest
-from solo_dist.distributed.collectives import gather
+from solo_dist.distributed.collectives import gather_from_workers
 from solo_dist.distributed.strategy import replicas_on_host
 from solo_dist.distributed.xla import compile_scope
 from solo_dist.errors import ConfigError
@@ -88,7 +88,7 @@ def build_plan(config: Config, strategy: tf.distribute.Strategy, model: Any) -> 
         replica_batch = train.global_batch // replicas
         mine = images_that_fit(model, config.data.canvas, replica_batch, replicas_on_host(strategy))
         # All workers use the smallest, since the number of micro-batches decides which variables there are.
-        fitting = min(gather(strategy, [mine] * len(strategy.extended.worker_devices)))
+        fitting = min(gather_from_workers(strategy, mine))
     plan = plan_batch(train, replicas, fitting)
     log.info("%s", plan.describe())
     return plan

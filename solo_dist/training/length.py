@@ -11,7 +11,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from solo_dist.config import Config
-from solo_dist.distributed.collectives import gather
+from solo_dist.distributed.collectives import gather_from_workers
 from solo_dist.training.build import RunParts, build_batches
 from solo_dist.training.start import Start
 
@@ -65,7 +65,7 @@ def _seconds_a_step(
         parts.train_step.wait()
         microseconds = round((time.perf_counter() - started) * 1e6)
         beat()
-        return max(gather(strategy, [microseconds] * len(strategy.extended.worker_devices))) / 1e6
+        return max(gather_from_workers(strategy, microseconds)) / 1e6
 
     seconds_of(_PREPARING_CALLS)
     estimate = seconds_of(_ESTIMATING_CALLS) / _ESTIMATING_CALLS

@@ -92,6 +92,11 @@ def stored(folder: str, files: Iterable[ShardFile]) -> dict[str, tuple[int, str]
         return dict(zip((file.name for file in here), pool.map(facts, here), strict=True))
 
 
+def is_intact(folder: str, files: Sequence[ShardFile]) -> bool:
+    """Whether a folder holds all of these files, undamaged."""
+    return stored(folder, files) == {file.name: (file.bytes, file.crc32c) for file in files}
+
+
 def _objects(folder: str) -> dict[str, tuple[int, str]]:
     """Bytes and CRC-32C, by name, of all objects directly in a folder of gs://, from its listing."""
     with store_errors.clear_errors(folder):

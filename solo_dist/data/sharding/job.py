@@ -25,7 +25,7 @@ import tqdm
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError
 from solo_dist.data.sharding.claims import claimed
-from solo_dist.data.sharding.copy import stored
+from solo_dist.data.sharding.copy import is_intact
 from solo_dist.data.sharding.finish import finish
 from solo_dist.data.sharding.notes import ShardNote, shard_task, valid_notes
 from solo_dist.data.sharding.plan import Plan, plan_for, progress_folder, refuse
@@ -159,9 +159,7 @@ def _planned(job: ShardJob) -> Plan:
 
 
 def _is_intact(plan: Plan) -> bool:
-    files = [*plan.parts, plan.rejected]
-    found = stored(progress_folder(plan.output), files)
-    return found == {file.name: (file.bytes, file.crc32c) for file in files}
+    return is_intact(progress_folder(plan.output), [*plan.parts, plan.rejected])
 
 
 def _made(plan: Plan, job: ShardJob, index: int, count: int, processes: int, progress: bool) -> dict[int, ShardNote]:

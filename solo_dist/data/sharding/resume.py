@@ -9,7 +9,7 @@ import tensorflow as tf
 from solo_dist.data import schema
 from solo_dist.data.schema import Manifest, ShardError
 from solo_dist.data.sharding.catalogue import read_images
-from solo_dist.data.sharding.copy import stored
+from solo_dist.data.sharding.copy import is_intact
 from solo_dist.data.sharding.images import repaired
 from solo_dist.data.sharding.plan import plan_for, progress_folder, refuse
 from solo_dist.data.sharding.rejection import Rejection
@@ -103,9 +103,7 @@ def _undamaged(output: str) -> Manifest | None:
         manifest = schema.load_manifest(output)
     except ShardError:
         return None
-    files = [*manifest.files, *manifest.side_files]
-    intact = stored(output, files) == {file.name: (file.bytes, file.crc32c) for file in files}
-    return manifest if intact else None
+    return manifest if is_intact(output, [*manifest.files, *manifest.side_files]) else None
 
 
 def _strange_files(output: str) -> list[str]:
