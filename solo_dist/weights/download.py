@@ -8,7 +8,6 @@ import http.client
 import logging
 import os
 import re
-import socket
 import ssl
 import time
 import urllib.error
@@ -18,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from solo_dist.storage.atomic import replacing
 from solo_dist.storage.host_lock import exclusive
 from solo_dist.weights.errors import WeightsError
 
@@ -86,24 +86,18 @@ def _sha256(path: Path) -> str:
 
 
 def _download(url: str, path: Path) -> None:
-    """Writes a temporary file in the cache and renames it if the digits of its checksum are right."""
-    # Not storage.atomic.replacing, whose names hold the process only: hosts can share a home folder, and processes in
-    # containers often have the same number.
-    partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+    """Downloads a file, which appears in the cache if the digits of its checksum are right."""
     log.info("downloading %s to %s", url, path.parent)
-    try:
+    with replacing(str(path)) as partial:
         with open(partial, "wb") as file:
             _receive_with_retries(url, file, path)
-        found = _sha256(partial)
+        found = _sha256(Path(partial))
         if not found.startswith(_digits(path)):
             raise WeightsError(
                 f"{url} was downloaded, but its SHA-256 begins with {found[:8]} and not with {_digits(path)}: it was "
                 f"changed on its way, or is another file. Try again, or {_by_hand(path)}"
             )
-        os.replace(partial, path)
-        log.info("downloaded %s (%.1f MB); its SHA-256 begins with %s", path.name, path.stat().st_size / 1e6, found[:8])
-    finally:
-        partial.unlink(missing_ok=True)
+    log.info("downloaded %s (%.1f MB); its SHA-256 begins with %s", path.name, path.stat().st_size / 1e6, found[:8])
 
 
 def _by_hand(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import io
 import zipfile
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from solo_dist.run.checkpoint import COMMIT_FILE, load_checkpoint
 from solo_dist.storage import file_io
 from solo_dist.weights import published
 from solo_dist.weights.errors import WeightFileError
+from solo_dist.weights.names import keras_names
 from solo_dist.weights.torch_reader import read_torch
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -109,11 +109,9 @@ def _named_arrays(file: h5py.File) -> Iterator[tuple[str, np.ndarray]]:
     if "layer_names" in old.attrs:
         for outer in old.attrs["layer_names"]:
             group = old[_text(outer)]
-            seen: Counter[str] = Counter()
-            for name in map(_text, group.attrs["weight_names"]):
-                layer = name.split("/")[-2]
-                yield f"{layer}/{seen[layer]}", group[name][()]
-                seen[layer] += 1
+            paths = [_text(path) for path in group.attrs["weight_names"]]
+            for name, path in zip(keras_names(paths), paths, strict=True):
+                yield name, group[path][()]
         return
     groups: list[h5py.Group] = []
     file.visititems(lambda path, item: groups.append(item) if path.endswith("/vars") else None)

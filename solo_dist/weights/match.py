@@ -1,7 +1,6 @@
 """Which array of a checkpoint belongs to which variable of a model, by name and shape; reported as a table."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -133,12 +132,7 @@ def _keras(arrays: Mapping[str, np.ndarray], variables: Mapping[str, Any]) -> we
     Keras files identify a weight by its layer's name and its index in that layer. The same keys are built here for the
     model's variables.
     """
-    seen: Counter[str] = Counter()
-    names = {}
-    for name in variables:
-        layer = name.split("/")[-2] if "/" in name else name
-        names[f"{layer}/{seen[layer]}"] = name
-        seen[layer] += 1
+    names = dict(zip(weight_names.keras_names(variables), variables, strict=True))
     if not set(names) & set(arrays):
         return None
     found = {names[key]: array for key, array in arrays.items() if key in names}

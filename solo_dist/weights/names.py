@@ -4,7 +4,8 @@ Our names are variable paths without the leading model name, for example `backbo
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -235,3 +236,12 @@ def _to_our_layout(array: np.ndarray, ours: str) -> np.ndarray:
     if array.ndim == 4:
         return array.transpose((2, 3, 0, 1) if "/depthwise/" in ours else (2, 3, 1, 0))
     return array.T
+
+
+def keras_names(paths: Iterable[str]) -> Iterator[str]:
+    """Names "layer/index" of weights with paths such as ".../layer/kernel": the index of each within its layer."""
+    seen: Counter[str] = Counter()
+    for path in paths:
+        layer = path.split("/")[-2:][0]
+        yield f"{layer}/{seen[layer]}"
+        seen[layer] += 1
