@@ -60,7 +60,7 @@ def main() -> None:
     """Runs the command that the command line names, or prints the help."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("--help", "-h", "--helpshort", "help"):
-        with contextlib.suppress(BrokenPipeError):  # nobody reads on, such as head, which has seen enough
+        with contextlib.suppress(BrokenPipeError):  # `head`, for example, reads no more than it shows
             print(_help(), flush=True)
     elif arguments[0] == "--version":
         from solo_dist import __version__

@@ -68,7 +68,9 @@ def run(main: Callable[[list[str]], int | None], positional: bool = False) -> No
     except KeyboardInterrupt:
         exit_codes.exit_now(128 + signal.SIGINT)
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads_stdout():  # such as head, which has seen enough
+        if (
+            isinstance(error, BrokenPipeError) and _nobody_reads_stdout()
+        ):  # `head`, for example, reads no more than it shows
             exit_codes.exit_now(128 + signal.SIGPIPE)
         # Exit inside this block: after it, freeing the exception would free objects of its frames, such as a strategy,
         # which can wait for workers that have ended.
@@ -90,7 +92,7 @@ def exit_code_of(error: Exception) -> int:
 def _nobody_reads_stdout() -> bool:
     """Whether stdout is a pipe that was closed at its other end."""
     poll = select.poll()
-    with contextlib.suppress(OSError, ValueError):  # no file
+    with contextlib.suppress(OSError, ValueError):  # stdout has no file descriptor
         poll.register(sys.stdout.fileno(), select.POLLOUT)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 

@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> None:
 
     settings = ExportSettings(_FORMAT.value, _PRECISION.value, _OUTPUTS.value, _BATCH.value, _CANDIDATES.value)
     if settings.format != "savedmodel":
-        config.runtime.precision = "float32"  # converters know nothing else
+        config.runtime.precision = "float32"  # the only one that the converters support
     if _CANVAS.value:
         config.data.canvas = parse_canvas(_CANVAS.value)
         config.validate()

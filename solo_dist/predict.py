@@ -132,7 +132,7 @@ def _detector() -> Any:
         raise ConfigError("give --workdir=RUN for a model of yours, or --model=mmdet:NAME for a published one.")
     if not source:
         return load_detector(workdir, _CHECKPOINT.value, _CONFIG.value)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)  # for what a download says
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)  # a download logs its progress
     config = _CONFIG.value or recipes.get(published.find(source).recipe).validate()
     return build_detector(config, coco_categories(), lambda model: load_model_weights(model, source), source)
 

@@ -94,7 +94,7 @@ def _without_noise() -> Iterator[None]:
     patterns = [argument for noise in _NOISE for argument in ("-e", noise)]
     try:
         grep = subprocess.Popen(["grep", "-avF", *patterns], stdin=subprocess.PIPE, stdout=2)
-    except OSError:  # there is none: then the noise is shown
+    except OSError:  # if grep is missing, the noise is shown
         yield
         return
     assert grep.stdin

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
     """Exports, compares, times and prints a table."""
     del arguments
     config = _CONFIG.value
-    config.runtime.precision = "float32"  # the converters know nothing else
+    config.runtime.precision = "float32"  # the only one that the converters support
 
     from solo_dist.benchmarks.exports import KINDS, compare, format_rows
     from solo_dist.inference.detector import load_detector

@@ -263,7 +263,7 @@ def before_exec(index: int, cores: int) -> Callable[[], None]:
 
     def prepare() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != launcher:  # the launcher died before the line above
+        if os.getppid() != launcher:  # the launcher died before prctl was called
             os._exit(1)
         if mine:
             os.sched_setaffinity(0, mine)

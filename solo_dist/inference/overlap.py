@@ -93,7 +93,7 @@ def in_order(
     limit: int,
     cost: Callable[[Item], int],
 ) -> Iterator[Result]:
-    """`map` in the threads of a pool, ahead of who asks for the results as long as the costs stay below a limit."""
+    """As `map`, in the threads of a pool. Works ahead as long as the costs stay below a limit."""
     running: collections.deque[tuple[concurrent.futures.Future[Result], int]] = collections.deque()
     spent = 0
     try:

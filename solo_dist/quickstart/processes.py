@@ -43,7 +43,8 @@ class Processes:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "solo_dist", *arguments],
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on: a second one means more
+            # So that Ctrl-C reaches it once, by `_on_signal`: a training that gets it twice leaves without saving.
+            start_new_session=True,
             preexec_fn=before_exec(0, 0),
         )
         if self.stopped_by is not None and not self._passed_on:  # it came before there was a process

@@ -27,7 +27,7 @@ from solo_dist.masks.bits import count_bits, unpack_bits
 from solo_dist.solo.family import find_member
 from solo_dist.solo.focal import cell_quality, focal_loss_sum, quality_focal_loss_sum
 from solo_dist.solo.mask_map import MaskMap
-from solo_dist.solo.targets import mask_key, mask_values
+from solo_dist.solo.targets import is_coverage, mask_key, mask_values
 
 POSITIVES_PER_CHUNK = 64
 DICE_EPSILON = 1e-3
@@ -207,7 +207,7 @@ def _chunk_dice_and_gradients(features, kernels, weights, instance, masks, width
     probability = functools.reduce(tf.multiply, factors)
     target = tf.reshape(mask_values(masks, width), [-1, *probability.shape[1:]])
     error = probability - target
-    if masks.shape[3] == width:
+    if is_coverage(masks, width):
         target_squares = _sum_of_squares(target)
     else:  # counting bits spares a pass over the large tensor
         target_squares = count_bits(tf.reshape(masks, [-1, masks.shape[1], masks.shape[2] * masks.shape[3]]))[..., None]

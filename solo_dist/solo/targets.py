@@ -234,9 +234,14 @@ def mask_coverage(
     return tf.cast(tf.cumsum(steps, axis=2)[:, :, :width], tf.uint8)
 
 
+def is_coverage(masks: tf.Tensor, width: int) -> bool:
+    """Whether masks of `width` columns are numbers as `mask_coverage` makes them; if not, they are bits."""
+    return masks.shape[-1] == width
+
+
 def mask_values(masks: tf.Tensor, width: int) -> tf.Tensor:
     """Targets of masks of `width` columns in either form, uint8 [..., ceil(w/8) or w] -> float32 [..., w] in 0..1."""
-    if masks.shape[-1] == width:
+    if is_coverage(masks, width):
         return tf.cast(masks, tf.float32) / MASK_STRIDE**2
     return unpack_bits(masks, tf.float32, width)
 

@@ -43,7 +43,7 @@ def _file_with(wanted: frozenset[int]) -> str:
 @functools.cache
 def _fonts() -> list[tuple[str, frozenset[int]]]:
     """Font files of this machine with the codes of their letters: matplotlib's DejaVu Sans, then the others by name."""
-    import matplotlib  # half a second, which only other scripts than Latin take
+    import matplotlib  # takes half a second, and only labels in other scripts than Latin need it
     from matplotlib import font_manager
 
     own = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"

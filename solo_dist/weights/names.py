@@ -242,6 +242,6 @@ def keras_names(paths: Iterable[str]) -> Iterator[str]:
     """Names "layer/index" of weights with paths such as ".../layer/kernel": the index of each within its layer."""
     seen: Counter[str] = Counter()
     for path in paths:
-        layer = path.split("/")[-2:][0]
+        layer = path.split("/")[-2:][0]  # or the path itself, if it has one part
         yield f"{layer}/{seen[layer]}"
         seen[layer] += 1

@@ -45,7 +45,7 @@ class Mixture:
         block, place = position // BLOCK, position % BLOCK
         if not self._shuffle:
             return place
-        # Another seed than that of the orders within the sets.
+        # Below 0, so that it differs from the seeds of the epochs of the sets, which are 0 and above.
         seed = tf.stack([tf.constant(self._seed, tf.int64), -1 - block])
         return tf.random.experimental.index_shuffle(place, seed, BLOCK - 1)
 

@@ -46,7 +46,7 @@ def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 def _lease(output: str, index: int, count: int) -> Lease:
     what = output if count == 1 else f"task {index} of {count} of {output}"
-    # The code for a lost peer: launchers start this task again if the other one should fail.
+    # Leaves with the code for a lost peer, so that launchers start this task again, in case the other one fails.
     return Lease(
         f"{progress_folder(output)}/task-{index:05d}-of-{count:05d}.lock.json",
         Words(what, "Wait for it, or stop it"),

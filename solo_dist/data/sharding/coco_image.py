@@ -58,7 +58,7 @@ def read_image(entry: Any) -> CocoImage:
 
 def _categories_said(entry: dict[str, Any], name: str) -> tuple[int, ...] | None:
     """What an entry of LVIS says about categories; None: nothing."""
-    if entry.get(name) != [] and is_absent(entry.get(name)):  # an empty list says that none is known
+    if entry.get(name) != [] and is_absent(entry.get(name)):  # an empty list is an answer: no category
         return None
     if not isinstance(entry[name], list):
         raise Unusable(f"{name} of the image are not a list", shown(entry[name]))

@@ -148,7 +148,7 @@ class RecordMaker:
         settings = self._settings
         if settings.augmented_copies == 1:
             return geometry.whole_image(size, settings.canvas)
-        # Both orientations are stored, and each copy is of one image.
+        # No flip, as both orientations are stored; no mosaic and no pasting, as each copy shows one image.
         augment = dataclasses.replace(settings.augment, flip=False, mosaic=0.0, paste=0.0)
         return augmentation.draw_placement(augmentation.draw(settings.seed, number), size, settings.canvas, augment)
 

@@ -136,7 +136,7 @@ def _polygon(part: Any) -> list[float]:
     points = [_point(value) for value in part] if part and isinstance(part[0], (list, dict)) else []
     if len(points) > 2 and None not in points:
         part = [value for point in points if point for value in point]
-    # COCO's own files take the first way, which leaves their numbers alone.
+    # If all values are numbers, as in COCO's own files, they stay as they are; integers do not become floats.
     plain = all(type(value) in (int, float) and abs(value) < 1e15 for value in part)
     read = part if plain else [one for value in part if (one := number(value)) is not None]
     if len(read) < len(part):

@@ -85,7 +85,7 @@ def _index_of(file: Any, path: str) -> dict[str, Place]:
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep all members in memory
             if member.isreg() and not member.issparse():
                 found[member.name.removeprefix("./")] = (member.offset_data, member.size)
-        # The module takes a damaged header for the end, which is a block of zeros.
+        # If a header is damaged, `next` returns None as at the end; but the true end is a block of zeros.
         file.seek(tar.offset)
         is_whole = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
     except tarfile.TarError as error:

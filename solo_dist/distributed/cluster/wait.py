@@ -51,7 +51,7 @@ def _is_there(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS) as connection:
-            # A connection to a free port of this host can get that same port as its own end, and so reach itself.
+            # If nothing listens on a port of this host, our own end can get that port, and be connected with itself.
             return connection.getsockname() != connection.getpeername()
     except OSError:
         return False
