@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
 from solo_dist.benchmarks import exports
-from solo_dist.config import BackboneConfig, Config, DataConfig, GridConfig, ModelConfig, PostprocessConfig
+from solo_dist.config import Config, DataConfig, GridConfig, PostprocessConfig
 from solo_dist.data.geometry import letterbox
 from solo_dist.data.sharding import job as sharding
 from solo_dist.data.sharding import records, shapes
@@ -28,6 +28,7 @@ from solo_dist.exporting.warmup import prediction_log
 from solo_dist.inference import detector as inference
 from solo_dist.run import checkpoint
 from solo_dist.solo.network import build_model
+from tests.distributed import tiny
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,17 +49,7 @@ def folder(tmp_path_factory) -> Path:
     config = Config(
         name="tiny",
         data=DataConfig(train=shards, validation=shards, canvas=(64, 96), max_instances=8, max_positives=64),
-        model=ModelConfig(
-            num_categories=3,
-            backbone=BackboneConfig(name="resnet_tiny", width=8, norm="group", frozen_stages=-1),
-            grid=GRID,
-            fpn_channels=16,
-            head_channels=16,
-            head_convs=1,
-            kernel_channels=8,
-            mask_channels=16,
-            norm_groups=4,
-        ),
+        model=tiny.model(num_categories=3, grid=GRID),
         # Low, so that a model that has learnt nothing finds something.
         postprocess=PostprocessConfig(score_threshold=0.001, update_threshold=0.001, max_detections=6),
     )

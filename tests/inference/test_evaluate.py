@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from solo_dist.config import BackboneConfig, Config, DataConfig, GridConfig, ModelConfig, PostprocessConfig
+from solo_dist.config import Config, DataConfig, GridConfig, PostprocessConfig
 from solo_dist.data.input.pipeline import build_dataset, load_split
 from solo_dist.data.sharding import job, records, shapes
 from solo_dist.inference import coco_metrics
@@ -18,6 +18,7 @@ from solo_dist.inference.ceiling import ceiling_at_quarter_resolution
 from solo_dist.masks.bits import unpack_bits
 from solo_dist.run import checkpoint
 from solo_dist.solo.network import build_model
+from tests.distributed import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 GRID = GridConfig(levels=("p3", "p4"), sizes=(12, 8), scale_ranges=((1, 48), (32, 2048)))
@@ -27,17 +28,7 @@ def config_for(shards: str) -> Config:
     return Config(
         name="tiny",
         data=DataConfig(validation=shards, canvas=(64, 64), max_instances=8, max_positives=64),
-        model=ModelConfig(
-            num_categories=3,
-            backbone=BackboneConfig(name="resnet_tiny", width=8, norm="group", frozen_stages=-1),
-            grid=GRID,
-            fpn_channels=16,
-            head_channels=16,
-            head_convs=1,
-            kernel_channels=8,
-            mask_channels=16,
-            norm_groups=4,
-        ),
+        model=tiny.model(num_categories=3, grid=GRID),
         postprocess=PostprocessConfig(score_threshold=0.001, update_threshold=0.001, max_detections=6),
     )
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from pycocotools import mask as coco_mask
 from tensorflow.core.protobuf import saved_model_pb2
 
-from solo_dist.config import BackboneConfig, Config, DataConfig, GridConfig, ModelConfig, PostprocessConfig
+from solo_dist.config import Config, DataConfig, GridConfig, PostprocessConfig
 from solo_dist.data.sharding import shapes
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
@@ -28,6 +28,7 @@ from solo_dist.inference.tiled_evaluation import evaluate_in_tiles
 from solo_dist.inference.tiles import detect_in_tiles
 from solo_dist.run import checkpoint
 from solo_dist.solo.network import build_model
+from tests.distributed import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 CATEGORIES = [{"id": 4, "name": "disc"}, {"id": 9, "name": "square"}, {"id": 2, "name": "triangle"}]
@@ -37,16 +38,7 @@ def tiny_config() -> Config:
     return Config(
         name="tiny",
         data=DataConfig(canvas=(64, 96)),
-        model=ModelConfig(
-            backbone=BackboneConfig(name="resnet_tiny", width=8, norm="group", frozen_stages=-1),
-            grid=GridConfig(levels=("p3", "p4"), sizes=(8, 6), scale_ranges=((1, 48), (32, 2048))),
-            fpn_channels=16,
-            head_channels=16,
-            head_convs=1,
-            kernel_channels=8,
-            mask_channels=16,
-            norm_groups=4,
-        ),
+        model=tiny.model(grid=GridConfig(levels=("p3", "p4"), sizes=(8, 6), scale_ranges=((1, 48), (32, 2048)))),
         # Low, so that a model that has learnt nothing finds something.
         postprocess=PostprocessConfig(score_threshold=0.001, update_threshold=0.001, max_detections=6),
     )

@@ -8,14 +8,11 @@ import tensorflow as tf
 
 from solo_dist.models.deformable import deformable_conv2d
 from solo_dist.models.grouped import grouped_conv2d
+from tests.golden.compare import relative
 
 
 def nhwc(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-
-
-def relative(value, expected) -> float:
-    return np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected)
 
 
 def with_gradients(arguments, upstream, strides, groups):

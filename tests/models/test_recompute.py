@@ -8,21 +8,11 @@ import pytest
 import tensorflow as tf
 
 from solo_dist import recipes
-from solo_dist.config import BackboneConfig, GridConfig, ModelConfig
 from solo_dist.models.recompute import Recomputation
 from solo_dist.solo.network import build_model
+from tests.distributed import tiny
 
-TINY = ModelConfig(
-    num_categories=4,
-    backbone=BackboneConfig(name="resnet_tiny", width=8, norm="group", frozen_stages=-1),
-    grid=GridConfig(levels=("p3", "p4"), sizes=(8, 4), scale_ranges=((1, 32), (24, 2048))),
-    fpn_channels=16,
-    head_channels=16,
-    head_convs=1,
-    kernel_channels=8,
-    mask_channels=16,
-    norm_groups=4,
-)
+TINY = tiny.model(num_categories=4)
 
 
 def loss_and_gradients(model, images):

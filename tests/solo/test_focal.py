@@ -5,11 +5,7 @@ import pytest
 import tensorflow as tf
 
 from solo_dist.solo import focal
-
-
-def relative(value, expected):
-    """Norm of the difference relative to the norm of what is expected."""
-    return np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected)
+from tests.golden.compare import relative
 
 
 def test_focal_is_the_official_one(golden):

@@ -12,6 +12,7 @@ from solo_dist.solo.branches import align_levels
 from solo_dist.solo.heads import GridHead, MaskHead
 from solo_dist.weights.names import translate
 from solo_dist.weights.torch_reader import read_torch
+from tests.golden.compare import assert_close
 
 
 def nhwc(x: np.ndarray) -> np.ndarray:
@@ -50,12 +51,6 @@ def heads(head_small, write_pth):
 
 def pyramid_of(head_small) -> dict[str, tf.Tensor]:
     return {name: tf.constant(nhwc(head_small[f"feat_{level}"])) for level, name in enumerate(PYRAMID_LEVELS)}
-
-
-def assert_close(actual, expected) -> None:
-    """Within 1e-4 of the largest value."""
-    assert actual.shape == expected.shape
-    assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -13,6 +13,7 @@ from solo_dist.solo.family import find_member
 from solo_dist.solo.losses import count_positives, solo_loss
 from solo_dist.solo.targets import make_targets, mask_key
 from solo_dist.weights.names import translate
+from tests.golden.compare import assert_close, relative
 from tests.solo.test_postprocess import check_detections, config_of
 
 CANVAS = (96, 128)
@@ -22,12 +23,6 @@ MAX_INSTANCES, MAX_POSITIVES = 8, 40
 
 def nhwc(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-
-
-def assert_close(actual, expected) -> None:
-    """Within 1e-4 of the largest value."""
-    assert actual.shape == expected.shape
-    assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 class Case:
@@ -161,11 +156,6 @@ def test_targets_are_the_official_ones(case, image):
         own = np.unpackbits(masks[CANVAS[0] // height].numpy(), axis=2)[instance[here], :, :width]
         packed = np.packbits(own.reshape(-1, height * width), axis=1)
         np.testing.assert_array_equal(packed, vector[f"t{image}_ins_label_{level}"])
-
-
-def relative(value, expected):
-    """Norm of the difference relative to the norm of what is expected."""
-    return np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected)
 
 
 def check_gradients(case, features, parameters):

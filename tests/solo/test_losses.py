@@ -13,14 +13,10 @@ from solo_dist.config import GridConfig, LossConfig, ModelConfig
 from solo_dist.solo import losses
 from solo_dist.solo.focal import quality_focal_loss_sum
 from solo_dist.solo.mask_map import MaskMap
+from tests.golden.compare import flatten_levels, relative
 
 GRID = GridConfig()
 STRIDES = (8, 8, 16, 32, 32)
-
-
-def relative(value, expected):
-    """Norm of the difference relative to the norm of what is expected."""
-    return np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected)
 
 
 def pack(masks):
@@ -109,12 +105,6 @@ def head_two_batch(vector, canvas, max_positives=128, max_instances=8):
     names = ("category_grid", "positive_cell", "positive_instance", "masks")
     batch = {name: np.stack(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
     return {name: tf.constant(v if v.dtype == np.uint8 else v.astype(np.int32)) for name, v in batch.items()}
-
-
-def flatten_levels(arrays, name):
-    """Official per-level NCHW arrays -> [B,N,C], levels in order, cells row-major."""
-    parts = [arrays[f"{name}_{level}"] for level in range(5)]
-    return np.concatenate([p.transpose(0, 2, 3, 1).reshape(p.shape[0], -1, p.shape[1]) for p in parts], axis=1)
 
 
 @pytest.mark.parametrize("jit", [False, True])

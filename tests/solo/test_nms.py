@@ -6,19 +6,9 @@ import tensorflow as tf
 
 from solo_dist.config import GridConfig
 from solo_dist.solo import nms
+from tests.golden.compare import flatten_levels, unpack
 
 GRID = GridConfig()
-
-
-def unpack(packed, shape):
-    """The golden vectors' masks: [n, bytes] -> bool [n, *shape]."""
-    return np.unpackbits(packed, axis=1)[:, : shape[0] * shape[1]].reshape(-1, *shape).astype(bool)
-
-
-def flatten_levels(arrays, name):
-    """Official per-level NCHW arrays -> [B,N,C], levels in order, cells row-major."""
-    parts = [arrays[f"{name}_{level}"] for level in range(5)]
-    return np.concatenate([p.transpose(0, 2, 3, 1).reshape(p.shape[0], -1, p.shape[1]) for p in parts], axis=1)
 
 
 def test_points_nms_is_the_official_one(golden):

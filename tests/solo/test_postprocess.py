@@ -11,18 +11,8 @@ from solo_dist.masks.paste import paste_masks
 from solo_dist.solo import candidates, postprocess
 from solo_dist.solo.mask_map import MaskMap
 from solo_dist.solo.nms import points_nms
+from tests.golden.compare import flatten_levels, unpack
 from tests.masks.test_paste import slow_soft_masks
-
-
-def unpack(packed, shape):
-    """The golden vectors' masks: [n, bytes] -> bool [n, *shape]."""
-    return np.unpackbits(packed, axis=1)[:, : shape[0] * shape[1]].reshape(-1, *shape).astype(bool)
-
-
-def flatten_levels(arrays, name):
-    """Official per-level NCHW arrays -> [B,N,C], levels in order, cells row-major."""
-    parts = [arrays[f"{name}_{level}"] for level in range(5)]
-    return np.concatenate([p.transpose(0, 2, 3, 1).reshape(p.shape[0], -1, p.shape[1]) for p in parts], axis=1)
 
 
 def logit(probability):

@@ -6,24 +6,15 @@ import logging
 import numpy as np
 import pytest
 
-from solo_dist.config import BackboneConfig, GridConfig, ModelConfig
+from solo_dist.config import GridConfig
 from solo_dist.run.checkpoint import CheckpointMetadata, save_checkpoint
 from solo_dist.solo.network import build_model
 from solo_dist.weights.categories import coco_categories
 from solo_dist.weights.load import load_model_weights
 from solo_dist.weights.match import variables_by_name
+from tests.distributed import tiny
 
-TINY = ModelConfig(
-    num_categories=80,
-    backbone=BackboneConfig(name="resnet_tiny", width=8, norm="group", frozen_stages=-1),
-    grid=GridConfig(levels=("p3",), sizes=(4,), scale_ranges=((1, 2048),)),
-    fpn_channels=16,
-    head_channels=16,
-    head_convs=1,
-    kernel_channels=8,
-    mask_channels=16,
-    norm_groups=4,
-)
+TINY = tiny.model(num_categories=80, grid=GridConfig(levels=("p3",), sizes=(4,), scale_ranges=((1, 2048),)))
 COCO = [str(category["name"]) for category in coco_categories()]
 
 

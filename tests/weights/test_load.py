@@ -21,21 +21,12 @@ from solo_dist.weights.files import read_weights
 from solo_dist.weights.imagenet import LITE_PACKAGE, lite_weights_file
 from solo_dist.weights.load import assign, load_backbone_weights, load_model_weights
 from solo_dist.weights.match import match_weights, variables_by_name
+from tests.distributed import tiny
 
 OFFICIAL = json.loads((Path(__file__).parent.parent / "golden" / "state_dict_keys.json").read_text())
 R50, LIGHT = OFFICIAL["SOLOv2_R50_3x"], OFFICIAL["SOLOv2_Light_448_R50_3x"]
 LIGHT_OPTIONS = {"head_channels": 256, "head_convs": 2, "kernel_channels": 128}
-TINY = ModelConfig(
-    num_categories=4,
-    backbone=BackboneConfig(name="resnet_tiny", width=8, norm="group", frozen_stages=-1),
-    grid=GridConfig(levels=("p3",), sizes=(4,), scale_ranges=((1, 2048),)),
-    fpn_channels=16,
-    head_channels=16,
-    head_convs=1,
-    kernel_channels=8,
-    mask_channels=16,
-    norm_groups=4,
-)
+TINY = tiny.model(num_categories=4, grid=GridConfig(levels=("p3",), sizes=(4,), scale_ranges=((1, 2048),)))
 
 
 def random_state_dict(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
