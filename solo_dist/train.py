@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
         raise ConfigError("--workers and --worker_index need --strategy=multi_worker.")
     _log_to_stderr(cluster)
 
-    from solo_dist.data.sharding.shapes import make_missing_shapes
+    from solo_dist.data.sharding.demo_data import make_missing_shapes
     from solo_dist.distributed.precision import set_determinism, set_precision
     from solo_dist.distributed.strategy import build_strategy, describe
     from solo_dist.distributed.watchdog import Watchdog

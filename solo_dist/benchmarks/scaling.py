@@ -18,7 +18,7 @@ from pathlib import Path
 from solo_dist import recipes
 from solo_dist.benchmarks.cost_model import Link, allreduce_bytes, allreduce_seconds, efficiency
 from solo_dist.benchmarks.timing import Options
-from solo_dist.data.sharding.shapes import ensure_shapes
+from solo_dist.data.sharding.demo_data import ensure_shapes
 
 RECIPE = "shapes_tiny"
 IMAGES, STEPS, LOG_EVERY, WARMUP = 8, 40, 5, 10

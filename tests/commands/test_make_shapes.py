@@ -112,7 +112,7 @@ def test_impossible_settings_name_the_option(tmp_path, changes, option):
 ENSURE = """
 import sys
 from solo_dist import recipes
-from solo_dist.data.sharding.shapes import ensure_shapes
+from solo_dist.data.sharding.demo_data import ensure_shapes
 
 if __name__ == "__main__":
     folders = [ensure_shapes(sys.argv[1], recipes.get("shapes_tiny"), num_train=3, num_validation=2) for _ in range(2)]

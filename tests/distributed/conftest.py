@@ -39,7 +39,7 @@ def shards(tmp_path_factory) -> dict[str, str]:
     """Folders of shards of 40 and 8 images, made for the tiny recipe."""
     import importlib.util
 
-    from solo_dist.data.sharding.shapes import ensure_shapes
+    from solo_dist.data.sharding.demo_data import ensure_shapes
 
     spec = importlib.util.spec_from_file_location("tiny", RECIPE)
     recipe: ModuleType = importlib.util.module_from_spec(spec)

@@ -261,7 +261,7 @@ def make_shards(folder: Path) -> dict[str, str]:
     """Shards of the tiny recipe's shapes, made by the trainer's own code in a process of its own."""
     code = (
         "import importlib.util, sys\n"
-        "from solo_dist.data.sharding.shapes import ensure_shapes\n"
+        "from solo_dist.data.sharding.demo_data import ensure_shapes\n"
         "if __name__ == '__main__':\n"
         "    spec = importlib.util.spec_from_file_location('tiny', sys.argv[1])\n"
         "    recipe = importlib.util.module_from_spec(spec)\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from solo_dist.data.sharding.shapes import ensure_shapes
+from solo_dist.data.sharding.demo_data import ensure_shapes
 from tests.distributed import tiny
 
 

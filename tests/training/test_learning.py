@@ -18,9 +18,10 @@ from solo_dist.config import (
     RuntimeConfig,
     TrainConfig,
 )
+from solo_dist.data.sharding.demo_data import ensure_shapes
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
-from solo_dist.data.sharding.shapes import ShapesSettings, ensure_shapes, make_shapes
+from solo_dist.data.sharding.shapes import ShapesSettings, make_shapes
 from solo_dist.training.trainer import Trainer
 
 # Shapes so large that a quarter of the resolution, at which masks are trained, allows an AP of more than 0.8.

@@ -6,14 +6,14 @@ import pytest
 
 from solo_dist.config import Config, DataConfig
 from solo_dist.data.schema import load_manifest
-from solo_dist.data.sharding.shapes import ensure_shapes, make_missing_shapes
+from solo_dist.data.sharding.demo_data import ensure_shapes, make_missing_shapes
 from solo_dist.errors import ConfigError
 
 
 @pytest.fixture
 def shapes(tmp_path, monkeypatch):
     """A folder with finished shards of the training images only, for `config`."""
-    monkeypatch.setattr("solo_dist.data.sharding.shapes._WAIT_SECONDS", 1)
+    monkeypatch.setattr("solo_dist.data.sharding.demo_data._WAIT_SECONDS", 1)
     folder = tmp_path / "shapes"
     train_shards, validation = ensure_shapes(str(folder), config(folder), num_train=2, num_validation=1)
     assert train_shards == f"{folder}/train/shards"
