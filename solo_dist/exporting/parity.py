@@ -20,7 +20,8 @@ from solo_dist.data.schema import NO_IMAGE
 from solo_dist.errors import ExportFailed
 from solo_dist.exporting.settings import ExportSettings
 from solo_dist.exporting.shipped.detect import load_model
-from solo_dist.inference.coco_metrics import CocoEvaluator, first_visits, results_of_batch
+from solo_dist.inference.coco_metrics import CocoEvaluator, first_visits
+from solo_dist.inference.coco_results import results_of_batch
 from solo_dist.inference.detector import Detector, raw_outputs
 from solo_dist.solo.postprocess import detect
 from solo_dist.solo.static_postprocess import count_pairs

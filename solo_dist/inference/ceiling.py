@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from solo_dist.config import MASK_STRIDE
 from solo_dist.data import geometry
-from solo_dist.inference.coco_metrics import CocoEvaluator, Result, encode_masks
+from solo_dist.inference.coco_metrics import CocoEvaluator
+from solo_dist.inference.coco_results import Result, encode_masks
 from solo_dist.masks import rle as runs
 from solo_dist.masks.paste import paste_masks
 from solo_dist.solo import targets

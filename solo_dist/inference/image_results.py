@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from solo_dist.inference.coco_metrics import results_of_image
+from solo_dist.inference.coco_results import results_of_image
 from solo_dist.inference.detector import Found
 from solo_dist.viz.overlay import colour_of, overlay
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from solo_dist.data.geometry import letterbox
-from solo_dist.inference.coco_metrics import encode_masks
+from solo_dist.inference.coco_results import encode_masks
 from solo_dist.inference.detector import Detector
 from solo_dist.masks.paste import paste_masks
 

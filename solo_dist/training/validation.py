@@ -15,7 +15,8 @@ from solo_dist.data.input.pipeline import build_dataset, load_split
 from solo_dist.data.schema import Manifest
 from solo_dist.distributed.cluster.cluster import Cluster
 from solo_dist.distributed.collectives import any_worker
-from solo_dist.inference.coco_metrics import CocoEvaluator, Result, evaluate, write_evaluation
+from solo_dist.inference.coco_metrics import CocoEvaluator, evaluate, write_evaluation
+from solo_dist.inference.coco_results import Result
 from solo_dist.inference.validation_set import categories_of_classes
 from solo_dist.run.directory import RunDirectory
 from solo_dist.storage import file_io

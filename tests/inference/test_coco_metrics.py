@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from solo_dist.data.schema import NO_IMAGE
-from solo_dist.inference import coco_metrics
+from solo_dist.inference import coco_metrics, coco_results
 from solo_dist.inference.ceiling import ceiling_at_quarter_resolution
 from solo_dist.masks.rle import segmentation_to_rle
 
@@ -32,7 +32,7 @@ def test_masks_are_encoded_as_pycocotools_does(share):
     generator = np.random.default_rng(0)
     masks = np.stack([generator.random([7, 9]) < share for _ in range(50)])
     masks[25:, :, [0, 1, 5, 8]] &= generator.random([25, 1, 4]) < 0.5  # empty columns
-    for mask, rle in zip(masks, coco_metrics.encode_masks(masks), strict=True):
+    for mask, rle in zip(masks, coco_results.encode_masks(masks), strict=True):
         expected = coco_mask.encode(np.asfortranarray(mask, np.uint8))
         assert rle == {"size": [7, 9], "counts": expected["counts"].decode()}
 
@@ -48,7 +48,7 @@ def dataset():
     ]
     annotations = []
     for number, (image, category, mask, crowd) in enumerate(masks, start=1):
-        rle = coco_metrics.encode_masks(mask[None])[0]
+        rle = coco_results.encode_masks(mask[None])[0]
         box = coco_mask.toBbox(rle).tolist()
         annotations.append(
             {
@@ -102,7 +102,7 @@ def test_metrics_are_those_of_pycocotools():
     results = []
     for image, category, mask, _ in masks:
         for shift in (0, 4, 9):
-            rle = coco_metrics.encode_masks(np.roll(mask, shift, axis=1)[None])[0]
+            rle = coco_results.encode_masks(np.roll(mask, shift, axis=1)[None])[0]
             entry = {"image_id": image, "category_id": category, "segmentation": rle}
             results.append(entry | {"score": float(rng.uniform())})
     evaluator = coco_metrics.CocoEvaluator(data)
@@ -139,7 +139,7 @@ def test_no_detection_at_all_is_zero():
     assert metrics["segm/AP"] == 0 and metrics["segm/APs"] == 0 and metrics["segm/APl"] == 0
     # The same as one detection that hits nothing.
     nothing = {"image_id": 8, "category_id": 7, "score": 0.1}
-    evaluator.add([nothing | {"segmentation": coco_metrics.encode_masks(np.ones([1, 120, 200], bool))[0]}], [])
+    evaluator.add([nothing | {"segmentation": coco_results.encode_masks(np.ones([1, 120, 200], bool))[0]}], [])
     assert evaluator.metrics() == pytest.approx(metrics)
 
 
@@ -156,7 +156,7 @@ def test_results_of_a_batch_are_at_the_original_size_with_original_category_ids(
         "image_size": np.array([[128, 256], [100, 200], [128, 256]]),
         "original_size": np.array([[256, 512], [50, 100], [128, 256]]),
     }
-    results = coco_metrics.results_of_batch(detections, batch, CATEGORIES, 0.5)
+    results = coco_results.results_of_batch(detections, batch, CATEGORIES, 0.5)
     assert [(r["image_id"], r["category_id"]) for r in results] == [(3, 9), (5, 7), (5, 9)]
     first, second = (coco_mask.decode(result["segmentation"]) for result in results[:2])
     assert first.shape == (256, 512) and second.shape == (50, 100)
@@ -220,7 +220,7 @@ def random_evaluation(seed, images=25, categories=4):
         for _ in range(random.integers(0, 6)):
             y, x, radius = random.uniform((0, 0, 3), (120, 200, 60))
             category = int(random.choice(data["categories"])["id"])
-            rle = coco_metrics.encode_masks(disc(120, 200, y, x, radius)[None])[0]
+            rle = coco_results.encode_masks(disc(120, 200, y, x, radius)[None])[0]
             entry = {"image_id": image, "category_id": category, "segmentation": rle}
             area, crowd = float(coco_mask.area(rle)), int(random.random() < 0.1)
             box = coco_mask.toBbox(rle).tolist()
@@ -232,7 +232,7 @@ def random_evaluation(seed, images=25, categories=4):
                 )
                 score = float(np.float32(random.integers(1, 20) / 20))
                 other = category if random.random() < 0.8 else int(random.choice(data["categories"])["id"])
-                rle = coco_metrics.encode_masks(near[None])[0]
+                rle = coco_results.encode_masks(near[None])[0]
                 results.append({"image_id": image, "category_id": other, "score": score, "segmentation": rle})
     return data, results
 
@@ -248,7 +248,7 @@ def real_evaluation(folder):
         moved = np.roll(coco_mask.decode(rle), random.integers(-6, 7, 2), axis=(0, 1))
         category = entry["category_id"] if random.random() < 0.8 else int(random.choice(ids))
         result = {"image_id": entry["image_id"], "category_id": category, "score": float(np.float32(random.random()))}
-        results.append(result | {"segmentation": coco_metrics.encode_masks(moved[None].astype(bool))[0]})
+        results.append(result | {"segmentation": coco_results.encode_masks(moved[None].astype(bool))[0]})
     return data, results
 
 

@@ -11,7 +11,7 @@ from solo_dist.config import Config, DataConfig, GridConfig
 from solo_dist.data import schema
 from solo_dist.data.input.pipeline import load_split
 from solo_dist.errors import ConfigError
-from solo_dist.inference import coco_metrics
+from solo_dist.inference import coco_metrics, coco_results
 from solo_dist.inference.validation_set import categories_of_classes
 from solo_dist.masks.rle import segmentation_to_rle
 
@@ -92,7 +92,7 @@ def test_a_batch_with_a_negative_id_and_padding():
     batch["original_size"] = np.full((2, 2), 64)
     detections = {"count": np.array([2, 2]), "scores": np.ones((2, 2), np.float32)}
     detections |= {"categories": np.array([[0, 1], [0, 1]]), "mask_probabilities": np.ones((2, 2, 16, 16), np.float32)}
-    results = coco_metrics.results_of_batch(detections, batch, [{"id": None, "name": "disc"}, BOX], 0.5)
+    results = coco_results.results_of_batch(detections, batch, [{"id": None, "name": "disc"}, BOX], 0.5)
     assert [(result["image_id"], result["category_id"]) for result in results] == [(-1, 2)]
 
 
