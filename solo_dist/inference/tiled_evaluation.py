@@ -7,11 +7,12 @@ import tensorflow as tf
 import tqdm
 
 from solo_dist.data.image_io import DCT_METHOD
+from solo_dist.data.input.in_order import read_records
 from solo_dist.data.schema import Manifest
-from solo_dist.data.sharding.inspection import read_records
 from solo_dist.data.tiling import Tiling
 from solo_dist.errors import ConfigError
-from solo_dist.inference.coco_metrics import CocoEvaluator, results_of_image
+from solo_dist.inference.coco_metrics import CocoEvaluator
+from solo_dist.inference.coco_results import results_of_image
 from solo_dist.inference.detector import Detector
 from solo_dist.inference.tiles import detect_in_tiles
 
@@ -28,7 +29,7 @@ def evaluate_in_tiles(
       detector: the model.
       manifest: of shards of whole images.
       tiling: size and overlap of the tiles.
-      categories: of the classes, as in `coco_metrics.results_of_image`.
+      categories: of the classes, as in `coco_results.results_of_image`.
     Raises:
       ConfigError: the shards hold tiles, or images that are fitted into the canvas.
     """

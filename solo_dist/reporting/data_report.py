@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import PIL.Image
 
+from solo_dist.data.input.in_order import read_images
 from solo_dist.data.sharding.reasons import remedy
 from solo_dist.reporting import data_sections, drawing
 from solo_dist.reporting.data_counts import count_categories, count_split
 from solo_dist.reporting.data_files import FILES, write_files
-from solo_dist.reporting.galleries import COLOURS, read_images
+from solo_dist.reporting.galleries import COLOURS
 from solo_dist.reporting.grid_facts import compare_grids
 from solo_dist.reporting.near_copies import ImageOf, NearCopies, find_near_copies
 from solo_dist.reporting.page import write_page

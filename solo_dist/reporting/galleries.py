@@ -4,15 +4,11 @@ Colours say what became of an instance; they are those of the page's legend.
 """
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from solo_dist.config import DataConfig
-from solo_dist.data.input.cache import RemoteShards, open_shards
-from solo_dist.data.schema import Manifest
 from solo_dist.reporting import drawing
 from solo_dist.reporting.analysis import CROWD, FOUND, OUTCOMES, Analysis
 from solo_dist.reporting.errors_by_kind import KINDS, Kind
@@ -115,23 +111,6 @@ def choose_close_ups(analysis: Analysis) -> dict[int, list[tuple[str, int]]]:
         mine = np.flatnonzero(false & (detections.category == category))
         groups.append([("false", int(d)) for d in mine[np.argsort(-detections.score[mine], kind="stable")]])
         found[category] = _in_turn(groups, _CLOSE_UPS)
-    return found
-
-
-def read_images(manifest: Manifest, image_ids: Collection[int]) -> dict[int, np.ndarray]:
-    """Images uint8 [h,w,3] of a folder of shards by image id; ids that are not in it are left out."""
-    wanted = tf.constant(sorted(image_ids), tf.int64)
-    features = {"image": tf.io.FixedLenFeature([], tf.string), "image_id": tf.io.FixedLenFeature([], tf.int64)}
-    shards = open_shards(manifest, DataConfig()) or RemoteShards(manifest)
-    paths = tf.data.Dataset.from_generator(
-        lambda: map(shards.path, range(len(manifest.files))), output_signature=tf.TensorSpec([], tf.string)
-    )
-    parsed = tf.data.TFRecordDataset(paths).map(lambda record: tf.io.parse_single_example(record, features))
-    found: dict[int, np.ndarray] = {}
-    for record in parsed.filter(lambda record: tf.reduce_any(record["image_id"] == wanted)):
-        found.setdefault(int(record["image_id"]), tf.io.decode_jpeg(record["image"], channels=3).numpy())
-        if len(found) == len(wanted):
-            break
     return found
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from solo_dist.data.sharding.inspection import read_records
+from solo_dist.data.input.in_order import read_records
 from solo_dist.importing.near_duplicates import close_pairs, correlation, shrunk
 from solo_dist.reporting.splits import Split
 

@@ -9,9 +9,8 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import tensorflow as tf
-
 from solo_dist.config import Config
+from solo_dist.data.input.in_order import read_images
 from solo_dist.data.schema import Manifest, load_manifest
 from solo_dist.errors import UserError
 from solo_dist.inference.ceiling import ceiling_at_quarter_resolution
@@ -239,10 +238,9 @@ def _galleries(
     }
     wanted = {images[position]["id"] for position in [*worst, *typical, *place.values()]}
     try:
-        pixels_of = galleries.read_images(manifest, wanted)
-    except tf.errors.OpError as error:
-        reason = error.message.splitlines()[0]
-        run.missing.append(f"The images of {manifest.folder} could not be read: {reason}")
+        pixels_of = read_images(manifest, wanted)
+    except UserError as error:
+        run.missing.append(str(error))
         return {}
     if len(pixels_of) < len(wanted):
         run.missing.append(f"{len(wanted) - len(pixels_of)} images are not in {manifest.folder} and are not shown.")
@@ -273,11 +271,11 @@ def _of_data(
 
 def _speed(run: RunFiles, manifest: Manifest, annotations: Mapping[str, Any]) -> Speed | None:
     """The speed of the newest checkpoint on this machine."""
+    wanted = [image["id"] for image in annotations["images"][:_IMAGES_FOR_SPEED]]
     try:
         detector = load_detector(run.folder, "latest", Config.from_json(json.dumps(run.config)).validate())
+        pixels_of = read_images(manifest, wanted)
     except UserError as error:
         run.missing.append(f"Speed was not measured: {error}")
         return None
-    wanted = [image["id"] for image in annotations["images"][:_IMAGES_FOR_SPEED]]
-    pixels_of = galleries.read_images(manifest, wanted)
     return measure(detector, list(pixels_of.values())) if pixels_of else None

@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from solo_dist.config import GridConfig
+from solo_dist.data.input.in_order import read_records
 from solo_dist.data.schema import ShardError
 from solo_dist.data.sharding import inspection
 from solo_dist.data.sharding.job import ShardJob, shard_coco
@@ -57,7 +58,7 @@ def test_statistics_count_what_is_there(manifest):
 def test_pictures_show_masks_and_cells_where_they_are(manifest, tmp_path, flipped):
     paths = list(inspection.draw_images(manifest, 2, str(tmp_path / "drawn"), flipped))
     assert [Path(path).name for path in paths] == ["record_000000.png", "record_000003.png"]
-    records = list(inspection.read_records(manifest))
+    records = list(read_records(manifest))
     sheet = inspection.draw_record(records[1], manifest, flipped)
     width = (sheet.width - 8) // 3
     panels = [np.asarray(sheet)[:, i * (width + 4) : i * (width + 4) + width].astype(int) for i in range(3)]

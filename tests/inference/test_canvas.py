@@ -13,8 +13,8 @@ import tensorflow as tf
 from solo_dist.config import Config, DataConfig, GridConfig
 from solo_dist.data.geometry import letterbox
 from solo_dist.data.image_io import encode_jpeg, read_image
+from solo_dist.data.input.in_order import read_records
 from solo_dist.data.input.pipeline import build_dataset
-from solo_dist.data.sharding.inspection import read_records
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
 

@@ -11,7 +11,8 @@ import tensorflow as tf
 from solo_dist.coco_values import alike
 from solo_dist.config import MASK_STRIDE, DataConfig
 from solo_dist.data import geometry, image_io
-from solo_dist.data.schema import NOTICES, REJECTED, Manifest, Record, ShardError, parse_record, precomputed_targets
+from solo_dist.data.input.in_order import read_records
+from solo_dist.data.schema import NOTICES, REJECTED, Manifest, Record, precomputed_targets
 from solo_dist.data.sharding.counts import Counts
 from solo_dist.data.sharding.reasons import counted, remedy
 from solo_dist.masks.bits import unpack_bits
@@ -25,17 +26,6 @@ _COLUMNS = 3
 _GAP = 4
 _MANY_CROWDS = 0.2
 _SHOWN_NAMES = 5
-
-
-def read_records(manifest: Manifest) -> Iterator[Record]:
-    """All records in order. Raises ShardError if a file is damaged."""
-    for file in manifest.files:
-        path = f"{manifest.folder}/{file.name}"
-        try:
-            for serialized in tf.data.TFRecordDataset(path):
-                yield parse_record(serialized)
-        except tf.errors.OpError as error:
-            raise ShardError(f"{path} is damaged ({error.message.splitlines()[0]}); shard the data again.") from error
 
 
 def statistics(manifest: Manifest, num_records: int) -> str:

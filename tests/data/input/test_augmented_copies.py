@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from solo_dist.config import AugmentConfig, Config, DataConfig, GridConfig, ModelConfig
 from solo_dist.data.image_io import DCT_METHOD
+from solo_dist.data.input.in_order import read_records
 from solo_dist.data.input.pipeline import build_dataset
-from solo_dist.data.sharding.inspection import read_records
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
 from solo_dist.errors import ConfigError

@@ -14,11 +14,11 @@ from pycocotools import mask as coco_mask
 
 from solo_dist.config import GridConfig
 from solo_dist.data import schema
+from solo_dist.data.input.in_order import read_records
 from solo_dist.data.schema import REJECTED
 from solo_dist.data.sharding import coco_json
 from solo_dist.data.sharding.annotation import clean_annotation
 from solo_dist.data.sharding.catalogue import read_annotations, read_catalogue
-from solo_dist.data.sharding.inspection import read_records
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
 from solo_dist.data.sharding.rejection import Rejection

@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 
 from solo_dist.config import DataConfig, GridConfig
 from solo_dist.data import schema
+from solo_dist.data.input.in_order import read_records
 from solo_dist.data.sharding import inspection, tiles
 from solo_dist.data.sharding.job import ShardJob, shard_coco
 from solo_dist.data.sharding.records import ShardSettings
@@ -83,7 +84,7 @@ def test_each_tile_is_an_image(made, truth):
     assert [(image["height"], image["width"]) for image in truth["images"]] == [(64, 96)] * 9 + [(40, 50)]
     assert truth["images"][1]["file_name"] == "sub/large_82_0_178_64.png"
     assert truth["images"][-1]["file_name"] == "small_0_0_50_40.png"
-    for record, image in zip(inspection.read_records(manifest), truth["images"], strict=True):
+    for record, image in zip(read_records(manifest), truth["images"], strict=True):
         assert int(record.image_id) == image["id"] and record.file_name.numpy().decode() == image["file_name"]
         x, y = map(int, image["file_name"][:-4].split("_")[1:3])
         stored = tf.io.decode_jpeg(record.image).numpy().astype(int)
@@ -147,7 +148,7 @@ def test_small_pieces_are_counted_and_taken_as_crowds(made, truth):
         (tiles.place_in_file(entry["id"]), entry["image_id"]) for entry in truth["annotations"] if entry["iscrowd"]
     }
     assert pairs == wanted | crowds
-    records = list(inspection.read_records(manifest))
+    records = list(read_records(manifest))
     assert manifest.num_instances == sum(len(record.categories) for record in records) == trained + 1
     for record in records[:-1]:  # the runs are those of the cut masks
         entries = [e for e in truth["annotations"] if e["image_id"] == int(record.image_id) and not e["iscrowd"]]
