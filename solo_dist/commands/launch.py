@@ -24,6 +24,7 @@ Imports no TensorFlow. Linux only.
 """
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
@@ -68,16 +69,18 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--workers", type=int, default=2, help="worker processes (default 2)")
-    add("--max_restarts", type=int, default=3, help="starts in a row without a new checkpoint (default 3)")
-    add("--kill_seconds", type=float, default=15, help="time the others have after a failure (default 15)")
-    add("--stop_seconds", type=float, default=120, help="time to save when asked to stop (default 120)")
-    add("--gpus_per_worker", type=int, default=0, help="GPUs of each worker; 0: each sees all")
-    add("--cores_per_worker", type=int, default=0, help="CPU cores each worker is bound to; 0: any")
-    add("--data_workers", type=int, default=0, help="processes of a tf.data service; 0: no service")
+    add("--workers", type=int, help="worker processes (default %(default)s)")
+    add("--max_restarts", type=int, help="starts in a row without a new checkpoint (default %(default)s)")
+    add("--kill_seconds", type=float, help="time the others have after a failure (default %(default)s)")
+    add("--stop_seconds", type=float, help="time to save when asked to stop (default %(default)s)")
+    add("--gpus_per_worker", type=int, help="GPUs of each worker; 0: each sees all")
+    add("--cores_per_worker", type=int, help="CPU cores each worker is bound to; 0: any")
+    add("--data_workers", type=int, help="processes of a tf.data service; 0: no service")
     add("--log_dir", default="", help="folder of the workers' logs (default WORKDIR/logs)")
-    add("--module", default="solo_dist.train", help="Python module to run (default solo_dist.train)")
+    add("--module", help="Python module to run (default %(default)s)")
     add("arguments", nargs="*", help="after --: flags of the workers")
+    defaults = {field.name: field.default for field in dataclasses.fields(LaunchOptions)}
+    parser.set_defaults(**{name: value for name, value in defaults.items() if value is not dataclasses.MISSING})
     return parser
 
 

@@ -28,7 +28,9 @@ def cores(gpus: int) -> Finding:
     usable = min(allowed, quota or allowed)
     if gpus and usable < gpus * _CORES_OF_A_GPU:
         return Finding(
-            *("cores", f"{text}, beside {gpus} GPU{'s' * (gpus > 1)}", "note"),
+            "cores",
+            f"{text}, beside {gpus} GPU{'s' * (gpus > 1)}",
+            "note",
             "preparing images may be slower than the GPU: shard without --keep_original, or use solo-dist data-service",
         )
     return Finding("cores", text)

@@ -57,7 +57,9 @@ def _no_gpu() -> Finding:
     if not cuda:
         return Finding("GPU", "this TensorFlow is built without CUDA", "PROBLEM", "pip install tensorflow")
     return Finding(
-        *("GPU", f"driver {installed} is there, but TensorFlow, built for CUDA {cuda}, sees no GPU", "PROBLEM"),
+        "GPU",
+        f"driver {installed} is there, but TensorFlow, built for CUDA {cuda}, sees no GPU",
+        "PROBLEM",
         f"install CUDA's libraries: pip install -c {stack.constraints()} -e '.[gpu]'; in a container, start it with "
         "--gpus all; TF_CPP_MIN_LOG_LEVEL=0 solo-dist doctor shows what does not load",
     )

@@ -25,12 +25,11 @@ from solo_dist.solo.branches import (
     prior_bias,
     tower,
 )
-from solo_dist.solo.level_masks import MASK_STRIDES, level_target_spec
+from solo_dist.solo.level_masks import MASK_STRIDES, LevelMasks
 from solo_dist.solo.mask_map import MaskMap
-from solo_dist.solo.targets import TargetSpec
 
 
-class DecoupledSOLO:
+class DecoupledSOLO(LevelMasks):
     """Decoupled SOLO (Wang et al., ECCV 2020, section 4), and its light form.
 
     Outputs besides category_logits, for each level of the grid: mask_x_p2, mask_y_p2 and so on, logits [B,h,w,S] in the
@@ -40,14 +39,8 @@ class DecoupledSOLO:
       towers: the coordinates that each tower of convolutions sees: ("x", "y"), or ("xy",) for the light form.
     """
 
-    options: frozenset[str] = frozenset()
-
     def __init__(self, towers: tuple[str, ...]):
         self.towers = towers
-
-    def pyramid_levels(self, config: ModelConfig) -> tuple[str, ...]:
-        """See `family.Member`."""
-        return config.grid.levels
 
     def heads(self, config: ModelConfig, recompute: bool) -> dict[str, keras.layers.Layer]:
         """See `family.Member`."""
@@ -68,10 +61,6 @@ class DecoupledSOLO:
             kernels = tuple(tf.broadcast_to(kernel[None], shape) for kernel in chosen)
             maps.append(MaskMap(first, MASK_STRIDES[level], features, kernels))
         return maps
-
-    def target_spec(self, grid: GridConfig) -> TargetSpec:
-        """See `family.Member`."""
-        return level_target_spec(grid)
 
 
 class AxesHead(keras.layers.Layer):

@@ -23,24 +23,17 @@ from solo_dist.solo.branches import (
     prior_bias,
     tower,
 )
-from solo_dist.solo.level_masks import MASK_STRIDES, level_target_spec
+from solo_dist.solo.level_masks import MASK_STRIDES, LevelMasks
 from solo_dist.solo.mask_map import MaskMap
-from solo_dist.solo.targets import TargetSpec
 
 
-class SOLO:
+class SOLO(LevelMasks):
     """SOLO (Wang et al., ECCV 2020), "vanilla" in that paper.
 
     Outputs besides category_logits, for each level of the grid: mask_features_p2 and so on, [B,h,w,E + 1] in the type
     of the computation, E = head_channels, at twice the size of the level; kernels_p2 and so on, float32 [B,S*S,E + 1].
     The last feature is 1, so that the last number of a kernel is the bias.
     """
-
-    options: frozenset[str] = frozenset()
-
-    def pyramid_levels(self, config: ModelConfig) -> tuple[str, ...]:
-        """See `family.Member`."""
-        return config.grid.levels
 
     def heads(self, config: ModelConfig, recompute: bool) -> dict[str, keras.layers.Layer]:
         """See `family.Member`."""
@@ -55,10 +48,6 @@ class SOLO:
             MaskMap(first, MASK_STRIDES[level], (outputs[f"mask_features_{level}"],), (outputs[f"kernels_{level}"],))
             for level, first in zip(grid.levels, grid.first_cells, strict=True)
         ]
-
-    def target_spec(self, grid: GridConfig) -> TargetSpec:
-        """See `family.Member`."""
-        return level_target_spec(grid)
 
 
 class CellRows(keras.layers.Layer):
