@@ -153,7 +153,11 @@ class CocoEvaluator:
         self._finished: COCOeval | None = None
 
     def add(self, results: Iterable[Result], image_ids: Iterable[int]) -> None:
-        """Adds the results of visited images; an image may have none, and ids of NO_IMAGE are padding."""
+        """Adds the results of visited images; an image may have none, and ids of NO_IMAGE are padding.
+
+        Raises:
+          AnnotationsError: an image is not in the annotations.
+        """
         visited = {int(number) for number in image_ids if number != NO_IMAGE}
         unknown = visited - set(self._rank)
         if unknown:

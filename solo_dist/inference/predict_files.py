@@ -107,6 +107,10 @@ def predict_files(detector: Detector, paths: Sequence[str], output: str, options
       paths: files of images and videos, paths or URLs.
       output: folder, made if it is missing.
       options: how.
+
+    Raises:
+      ConfigError: the output is the folder of an image, or a package for videos is missing.
+      StoreError: a store cannot be read or written.
     """
     folder = posixpath.realpath(output)
     if beside := [path for path in paths if posixpath.realpath(posixpath.dirname(path)) == folder]:

@@ -45,7 +45,11 @@ def normalisation_of(name: str) -> Normalisation:
 
 
 def build_application(name: str, input_shape: tuple[int, int, int], weights: str | None = None) -> keras.Model:
-    """The network of keras.applications without its classifier and without its input layers if these are optional."""
+    """The network of keras.applications without its classifier and without its input layers if these are optional.
+
+    Raises:
+      ConfigError: there is no network of that name.
+    """
     function = getattr(keras.applications, name, None)
     if not inspect.isfunction(function):
         raise ConfigError(

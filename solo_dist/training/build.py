@@ -68,7 +68,11 @@ def complete_config(config: Config) -> Manifest:
 
 
 def build_network(config: Config, strategy: tf.distribute.Strategy) -> Any:
-    """The network with random weights from the config's seed, the same on every worker."""
+    """The network with random weights from the config's seed, the same on every worker.
+
+    Raises:
+      ConfigError: the normalisation would differ between replicas.
+    """
     replicas = strategy.num_replicas_in_sync
     if config.model.backbone.norm == "batch" and replicas > 1:
         raise ConfigError(

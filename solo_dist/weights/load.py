@@ -43,7 +43,8 @@ def load_model_weights(model: Any, path: str, categories: Sequence[str] = ()) ->
       categories: names of the model's categories, in order; empty if they are not known.
 
     Raises:
-      DataError: the file cannot be downloaded or read, or does not fit.
+      WeightFileError, CheckpointError: the file cannot be read.
+      WeightsError: it cannot be downloaded, or does not fit.
     """
     variables = variables_by_name(model)
     match = match_weights(read_weights(path), variables, path)
@@ -63,7 +64,8 @@ def load_backbone_weights(model: Any) -> Match | None:
     convolutions, as ImageNet weights have none, they start at 0.
 
     Raises:
-      DataError: the weights cannot be downloaded or read, or do not fit.
+      WeightFileError, CheckpointError: the weights cannot be read.
+      WeightsError: they cannot be downloaded, or do not fit.
     """
     config = model.config.backbone
     if not config.weights:

@@ -29,6 +29,7 @@ from solo_dist.inference import detector as inference
 from solo_dist.run import checkpoint
 from solo_dist.solo.network import build_model
 from tests.distributed import tiny
+from tests.inference.test_predict import noise
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,15 +78,10 @@ def export(detector, folder, settings, **options):
     return job.export(detector, settings, str(folder), **arguments)
 
 
-def photo(height, width, seed=0):
-    small = np.random.default_rng(seed).integers(0, 256, [6, 8, 3]).astype(np.uint8)
-    return np.asarray(PIL.Image.fromarray(small).resize((width, height), PIL.Image.Resampling.BICUBIC))
-
-
 def assert_finds_the_same(detector, model, run, score_tolerance=1e-4):
     """On images of any size, through the file that travels with an export."""
     for height, width in ((101, 77), (300, 215)):
-        image = photo(height, width, seed=height)
+        image = noise(height, width, seed=height)
         expected, (scores, categories, masks) = detector.detect_image(image), detect.detect(model, run, image)
         assert len(expected.scores) == len(scores) > 1
         np.testing.assert_allclose(scores, expected.scores, atol=score_tolerance)
@@ -98,7 +94,7 @@ def assert_finds_the_same(detector, model, run, score_tolerance=1e-4):
 
 @pytest.mark.parametrize("size", [(64, 96), (101, 77), (128, 192), (300, 215), (1000, 1501)])
 def test_the_canvas_of_detect_py_is_that_of_training(size):
-    image = photo(*size, seed=size[0])
+    image = noise(*size, seed=size[0])
     canvas, fitted = detect.letterbox(image, (64, 96), (124, 116, 104))
     expected, expected_size = letterbox(tf.constant(image), (64, 96))
     assert fitted == expected_size.numpy().tolist()
@@ -107,7 +103,7 @@ def test_the_canvas_of_detect_py_is_that_of_training(size):
 
 
 def test_decode_py_finds_in_raw_outputs_what_the_model_finds(detector):
-    canvases = tf.constant(np.stack([letterbox(tf.constant(photo(64, 96, seed)), (64, 96))[0] for seed in range(3)]))
+    canvases = tf.constant(np.stack([letterbox(tf.constant(noise(64, 96, seed)), (64, 96))[0] for seed in range(3)]))
     raw = {name: value.numpy() for name, value in inference.raw_outputs(detector.model, canvases).items()}
     expected = {name: value.numpy() for name, value in detector.detect(canvases).items()}
     found = decode.decode(raw, describe(detector, ExportSettings("tflite", "int8", "raw")))
@@ -173,7 +169,7 @@ def test_saved_model_takes_canvases_in_batches_and_encoded_images(detector, tmp_
     report = parity.check(detector, ExportSettings(), str(tmp_path), images=4)
     assert abs(report["ap_drop"]) < 1e-6 and report["largest_differences"]["score"] < 1e-4
     assert_finds_the_same(detector, *detect.load_model(tmp_path))
-    image = photo(101, 77)
+    image = noise(101, 77)
     data = tf.io.encode_jpeg(image, quality=95)
     decoded = tf.io.decode_jpeg(data, dct_method="INTEGER_ACCURATE")
     served = tf.saved_model.load(str(tmp_path)).signatures
@@ -330,7 +326,7 @@ def test_a_canvas_that_does_not_fit_gets_one_line(folder):
 def test_exports_run_in_an_environment_without_tensorflow(detector, tmp_path, kind):
     settings = ExportSettings(*kind.split("-"))
     export(detector, tmp_path / "export", settings, max_ap_drop=1.0)
-    PIL.Image.fromarray(photo(101, 77)).save(tmp_path / "photo.png")
+    PIL.Image.fromarray(noise(101, 77)).save(tmp_path / "photo.png")
     python = tmp_path / "venv" / "bin" / "python"
     packages = [RUNTIMES[settings.format], *(["openvino"] if settings.format == "onnx" else []), "numpy", "pillow"]
     for command in (
@@ -348,7 +344,7 @@ def test_exports_run_in_an_environment_without_tensorflow(detector, tmp_path, ki
             timeout=300,
         )
         assert done.returncode == 0, done.stderr
-        found, expected = np.load(tmp_path / "photo_instances.npz"), detector.detect_image(photo(101, 77))
+        found, expected = np.load(tmp_path / "photo_instances.npz"), detector.detect_image(noise(101, 77))
         if settings.precision == "float32":
             np.testing.assert_allclose(found["scores"], expected.scores, atol=1e-4)
             assert (found["masks"] != expected.masks).mean() < 1e-3

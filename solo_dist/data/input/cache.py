@@ -77,7 +77,11 @@ class CachedShards(RemoteShards):
             raise ConfigError(f"data.cache_dir={folder} cannot be used: {error.strerror}.") from error
 
     def path(self, number: int) -> str:
-        """The path of the copy, made or verified if that has not happened yet; of the original if it does not fit."""
+        """The path of the copy, made or verified if that has not happened yet; of the original if it does not fit.
+
+        Raises:
+          StoreError: it does not fit, and TensorFlow cannot read the original.
+        """
         file = self._manifest.files[number]
         if number not in self._verified and (number in self._left_out or not self._ensure(file)):
             if self._needed:

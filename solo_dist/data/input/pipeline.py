@@ -115,7 +115,11 @@ def _open_reader(config: Config, manifest: Manifest, training: bool, served: boo
 
 
 def load_training_sets(config: Config) -> list[Manifest]:
-    """The manifests of data.train and data.mix, checked against the recipe and each other."""
+    """The manifests of data.train and data.mix, checked against the recipe and each other.
+
+    Raises:
+      ConfigError, ShardError: one of them cannot be used with this recipe.
+    """
     manifests = [load_split(config, "train")]
     for number, folder in enumerate(config.data.mix):
         manifest = load_manifest(folder)
@@ -136,7 +140,11 @@ def load_training_sets(config: Config) -> list[Manifest]:
 
 
 def load_split(config: Config, split: str) -> Manifest:
-    """The manifest of data.train or data.validation, checked against the recipe."""
+    """The manifest of data.train or data.validation, checked against the recipe.
+
+    Raises:
+      ConfigError, ShardError: it cannot be used with this recipe.
+    """
     folder = {"train": config.data.train, "validation": config.data.validation}[split]
     if not folder:
         raise ConfigError(f"data.{split} is empty; set it to a folder that `solo-dist shard` made.")

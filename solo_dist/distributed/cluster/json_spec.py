@@ -40,7 +40,7 @@ def task(spec: Mapping[str, Any], name: str) -> tuple[str, int]:
 
 
 def ranked(groups: dict[str, list[str]], order: Sequence[str], role: str, index: int, name: str) -> Cluster:
-    """Ranks the hosts of all roles in the given order of roles, and finds this task among them."""
+    """Ranks the hosts of all roles in the given order of roles, and finds this task among them. Raises ClusterError."""
     if role not in groups or not 0 <= index < len(groups[role]):
         raise ClusterError(f'{name}: this task is {role} {index}, which "cluster" does not list.')
     before = sum(len(groups.get(other, ())) for other in order[: order.index(role)])
