@@ -4,7 +4,7 @@ path = write_data_report(["mine/shards/train", "mine/shards/validation"], "mine/
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import PIL.Image
 
@@ -13,7 +13,7 @@ from solo_dist.data.sharding.reasons import remedy
 from solo_dist.reporting import data_sections, drawing
 from solo_dist.reporting.data_counts import count_categories, count_split
 from solo_dist.reporting.data_files import FILES, write_files
-from solo_dist.reporting.galleries import COLOURS
+from solo_dist.reporting.galleries import COLOURS, CaptionedImage
 from solo_dist.reporting.grid_facts import compare_grids
 from solo_dist.reporting.near_copies import ImageOf, NearCopies, find_near_copies
 from solo_dist.reporting.page import write_page
@@ -24,15 +24,6 @@ _DENSITIES = (1.0, 1.5, 2.0)
 _SHOWN_OF_A_KIND = 12
 _SHOWN_COPIES = 12
 _SIDE = 300
-
-
-class Picture(NamedTuple):
-    """An image on the page with what is written under it."""
-
-    url: str
-    kind: str
-    """A key of galleries.COLOURS."""
-    caption: str
 
 
 def write_data_report(folders: Sequence[str], output: str) -> str:
@@ -95,17 +86,17 @@ def _image_of(split: Split, one: Suspicion) -> Mapping[str, Any]:
 
 def _copy_pictures(
     splits: Sequence[Split], copies: NearCopies, pixels: Sequence[Mapping[int, Any]]
-) -> list[tuple[bool, list[Picture]]]:
+) -> list[tuple[bool, list[CaptionedImage]]]:
     """Pairs of images that show nearly the same; True for a leak."""
     file_names = [{image["id"]: image["file_name"] for image in split.images} for split in splits]
 
-    def picture(image: ImageOf, leak: bool) -> Picture:
+    def captioned(image: ImageOf, leak: bool) -> CaptionedImage:
         small = PIL.Image.fromarray(drawing.scaled(pixels[image.split][image.image_id], _SIDE))
         caption = f"{splits[image.split].name}: {file_names[image.split][image.image_id]}"
-        return Picture(drawing.url(small), "missed" if leak else "crowd", caption)
+        return CaptionedImage(drawing.url(small), "missed" if leak else "crowd", caption)
 
     return [
-        (pair.leak, [picture(image, pair.leak) for image in (pair.one, pair.other)])
+        (pair.leak, [captioned(image, pair.leak) for image in (pair.one, pair.other)])
         for pair in copies.pairs[:_SHOWN_COPIES]
     ]
 
@@ -122,7 +113,7 @@ def _suspicious_rows(
             whole, mask = pixels[number][_image_of(split, one)["id"]], split.truths.masks[one.truth]
             texts = (categories[split.truths.category[one.truth]], one.detail, one.file)
             image = drawing.url(drawing.close_up(whole, mask, COLOURS["confused"]))
-            close_ups.append(Picture(image, "confused", ", ".join(filter(None, texts))))
+            close_ups.append(CaptionedImage(image, "confused", ", ".join(filter(None, texts))))
         files = dict.fromkeys(one.file for _, one in group)
         rows.append(
             {

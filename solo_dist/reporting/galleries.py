@@ -61,13 +61,14 @@ class ImageCard:
 
 
 @dataclasses.dataclass(frozen=True)
-class CloseUp:
-    """An instance cut out of its image."""
+class CaptionedImage:
+    """A small image on a page: an instance cut out of its image, or a whole image."""
 
     url: str
     kind: str
     """A key of COLOURS."""
     caption: str
+    """What is written under it."""
 
 
 def count_by_image(analysis: Analysis) -> ImageCounts:
@@ -137,11 +138,11 @@ def make_card(
     return ImageCard(image["file_name"], truth, prediction, link, *numbers)
 
 
-def make_close_up(analysis: Analysis, kind: str, index: int, pixels: np.ndarray) -> CloseUp:
+def make_close_up(analysis: Analysis, kind: str, index: int, pixels: np.ndarray) -> CaptionedImage:
     """Cuts an instance, or for the kind "false" a detection, out of its image."""
     columns = analysis.matches.detections if kind == "false" else analysis.matches.truths
     image = drawing.close_up(pixels, columns.masks[index], COLOURS[kind])
-    return CloseUp(drawing.url(image), kind, _caption(analysis, kind, index))
+    return CaptionedImage(drawing.url(image), kind, _caption(analysis, kind, index))
 
 
 def _caption(analysis: Analysis, kind: str, index: int) -> str:

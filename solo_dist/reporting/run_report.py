@@ -249,7 +249,7 @@ def _galleries(
         shown = [position for position in positions if images[position]["id"] in pixels_of]
         return [galleries.make_card(analysis, p, images[p], pixels_of[images[p]["id"]], counts, folder) for p in shown]
 
-    def cut_out(kind: str, index: int) -> list[galleries.CloseUp]:
+    def cut_out(kind: str, index: int) -> list[galleries.CaptionedImage]:
         image = images[place[kind, index]]
         pixels = pixels_of.get(image["id"])
         return [] if pixels is None else [galleries.make_close_up(analysis, kind, index, pixels)]

@@ -1,4 +1,4 @@
-"""Shards with several views an image: epoch after epoch the next one, as it was drawn, with the targets made for it."""
+"""Shards with several augmented copies of each image: each epoch takes the next one, with the targets made for it."""
 
 import json
 
