@@ -43,16 +43,16 @@ class CellCounts:
 
     objects: int
     colliding: int
-    """They lose a cell to a later object of their image."""
+    """Objects that lose a cell to a later object of their image."""
     lost: int
-    """Of these, all their cells: the network never learns them."""
+    """Of these, the objects that lose all their cells: the network never learns them."""
     without_positives: int
-    """No level is responsible for them, or they have no pixel."""
+    """Objects that no level is responsible for, or that have no pixel."""
     uncovered: tuple[float, ...]
     """Sizes, in pixels of the canvas, that no level's range holds; ascending."""
     positives_per_level: tuple[int, ...]
     most_positives: int
-    """In one image."""
+    """Positives of the image that has the most."""
 
 
 class ImageObjects(NamedTuple):

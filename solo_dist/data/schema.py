@@ -196,7 +196,7 @@ class Manifest:
 
     @property
     def is_federated(self) -> bool:
-        """Whether its images say of some categories neither that they are there nor that they are not."""
+        """Whether some images leave open whether they show some category, as in LVIS."""
         return self.statistics.get("max_unknown_categories", 0) > 0
 
     @property

@@ -22,9 +22,9 @@ from solo_dist.inference.detector import Detected, Detector, Fitted, Found
 
 _THREADS = min(8, os.cpu_count() or 1)
 _FINISHING_BYTES = 1 << 30
-"""Of all images that are being finished, about; a single one may need more."""
+"""About as much as all images that are being finished may need together; a single one may need more."""
 _PIXEL_BYTES = 40
-"""That finishing an image needs for each pixel, besides one for each mask: an overlay in float32, and copies."""
+"""What finishing an image needs for each pixel, besides one byte for each mask: an overlay in float32, and copies."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -24,9 +24,9 @@ class GridCounts:
     colliding: int
     """Instances that lose a cell to a later one."""
     lost: int
-    """Of these, all their cells: the category branch never learns them."""
+    """Of these, the instances that lose all their cells: the category branch never learns them."""
     without_positives: int
-    """No level is responsible for them."""
+    """Instances that no level is responsible for, or that have no pixel."""
 
     @property
     def without_cells(self) -> int:

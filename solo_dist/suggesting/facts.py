@@ -34,9 +34,9 @@ class Facts:
     sources: tuple[str, ...]
     """The files or folders that were read."""
     images: tuple[LabelledImage, ...]
-    """Those that are looked at, all or an even sample."""
+    """The images that are looked at: all, or an even sample."""
     num_images: int
-    """All of known size."""
+    """Images of known size, whether they are looked at or not."""
     categories: tuple[str, ...]
     without_size: int
     """Images whose size is not in the json; they are not looked at."""
@@ -45,12 +45,12 @@ class Facts:
 
     @property
     def num_objects(self) -> int:
-        """Of the images looked at."""
+        """Objects of the images looked at."""
         return sum(len(image.objects) for image in self.images)
 
     @property
     def most_objects(self) -> int:
-        """In one image."""
+        """Objects of the image that has the most."""
         return max(len(image.objects) for image in self.images)
 
     @property

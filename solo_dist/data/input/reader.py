@@ -42,9 +42,9 @@ class Readings(NamedTuple):
     """The records that were read for an element."""
 
     record: tf.Tensor
-    """int64 [n], the numbers of those that were wanted."""
+    """int64 [n], the numbers of the records that were asked for."""
     broken: tf.Tensor
-    """int32 [n], how many after each, itself included, could not be read."""
+    """int32 [n], how many records in a row, from each of these on, could not be read."""
 
 
 def no_readings(count: int) -> Readings:

@@ -1,7 +1,7 @@
 """What a shard is made of, and the note that it leaves when it is complete.
 
 Notes are how the machines of a cluster know of each other's work: a shard with a note of the same plan whose files have
-the note's checksums is finished, whoever made it and whenever. No clock is asked.
+the note's checksums is finished, whoever made it and whenever. It depends on no clock.
 """
 
 import concurrent.futures
