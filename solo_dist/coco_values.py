@@ -17,7 +17,7 @@ _INTEGER = re.compile(r"\s*[+-]?\d{1,20}\s*", re.ASCII)
 _FALSE, _TRUE = ("0", "0.0", "false", "no", "none", "null", ""), ("1", "1.0", "true", "yes")
 _SHOWN = 40
 _BITS = 63
-"""Of an id, without its sign."""
+"""Bits of an id, without its sign."""
 
 
 def identifier(value: Any, name: str) -> int:

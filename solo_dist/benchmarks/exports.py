@@ -114,7 +114,7 @@ def _exported(detector: Detector, settings: ExportSettings, folder: str, images:
 
 
 def _runs(name: str, settings: ExportSettings, folder: str) -> dict[tuple[str, str], Callable[[np.ndarray], Any]]:
-    """By name and threads: the export in its runtimes. TensorFlow has all threads in this process."""
+    """Name and threads -> the export in a runtime. TensorFlow has all threads in this process."""
     if settings.format == "savedmodel":
         return {(name, "all"): load_model(folder)[1]}
     threads = {"1": 1, "all": os.cpu_count() or 1}

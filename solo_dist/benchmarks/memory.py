@@ -32,7 +32,7 @@ class Peak(NamedTuple):
     """Gigabytes (10^9)."""
 
     total: float
-    """Of the GPU, or of the process if there is no GPU."""
+    """Peak of the GPU, or of the process if there is no GPU."""
     step: float
     """Beyond what network, optimizer, the sum of accumulated gradients and the prepared graph take."""
 

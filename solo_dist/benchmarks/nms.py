@@ -12,7 +12,7 @@ MASKS, HEIGHT, WIDTH, CATEGORIES = 500, 200, 304, 3
 
 
 def run(options: Options) -> dict[str, float]:
-    """In units, as XLA compiles it and without XLA; the official PyTorch code takes 2.0."""
+    """The time in units, as XLA compiles it and without XLA; the official PyTorch code takes 2.0."""
     random = np.random.default_rng(0)
     masks = tf.constant(random.integers(0, 256, [MASKS, HEIGHT * WIDTH // 8]), tf.uint8)
     categories = tf.constant(random.integers(0, CATEGORIES, MASKS), tf.int32)

@@ -15,7 +15,7 @@ GRID = MODEL.grid
 
 
 def run(options: Options) -> dict[str, float]:
-    """In units, for masks like objects and for masks of noise all over the image; the official code takes 33."""
+    """The time in units, for masks like objects and masks of noise all over the image; the official code takes 33."""
     unit = yardstick()
     compiled = tf.function(lambda outputs: detect(outputs, MODEL, CONFIG, compiled=True), autograph=False)
 

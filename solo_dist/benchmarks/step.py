@@ -22,7 +22,7 @@ This is a few percent too high, because the frozen stem and first stage have no 
 
 
 def run(options: Options) -> dict[str, float]:
-    """In units; the official PyTorch code takes 46 for forward, loss and backward."""
+    """The time in units; the official PyTorch code takes 46 for forward, loss and backward."""
     config = recipes.get("solov2_r50_fpn_3x")
     config.data.canvas, config.model.num_categories = CANVAS, CATEGORIES
     parts = describe(build_model(config.model, CANVAS), CANVAS)

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _name() -> str:
-    """Of the recipe."""
+    """Name of the recipe."""
     return posixpath.basename(_OUTPUT.value).removesuffix(".py")
 
 

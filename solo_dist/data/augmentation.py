@@ -145,7 +145,7 @@ def draw_pasted(seed: int, position: tf.Tensor, part: tf.Tensor | int, num_insta
 
 
 def draw_scale(draws: Draws, bounds: tuple[float, float]) -> tf.Tensor:
-    """Of an image relative to the largest that fits, float64 scalar."""
+    """The scale of an image relative to the largest that fits, float64 scalar."""
     low, high = bounds
     return tf.cast(low + (high - low) * draws.scale, tf.float64)
 

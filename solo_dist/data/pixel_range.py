@@ -12,7 +12,7 @@ from solo_dist.errors import ConfigError
 PixelRange = tuple[float, float]
 """Value that becomes 0, value that becomes 255."""
 FULL_RANGE: PixelRange = (0.0, 65535.0)
-"""Of 16 bits; for models that were trained on images of 8 bits."""
+"""The range of 16 bits, for models that were trained on images of 8 bits."""
 
 _SHARE = 0.1
 """Percent of the pixels that may be darker than black, and brighter than white: dead and hot ones."""

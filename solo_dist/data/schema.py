@@ -185,7 +185,7 @@ class Manifest:
     tiling: Tiling | None = None
     """How images were cut into tiles, which are the images of the folder; None: they were not."""
     fingerprint: str = ""
-    """Of the data and settings that they were made from."""
+    """A text that identifies the data and settings that the shards were made from."""
     folder: str = ""
     """Where it was read from; not stored."""
 

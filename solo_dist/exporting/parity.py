@@ -36,10 +36,10 @@ Run = Callable[[np.ndarray], Any]
 
 @dataclasses.dataclass
 class Differences:
-    """Between the detections of the model and those of its export, over all images seen."""
+    """Differences between the detections of the model and those of its export, over all images seen."""
 
     detections: int = 0
-    """Of the model."""
+    """Number of detections of the model."""
     unmatched: int = 0
     """Detections that only one of the two has."""
     score: float = 0.0

@@ -13,7 +13,7 @@ PRECISIONS = {
 computed in 8 bits with ranges found at run time. int8: everything in 8 bits, with ranges of a representative set."""
 OUTPUTS = ("detections", "raw")
 MAX_AP_DROP = {"float32": 0.005, "float16": 0.005, "dynamic": 0.01, "int8": 0.02}
-"""By how much the AP of an export may be below that of the model, by precision."""
+"""Precision -> how much lower the AP of an export may be than that of the model."""
 CALIBRATION_IMAGES = 100
 """Training images that int8 takes its ranges from by default."""
 _FILES = {"savedmodel": ".", "tflite": "model.tflite", "onnx": "model.onnx"}

@@ -39,7 +39,7 @@ from solo_dist.run.directory import CATEGORY_METRICS_FILE, EVALUATION_METRICS_FI
 from solo_dist.storage import file_io
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""In the order of COCOeval.stats; tags have the prefix segm/."""
+"""The metrics in the order of COCOeval.stats; tags have the prefix segm/."""
 
 BEST_THRESHOLD = "threshold/best"
 """Key of metrics.json: the score threshold with the best F1, which the report adds."""
@@ -129,7 +129,7 @@ def write_evaluation(folder: str, metrics: Mapping[str, float], evaluator: "Coco
 
 
 def annotations_checksum(annotations: Mapping[str, Any]) -> str:
-    """Of everything that metrics depend on; it tells whether metrics are of these annotations."""
+    """A checksum of everything that metrics depend on, by which one sees whether metrics are of these annotations."""
     return crc32c(json.dumps([annotations[name] for name in ("annotations", "images", "categories")]).encode())
 
 

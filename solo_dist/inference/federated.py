@@ -14,14 +14,14 @@ from pycocotools.coco import COCO
 from solo_dist.errors import ConfigError
 
 LVIS_METRICS = ("AR300", "APr", "APc", "APf")
-"""Beside those of COCO: recall with 300 detections an image; AP of rare, common and frequent categories."""
+"""Metrics that COCO has not: recall with 300 detections an image; AP of rare, common and frequent categories."""
 _MOST_DETECTIONS = [1, 10, 100, 300]
 _PLACES = {
     **{name: place for place, name in enumerate(("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100"))},
     **{name: place for place, name in enumerate(("AR300", "ARs", "ARm", "ARl"), 9)},
     **{name: place for place, name in enumerate(("APr", "APc", "APf"), 15)},
 }
-"""Of the metrics among all those of COCOeval_faster with these numbers of detections."""
+"""Metric -> its place among all metrics of COCOeval_faster with these numbers of detections."""
 
 
 class FederatedTruth(COCO):

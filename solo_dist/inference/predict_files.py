@@ -96,7 +96,7 @@ class _Job(NamedTuple):
     number: int
     path: str
     name: str
-    """Of what is written, without a suffix."""
+    """Name of the files to write, without a suffix."""
 
 
 def predict_files(detector: Detector, paths: Sequence[str], output: str, options: Options) -> Summary:

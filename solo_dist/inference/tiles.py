@@ -40,7 +40,7 @@ class Piece:
     bits: np.ndarray
     """uint8 [box.height, ceil(box.width / 8)], the mask in the box, packed."""
     pixels: int
-    """Of its mask."""
+    """Number of pixels of the mask."""
     is_whole: bool
     """Whether it keeps clear of the edges at which the tile was cut off."""
 
@@ -172,7 +172,7 @@ def join(pieces: Iterable[Piece], across_categories: bool = False) -> list[list[
     category = np.array([0 if across_categories else piece.category for piece in pieces])
     is_used = np.zeros(len(pieces), bool)
     instance_of: dict[int, list[Piece]] = {}
-    """By the number of a piece that is used."""
+    """Number of a piece that is used -> its instance."""
     for number, piece in enumerate(pieces):
         near = is_used & (category == category[number]) & _may_agree(number, boxes, tiles, pixels)
         agreement = {

@@ -147,7 +147,7 @@ class _Neighbours(NamedTuple):
 
 
 def _neighbours(placement: tf.Tensor, x: tf.Tensor) -> _Neighbours:
-    """Of positions [k,3,n] in the images x [B,H,W,C]; y and x come first."""
+    """The pixels around positions [k,3,n], y and x first, in the images x [B,H,W,C]."""
     _, height, width, _ = x.shape
     batch, count = tf.shape(x)[0], tf.shape(placement)[2]
     first_pixels = tf.range(batch)[:, None] * (height * width)

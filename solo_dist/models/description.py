@@ -16,7 +16,7 @@ class Part(NamedTuple):
     """Learned numbers, frozen ones included, moving statistics not: as the official code counts."""
     trainable: int
     multiply_adds: int
-    """Of convolutions and matrix products in the forward pass of one image, resizing included."""
+    """Multiply-adds of convolutions and matrix products in the forward pass of one image, resizing included."""
 
 
 def describe(model: Any, canvas: tuple[int, int]) -> list[Part]:

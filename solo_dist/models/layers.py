@@ -65,7 +65,7 @@ def _conv3x3(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.T
 
 
 def _kernel_gradient(x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-    """Of a 3x3 convolution: x [B, H, W, C], gradient of the output [B, H, W, F] -> [3, 3, C, F].
+    """Kernel gradient of a 3x3 convolution: x [B, H, W, C], output gradient [B, H, W, F] -> [3, 3, C, F].
 
     With a column and rows of zeros between, a neighbour is a constant number of pixels ahead in the flat image.
     """

@@ -29,7 +29,7 @@ class Arrangement(NamedTuple):
     """What distinguishes one residual network from another."""
 
     blocks: tuple[int, int, int, int]
-    """Of each stage."""
+    """Number of blocks of each stage."""
     bottleneck: bool
     """Blocks are 1x1, 3x3, 1x1 convolutions, not two 3x3."""
     large_stem: bool = True

@@ -28,7 +28,7 @@ class Step:
     title: str
     """What it does, for people; also its name in the record."""
     arguments: tuple[str, ...]
-    """Of solo-dist, the command's name first."""
+    """Arguments of solo-dist, the command's name first."""
     reads: tuple[str, ...]
     """Files whose content the result depends on; a folder stands for names, sizes and times of its files."""
     writes: tuple[str, ...]

@@ -71,7 +71,7 @@ class CategoryRow:
     shown: int
     """Detections at the threshold."""
     false: int
-    """Of these, on nothing or on an instance of another category."""
+    """Of these, the detections on nothing or on an instance of another category."""
     confused_with: str
     """The category it is most often taken for, or empty."""
     best: curves.Operating | None
@@ -107,7 +107,7 @@ class Analysis:
     errors: Errors
     mended: Mended
     curve: curves.Curve
-    """Of all categories together."""
+    """The curve of all categories together."""
     best: curves.Operating | None
     precise: curves.Operating | None
     """The threshold for the wanted precision, if one reaches it."""
@@ -123,7 +123,7 @@ class Analysis:
     frequencies: list[GroupRow]
     """Groups of categories by training images; empty if these are unknown."""
     truth_outcome: np.ndarray
-    """As of `truth_outcomes`."""
+    """What `truth_outcomes` returns."""
 
     @property
     def num_images(self) -> int:
@@ -209,7 +209,7 @@ def analyse(
 
 
 def truth_outcomes(matches: Matches, shown: Shown) -> np.ndarray:
-    """Of each true instance, int [G]: its place in OUTCOMES."""
+    """What became of each true instance, int [G]: its place in OUTCOMES."""
     truths, detections, pairs = matches.truths, matches.detections, matches.pairs
     outcome = np.where(truths.crowd, CROWD, MISSED)
     same = detections.category[pairs.detection] == truths.category[pairs.truth]

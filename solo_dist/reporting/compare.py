@@ -31,13 +31,13 @@ class RunRow:
 
     name: str
     step: int | None
-    """Of the evaluation; None if there is none."""
+    """Step of the evaluation; None if there is none."""
     metrics: dict[str, float]
-    """By the names of COCO, nan if unknown."""
+    """Metrics by the names of COCO; -1 if unknown."""
     threshold: float
     """With the best F1; nan before a report was made."""
     seconds: float
-    """Of training, estimated from the speed."""
+    """Seconds of training, estimated from the speed."""
     images_per_second: float
     to_ap: float
     """Seconds of training until AP first reached the goal of the comparison; nan if it never did."""

@@ -28,7 +28,7 @@ _PARAMETERS = 100
 _LONGEST_VALUE = 6000
 _NO_KEY_CHARACTERS = str.maketrans({character: "_" for character in "=@#()[]{}'\"%&+*,;<>|"})
 _ATTEMPTS = "2"
-"""Of a request to a server that does not answer; MLflow's own number takes four minutes."""
+"""Attempts of a request to a server that does not answer; MLflow's own number takes four minutes."""
 
 
 class TrackingError(UserError):
@@ -43,7 +43,7 @@ class Point(NamedTuple):
     step: int
     value: float
     seconds: float
-    """Of training up to this step, estimated from the speed."""
+    """Seconds of training up to this step, estimated from the speed."""
 
 
 def points_of(run: RunFiles) -> Iterator[Point]:

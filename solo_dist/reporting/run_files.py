@@ -35,7 +35,7 @@ class Evaluation:
     image_ids: list[int] | None
     """The images that were evaluated; None in runs of older versions, which do not say."""
     category_metrics: dict[str, Any] | None
-    """By id, as text, and the checksum of the annotations; None as above."""
+    """Metrics of each category by its id, as text, and the checksum of the annotations; None as above."""
 
 
 @dataclasses.dataclass

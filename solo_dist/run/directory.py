@@ -21,7 +21,7 @@ from solo_dist.storage import file_io, urls
 STEP_METRICS_FILE = "metrics.jsonl"
 """One JSON object a line: step, split, then tag: value."""
 EVALUATION_METRICS_FILE = "metrics.json"
-"""In the folder of an evaluation, as the next three: one JSON object, tag: value."""
+"""One JSON object, tag: value. This file and the next three are in the folder of an evaluation."""
 RESULTS_FILE = "coco_instances_results.json"
 IMAGE_IDS_FILE = "image_ids.json"
 CATEGORY_METRICS_FILE = "category_metrics.json"

@@ -10,7 +10,7 @@ from solo_dist.errors import StoreError
 from solo_dist.storage import file_io
 
 _SECONDS = 30.0
-"""Between copies; a curve in the store is at most this much behind."""
+"""Time between copies; a curve in the store is at most this much behind."""
 
 log = logging.getLogger(__name__)
 

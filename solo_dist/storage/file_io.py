@@ -32,7 +32,7 @@ from solo_dist.storage.store_errors import clear_errors, explained
 from solo_dist.storage.urls import is_remote
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jfif", ".mpo")
-"""Of the files in a folder that are taken for images."""
+"""Suffixes of the files in a folder that are taken for images."""
 _FIRST_READ = 1 << 19
 log = logging.getLogger(__name__)
 

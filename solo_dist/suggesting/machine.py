@@ -18,7 +18,7 @@ _INEFFICIENCY = {"CPU": 1.5, "GPU": 6.0}
 """Time of a real network over that of as many multiply-adds in one large convolution, with input, loss and optimizer.
 Measured on one core of a CPU; assumed for GPUs."""
 _USED_SHARE = 0.8
-"""Of the minutes; the rest is for building the network, evaluation and checkpoints."""
+"""Share of the minutes for training steps; the rest is for building the network, evaluation and checkpoints."""
 _ROUNDS = 12
 
 
@@ -76,7 +76,7 @@ def build(config: Config, categories: int) -> Any:
 
 
 def multiply_adds(model: Any, canvas: tuple[int, int]) -> int:
-    """Of the forward pass of an image of the canvas H, W."""
+    """Multiply-adds of the forward pass of an image of the canvas H, W."""
     return sum(part.multiply_adds for part in describe(model, canvas))
 
 

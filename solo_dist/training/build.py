@@ -29,7 +29,7 @@ class RunParts(NamedTuple):
     """What a run computes with."""
 
     manifest: Manifest
-    """Of the training shards."""
+    """The manifest of the training shards."""
     model: Any
     plan: BatchPlan
     optimizer: Optimizer

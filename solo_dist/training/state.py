@@ -20,7 +20,7 @@ class RunState:
         self._strategy = strategy
         weights = {f"{MODEL}{variable.path}": variable.value for variable in model.variables}
         self.variables: dict[str, Any] = weights | optimizer.state() | train_step.state()
-        """By the names of the checkpoint."""
+        """All variables by their names in a checkpoint."""
 
     def restore(self, arrays: Mapping[str, np.ndarray], source: str) -> None:
         """Assigns the arrays of a checkpoint. Raises CheckpointError if they are of another model."""

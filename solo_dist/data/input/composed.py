@@ -77,7 +77,7 @@ class _Composed(NamedTuple):
     """uint8 of bits as of `unknown_categories`: a class is unknown if it is in one of the images of a mosaic. Images
     that instances are pasted from do not count, as all their visible pixels are of annotated instances."""
     read: Readings
-    """By part; zeros for parts that the canvas does not have."""
+    """What was read for each part; zeros for parts that the canvas does not have."""
 
 
 class _Plan(NamedTuple):

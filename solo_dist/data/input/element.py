@@ -43,7 +43,7 @@ class ImageMaker:
         """Whether stored targets cannot be used, as more than a flip is drawn."""
 
     def placement(self, record: Record, draws: Draws) -> Placement:
-        """Of an image that has a canvas to itself."""
+        """The placement of an image that has a canvas to itself."""
         canvas, augment = self._config.data.canvas, self._config.data.augment
         if self._draws_geometry:
             return augmentation.draw_placement(draws, record.size, canvas, augment)

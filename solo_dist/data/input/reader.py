@@ -48,7 +48,7 @@ class Readings(NamedTuple):
 
 
 def no_readings(count: int) -> Readings:
-    """In place of `count` readings, if nothing is read."""
+    """What stands for `count` readings if nothing is read."""
     return Readings(tf.zeros([count], tf.int64), tf.zeros([count], tf.int32))
 
 

@@ -14,7 +14,7 @@ class Classes:
     """Classes 0..C-1."""
 
     ids: Sequence[int]
-    """Of the category in the data set, by class."""
+    """Ids of the categories in the data set, by class."""
     of_source: Sequence[dict[int, int]]
     """For each source, the class by the id of the category in its annotations."""
 

@@ -76,7 +76,7 @@ class _JsonReader:
         self._at = 0
         self._ended = False
         self._line, self._column = 1, 1
-        """Of the first character of `_text` in the file."""
+        """Place in the file of the first character of `_text`."""
 
     def arrays(self) -> Iterator[tuple[str, Any]]:
         """(name, _START) for each of the arrays, then (name, element) for each of its elements. Raises NotJson."""

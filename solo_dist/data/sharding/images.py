@@ -133,7 +133,7 @@ def _sampler(roots: Sequence[str]) -> Callable[[CocoImage], np.ndarray | None]:
 
 
 def repaired(roots: Sequence[str], images: Sequence[CocoImage], lacking: set[Any], reading: Reading) -> Iterator[bool]:
-    """For each of the images that could not be used, by their ids, whether it can be now.
+    """Whether each of the images that could not be used, which `lacking` names by id, can be used now.
 
     Raises:
       TarError, StoreError: as `read_image_file`.

@@ -37,7 +37,7 @@ class ShardNote:
     images: list[CocoImage]
     """Those that are in the records, with the sizes that were found; if they were cut, their tiles."""
     classes: list[list[int]]
-    """Of each of these images, those that are trained on, ascending."""
+    """The classes of each of these images that are trained on, ascending."""
     annotations: ShardFile
     """Those for evaluation."""
     rejected: list[Rejection]
@@ -81,7 +81,7 @@ class ShardTask:
     part: ShardFile
     """Its images and annotations."""
     name: str
-    """Of the TFRecord file."""
+    """Name of the TFRecord file."""
     scratch: str
     """Local folder for files on their way to a store."""
 

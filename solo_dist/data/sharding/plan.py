@@ -34,7 +34,7 @@ class Plan:
     """What `plan.json` holds, and the paths of everything that belongs to a shard."""
 
     fingerprint: str
-    """Of data and settings."""
+    """A text that identifies data and settings."""
     categories: list[dict[str, Any]]
     """{"id", "name"} of each class."""
     category_ids: list[dict[str, int]]
@@ -45,7 +45,7 @@ class Plan:
     """One a shard, in order; num_records is the number of its images."""
     rejected: ShardFile
     versions: dict[str, str]
-    """Of the programs that the bytes of records depend on."""
+    """Versions of the programs that the bytes of records depend on."""
     output: str = ""
     """Folder that it was read from; not stored."""
 
@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def classes(self) -> Classes:
-        """Of the categories."""
+        """The classes of the categories."""
         ids = [category["id"] for category in self.categories]
         of_sources = [{int(number): ids.index(new) for number, new in known.items()} for known in self.category_ids]
         return Classes(ids, of_sources)
@@ -173,7 +173,7 @@ def plan_for(job: ShardJob) -> Plan | None:
 
 
 def versions() -> dict[str, str]:
-    """Of the programs that the bytes of records depend on."""
+    """Versions of the programs that the bytes of records depend on."""
     packages = {name: importlib.metadata.version(name) for name in ("tensorflow", "numpy", "pycocotools", "Pillow")}
     libraries = {"libjpeg": str(PIL.features.version("jpg")), "zlib": zlib.ZLIB_RUNTIME_VERSION}
     return {"solo_dist": __version__, **packages, **libraries}

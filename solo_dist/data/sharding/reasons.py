@@ -35,7 +35,7 @@ REMEDIES = {
     "RLE size differs": "the json may be of images of another size",
     "polygon is in fractions": "multiply by width and height, or import the original labels with solo-dist import",
 }
-"""By the beginning of a reason."""
+"""Beginning of a reason -> what to do."""
 
 
 def remedy(reason: str) -> str:

@@ -42,7 +42,7 @@ class ShardSettings:
     """Above 1: that many records of each image, each of another random crop and scale as `augment` says."""
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     seed: int = 0
-    """Of the augmented copies."""
+    """Seed of the augmented copies."""
     reading: Reading = dataclasses.field(default_factory=Reading)
     pixel_range: PixelRange | None = None
     """What becomes black and white in images of more than 8 bits; None: there are none."""

@@ -31,7 +31,7 @@ class Mask:
     rle: dict[str, Any]
     """Compressed RLE, with one pixel at least."""
     extent: Extent
-    """Of the outline; it can reach out of the image."""
+    """Extent of the outline, which can reach out of the image."""
     left_out: tuple[str, ...] = ()
     """Why parts of it are left out."""
     crossed: bool = False

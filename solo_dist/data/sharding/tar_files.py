@@ -14,7 +14,7 @@ Place = tuple[int, int]
 """Offset of the content of a member in its tar file, and bytes."""
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
-"""By the first two bytes of a file."""
+"""First two bytes of a file -> how it is compressed."""
 _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _STORE_BUFFER, _DISK_BUFFER = 1 << 23, 1 << 12
 """Bytes that are read at a time while headers are sought: a store needs long for each request, however small."""
@@ -114,7 +114,7 @@ class _AnyFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As of any file."""
+        """As `seek` of any file."""
         self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         return self._at
 
