@@ -92,7 +92,7 @@ def _evaluate_on_canvases(detector: Any, manifest: Any, categories: list[dict[st
     batches = build_dataset(_CONFIG.value, "validation", batch_size=_BATCH.value)
     threshold = _CONFIG.value.postprocess.mask_threshold
     with readable_errors():
-        evaluate(detector.detect, batches, evaluator, manifest, threshold, progress=True, categories=categories)
+        evaluate(detector.detect, batches, evaluator, categories, threshold, progress=True)
     return evaluator
 
 

@@ -34,7 +34,7 @@ class Peak(NamedTuple):
     total: float
     """Peak of the GPU, or of the process if there is no GPU."""
     step: float
-    """Beyond what network, optimizer, the sum of accumulated gradients and the prepared graph take."""
+    """Peak beyond what network, optimizer, the sum of accumulated gradients and the prepared graph take."""
 
 
 def run(options: Options) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Mask AP of COCO: ground truth, results in COCO's format, and the twelve metrics.
 
     evaluator = CocoEvaluator(manifest.annotations)
-    evaluate(detect, batches, evaluator, manifest, mask_threshold)
+    evaluate(detect, batches, evaluator, manifest.categories, mask_threshold)
     metrics = evaluator.metrics()  # {"segm/AP": 0.37, ...}
     print(format_table(metrics))
 
@@ -24,7 +24,7 @@ import tqdm
 from pycocotools.coco import COCO
 
 from solo_dist import json_text
-from solo_dist.data.schema import NO_IMAGE, Manifest, crc32c
+from solo_dist.data.schema import NO_IMAGE, crc32c
 from solo_dist.errors import DataError
 from solo_dist.inference.coco_results import Result, results_of_batch
 from solo_dist.inference.federated import (
@@ -75,11 +75,10 @@ def evaluate(
     detect: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
     batches: Iterable[Mapping[str, tf.Tensor]],
     evaluator: "CocoEvaluator",
-    manifest: Manifest,
+    categories: Sequence[Mapping[str, Any]],
     mask_threshold: float,
     images: int = 0,
     progress: bool = False,
-    categories: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
     """Runs detection over validation batches and adds the results to the evaluator.
 
@@ -87,19 +86,18 @@ def evaluate(
       detect: images uint8 [B,H,W,3] to what `postprocess.detect` gives.
       batches: of the validation split, each image once; image_id NO_IMAGE is padding.
       evaluator: collects the results.
-      manifest: of the validation shards.
+      categories: of the classes, as in `results_of_image`.
       mask_threshold: of the probability.
       images: stop after the batch with this many images; 0: all.
       progress: show a bar.
-      categories: of the classes, as in `results_of_image`; by default those of the manifest.
     """
-    total = min(images or manifest.num_images, manifest.num_images)
-    with tqdm.tqdm(total=total, unit=" images", desc="evaluating", disable=not progress) as bar:
+    every = len(evaluator.annotations["images"])
+    with tqdm.tqdm(total=min(images or every, every), unit=" images", desc="evaluating", disable=not progress) as bar:
         for batch in batches:
             # The next record replaces a broken one, so its image can come twice.
             numbers = first_visits(np.asarray(batch["image_id"]), evaluator.image_ids)
             batch = {**batch, "image_id": numbers}
-            results = results_of_batch(detect(batch["image"]), batch, categories or manifest.categories, mask_threshold)
+            results = results_of_batch(detect(batch["image"]), batch, categories, mask_threshold)
             evaluator.add(results, numbers)
             bar.update(int((numbers != NO_IMAGE).sum()))
             if images and len(evaluator.image_ids) >= images:

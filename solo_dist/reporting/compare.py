@@ -35,7 +35,7 @@ class RunRow:
     metrics: dict[str, float]
     """Metrics by the names of COCO; -1 if unknown."""
     threshold: float
-    """With the best F1; nan before a report was made."""
+    """Score threshold with the best F1; nan before a report was made."""
     seconds: float
     """Seconds of training, estimated from the speed."""
     images_per_second: float

@@ -36,7 +36,7 @@ from solo_dist.training.profiler import StepProfiler
 from solo_dist.training.schedule import Schedule
 from solo_dist.training.start import Start, check_same_run, start_run
 from solo_dist.training.step import StepOutcome
-from solo_dist.training.validation import build_validation
+from solo_dist.training.validation import Validation
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Trainer:
         self.writer: MetricWriter | None = None
 
         self.parts = build_run(config, strategy)
-        self.validation = build_validation(config, self.parts, self.directory, cluster)
+        self.validation = Validation(config, self.parts, self.directory, cluster) if config.data.validation else None
         self.panels = Panels(config, "train", self.parts.manifest.categories, self.parts.detect)
 
         self.start = Start()

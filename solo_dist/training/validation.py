@@ -5,14 +5,13 @@ collective between writing and reading ensures that all files are complete, and 
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
 from solo_dist.config import Config
 from solo_dist.data.input.pipeline import build_dataset, load_split
-from solo_dist.data.schema import Manifest
 from solo_dist.distributed.cluster.cluster import Cluster
 from solo_dist.distributed.collectives import any_worker
 from solo_dist.inference.coco_metrics import CocoEvaluator, evaluate, write_evaluation
@@ -27,50 +26,29 @@ _PANELS = 4
 """Validation images that TensorBoard shows after each evaluation."""
 
 
-def build_validation(
-    config: Config, parts: RunParts, directory: RunDirectory, cluster: Cluster | None
-) -> "Validation | None":
-    """The evaluation of a run, in which all workers take part; None if the config has no validation shards.
-
-    Raises:
-      ConfigError: the validation shards cannot be used, or do not have the categories of the training shards.
-    """
-    if not config.data.validation:
-        return None
-    worker, num_workers = (cluster.index, cluster.num_workers) if cluster else (0, 1)
-    return Validation(config, parts.detect, parts.plan.micro_batch, directory, parts.manifest, worker, num_workers)
-
-
 class Validation:
     """Mask AP on the validation shards.
 
     Args:
       config: the config of the run.
-      detect: uint8 images [B,H,W,3] to what `postprocess.detect` gives.
-      batch_size: images at a time.
+      parts: what was built from it.
       directory: the run directory; results go to eval/step_N.
-      training: manifest of the training shards.
-      worker: index of this worker.
-      num_workers: number of workers.
+      cluster: the workers, which all take part; None if this process is the only one.
+
+    Raises:
+      ConfigError, ShardError: the validation shards cannot be used, or have categories that the training shards lack.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        detect: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
-        batch_size: int,
-        directory: RunDirectory,
-        training: Manifest,
-        worker: int,
-        num_workers: int,
-    ):
-        self._config, self._detect, self._batch_size = config, detect, batch_size
-        self._directory, self._worker, self._num_workers = directory, worker, num_workers
+    def __init__(self, config: Config, parts: RunParts, directory: RunDirectory, cluster: Cluster | None):
+        self._config, self._directory = config, directory
+        self._detect, self._batch_size = parts.detect, parts.plan.micro_batch
+        self._worker, self._num_workers = (cluster.index, cluster.num_workers) if cluster else (0, 1)
+        training = parts.manifest
         self.manifest = load_split(config, "validation")
         self._categories = categories_of_classes(
             self.manifest, training.categories, training.pixel_range, config.data.train
         )
-        self.panels = Panels(config, "validation", training.categories, detect, _PANELS, batch_size)
+        self.panels = Panels(config, "validation", training.categories, self._detect, _PANELS, self._batch_size)
 
     def run(
         self, step: int, images: int, may_continue: Callable[[], bool], strategy: tf.distribute.Strategy
@@ -125,10 +103,9 @@ class Validation:
             self._detect,
             until_stopped(),
             evaluator,
-            self.manifest,
+            self._categories,
             self._config.postprocess.mask_threshold,
             images=-(-images // self._num_workers),
-            categories=self._categories,
         )
         return stopped
 

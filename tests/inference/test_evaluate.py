@@ -74,7 +74,7 @@ def test_perfect_detections_reach_the_ceiling(config):
             "mask_probabilities": unpack_bits(batch["masks"]).numpy().astype(np.float32),
         }
 
-    coco_metrics.evaluate(perfect, batches, evaluator, manifest, 0.5)
+    coco_metrics.evaluate(perfect, batches, evaluator, manifest.categories, 0.5)
     assert len(evaluator.image_ids) == 7
     metrics = evaluator.metrics()
     ceiling = ceiling_at_quarter_resolution(manifest.annotations, config.data.canvas)
@@ -95,9 +95,8 @@ def test_a_limited_evaluation_counts_only_what_it_has_seen(config):
             "mask_probabilities": np.zeros([count, 1, 16, 16], np.float32),
         }
 
-    coco_metrics.evaluate(
-        nothing, build_dataset(config, "validation", batch_size=2), evaluator, manifest, 0.5, images=3
-    )
+    batches = build_dataset(config, "validation", batch_size=2)
+    coco_metrics.evaluate(nothing, batches, evaluator, manifest.categories, 0.5, images=3)
     assert len(evaluator.image_ids) == 4
 
 

@@ -33,7 +33,7 @@ class EntryImage:
     """An image as it goes into the records."""
 
     entry: CocoImage
-    """With the size that was found."""
+    """The entry with the size that was found."""
     rgb: PIL.Image.Image
     jpeg: bytes
     """The file, if it is a JPEG of exactly these pixels; else empty."""

@@ -39,7 +39,7 @@ class ShardNote:
     classes: list[list[int]]
     """The classes of each of these images that are trained on, ascending."""
     annotations: ShardFile
-    """Those for evaluation."""
+    """The file with the annotations for evaluation."""
     rejected: list[Rejection]
     notices: list[Rejection]
     counts: Counts
