@@ -37,15 +37,11 @@ def images_that_fit(model: Any, canvas: tuple[int, int], wanted: int, local_repl
 
 def images_that_fit_into(total: float, model: Any, canvas: tuple[int, int], wanted: int) -> int:
     """As `images_that_fit`, for a device of `total` bytes."""
-    weights = sum(variable.shape.num_elements() for variable in _values(model.variables)) * _BYTES_PER_WEIGHT
+    weights = sum(variable.value.shape.num_elements() for variable in model.variables) * _BYTES_PER_WEIGHT
     free = total * _SHARE_OF_DEVICE - weights
     if wanted * canvas[0] * canvas[1] * _MOST_BYTES_PER_PIXEL <= free:
         return wanted
     return min(wanted, max(1, int(free / (_forward_bytes(model, canvas) * _PEAK_PER_FORWARD_BYTE))))
-
-
-def _values(variables: Any) -> list[Any]:
-    return [variable.value for variable in variables]
 
 
 def _forward_bytes(model: Any, canvas: tuple[int, int]) -> int:

@@ -8,6 +8,7 @@ the plan and the images, and not the annotations.
 import dataclasses
 import functools
 import importlib.metadata
+import itertools
 import json
 import zlib
 from typing import Any
@@ -72,10 +73,7 @@ class Plan:
 
     @functools.cached_property
     def _firsts(self) -> list[int]:
-        counts = [0]
-        for part in self.parts:
-            counts.append(counts[-1] + part.num_records)
-        return counts
+        return [0, *itertools.accumulate(part.num_records for part in self.parts)]
 
     @property
     def classes(self) -> Classes:
