@@ -68,9 +68,8 @@ def run(main: Callable[[list[str]], int | None], positional: bool = False) -> No
     except KeyboardInterrupt:
         exit_codes.exit_now(128 + signal.SIGINT)
     except Exception as error:
-        if (
-            isinstance(error, BrokenPipeError) and _nobody_reads_stdout()
-        ):  # `head`, for example, reads no more than it shows
+        # `head`, for example, reads no more than it shows.
+        if isinstance(error, BrokenPipeError) and _nobody_reads_stdout():
             exit_codes.exit_now(128 + signal.SIGPIPE)
         # Exit inside this block: after it, freeing the exception would free objects of its frames, such as a strategy,
         # which can wait for workers that have ended.

@@ -120,7 +120,7 @@ class _Composer:
         _, made = tf.while_loop(
             lambda index, _: index < tf.size(parts), add, start, _shapes(start), parallel_iterations=1
         )
-        # If the image is alone, every instance with a pixel in its window stays, as in training without mosaics.
+        # If the image is alone, all its instances stay, as in training without mosaics.
         kept = composition.visible(made.scene) | (tf.size(parts) == 1)
         return made._replace(scene=composition.select(made.scene, kept))
 
