@@ -30,6 +30,11 @@ class Window(NamedTuple):
         """Its place in an array [H0, W0, ...]."""
         return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
 
+    def pixels_of(self, outer: "Window") -> tuple[slice, slice]:
+        """The place of what `outer` shows of it in an array of the pixels of `outer`."""
+        inside = self.common(outer)
+        return Window(inside.y - outer.y, inside.x - outer.x, inside.height, inside.width).pixels
+
     def common(self, other: "Window") -> "Window":
         """The rectangle that is in both, with a height or width of 0 if there is none."""
         y, x = max(self.y, other.y), max(self.x, other.x)

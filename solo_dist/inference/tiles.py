@@ -1,9 +1,10 @@
 """Detection in large images: tile by tile, then what several tiles show of one instance is joined.
 
 Two detections of different tiles and of one category are the same instance if their IoU in the area that both tiles
-show is above SAME_INSTANCE. An instance that lies whole in a tile is taken from there; any other is the union of its
-pieces. A piece is left out if another tile shows all of it and is not cut off there: that tile shows more of the
-instance. So objects should be smaller than what neighbouring tiles share, or at least than a tile.
+show is above SAME_INSTANCE. An instance that lies whole in a tile is taken from there; any other has the pixels that
+most of its pieces have whose tiles show them. A piece is left out if another tile shows all of it and is not cut off
+there: that tile shows more of the instance. So objects should be smaller than what neighbouring tiles share, or at
+least than a tile.
 
 Memory is bounded: each detection is kept as the bits of its box, and masks of the size of the image are made one at a
 time.
@@ -51,8 +52,7 @@ class Piece:
 
     def part(self, area: Window) -> np.ndarray:
         """The pixels of the mask in the part of the area that is in the box."""
-        inside = self.box.common(area)
-        rows, columns = Window(inside.y - self.box.y, inside.x - self.box.x, *inside[2:]).pixels
+        rows, columns = area.pixels_of(self.box)
         return np.unpackbits(self.bits[rows], axis=1, count=self.box.width).view(bool)[:, columns]
 
     def pixels_in(self, area: Window) -> int:
@@ -71,9 +71,27 @@ class MasksOfImage(Sequence[np.ndarray]):
 
     def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]
         mask = np.zeros(self._size, bool)
-        for piece in self._instances[index]:
-            mask[piece.box.pixels] |= piece.mask
+        box, pixels = most_agreed(self._instances[index])
+        mask[box.pixels] = pixels
         return mask
+
+
+def most_agreed(pieces: Sequence[Piece]) -> tuple[Window, np.ndarray]:
+    """The mask of an instance: the pixels that more than half of the pieces have whose tiles show them.
+
+    A union of the pieces would also collect the mistakes of all of them.
+
+    Returns:
+      The box around all pieces, and bool [height, width], the pixels in it.
+    """
+    tops, lefts, heights, widths = np.array([piece.box for piece in pieces]).T
+    y, x = tops.min(), lefts.min()
+    box = Window(y, x, (tops + heights).max() - y, (lefts + widths).max() - x)
+    votes = np.zeros([box.height, box.width], int)
+    for piece in pieces:
+        votes[piece.tile.pixels_of(box)] -= 1
+        votes[piece.box.pixels_of(box)] += 2 * piece.mask
+    return box, votes > 0
 
 
 def tile_by_tile(
@@ -163,7 +181,7 @@ def join(pieces: Iterable[Piece], across_categories: bool = False) -> list[list[
       pieces: of all tiles.
       across_categories: whether pieces of different categories can be the same instance.
     Returns:
-      For each instance, its pieces whose union is its mask; the first has its score and category.
+      For each instance, its pieces, of which `most_agreed` makes its mask; the first has its score and category.
     """
     pieces = sorted(pieces, key=lambda piece: (not piece.is_whole, -piece.score))
     boxes = np.array([piece.box for piece in pieces], int).reshape(-1, 4)

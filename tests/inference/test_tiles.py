@@ -70,6 +70,45 @@ def test_an_instance_that_is_whole_in_a_tile_is_taken_from_there():
     assert found == [(0.5, 0)] and (made == mask).all()
 
 
+def test_a_mistake_of_one_of_several_tiles_does_not_count():
+    """A large disc, whole in no tile; the network adds a bar to it in one of the tiles that show the place."""
+    mask, bar = disc(150, 200, 120), np.zeros(SIZE, bool)
+    bar[20:40, 196:204] = True
+    tiling = Tiling(128, 128, 0.75)
+    showing = [tile for tile in tiling.windows(SIZE) if bar[tile.pixels].sum() == bar.sum()]
+    assert len(showing) > 2
+
+    def change(tile, found):
+        return found._replace(masks=found.masks | bar[tile.pixels]) if tile == showing[0] else found
+
+    found, (made,) = joined([mask], [0.5], [0], tiling, change)
+    assert found == [(0.5, 0)] and (made == mask).all()
+
+
+def test_each_pixel_is_decided_by_the_pieces_whose_tiles_show_it():
+    """Against a count of each pixel on its own."""
+    rng = np.random.default_rng(0)
+    tiles = Tiling(128, 128, 0.5).windows(SIZE)
+    for _ in range(20):
+        chosen = [tiles[i] for i in rng.choice(len(tiles), 4, replace=False)]
+        whole = [disc(*(rng.uniform(0, side) for side in SIZE), 150) for _ in chosen]
+        found = [
+            Found(np.ones(1), np.zeros(1, int), mask[tile.pixels][None])
+            for mask, tile in zip(whole, chosen, strict=True)
+        ]
+        pieces = [
+            piece for one, tile in zip(found, chosen, strict=True) for piece in pieces_of_tile(one, tile, [tile], SIZE)
+        ]
+        if not pieces:
+            continue
+        yes, shown = np.zeros(SIZE, int), np.zeros(SIZE, int)
+        for piece in pieces:
+            shown[piece.tile.pixels] += 1
+            yes[piece.box.pixels] += piece.mask
+        (made,) = MasksOfImage(SIZE, [pieces])
+        assert (made == (yes > shown / 2)).all()
+
+
 def test_pieces_that_another_tile_shows_whole_are_left_out():
     """A fragment at an edge, in a place that a neighbour shows too and finds nothing in."""
     first, second = Tiling(128, 128, 0.5).windows(SIZE)[:2]
