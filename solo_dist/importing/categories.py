@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from solo_dist.errors import ConfigError, Unusable
 from solo_dist.importing.dataset import Dataset, Instance
 
+BACKGROUND = ("_background_", "__background__")
+"""Names that LabelMe and its converters give to what is no object."""
+
 
 def parse_renames(texts: Sequence[str]) -> dict[str, str]:
     """["old:new", ...] -> {old: new}. Raises ConfigError."""

@@ -15,10 +15,8 @@ import posixpath
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import tensorflow as tf
 from pycocotools import mask as coco_mask
 
-from solo_dist import json_text
 from solo_dist.coco_values import (
     boolean,
     box,
@@ -33,16 +31,15 @@ from solo_dist.coco_values import (
 from solo_dist.data.sharding.annotation import PART_LEFT_OUT, notices
 from solo_dist.data.sharding.segmentations import read_mask
 from solo_dist.errors import ConfigError, DataError, Unusable
+from solo_dist.importing.categories import BACKGROUND
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, without_duplicates
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size, normal_path, stem
-from solo_dist.importing.inputs import is_written_here
+from solo_dist.importing.inputs import is_written_here, load_json
 from solo_dist.importing.left_out import Report
 from solo_dist.importing.orientation import ImageSize, read_from_coco
-from solo_dist.storage import file_io
 
 _ARRAYS = ("images", "annotations", "categories")
 _BOX_OF_MASK = "; the mask's own box is taken"
-_BACKGROUND = ("_background_", "__background__")
 
 
 def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str, in_folders: Collection[str] = ()) -> Dataset:
@@ -71,18 +68,6 @@ def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str, in_fold
     for image in merged.values():
         image.instances = without_duplicates(image.instances, image.path, report)
     return Dataset(list(merged.values()), list(categories), report)
-
-
-def load_json(path: str, option: str) -> Any:
-    """The content of a json file. Raises ConfigError or DataError."""
-    if file_io.is_folder(path):
-        raise ConfigError(f"--{option}={path} is a folder; give a json file.")
-    try:
-        return json_text.parse(file_io.read(path))
-    except tf.errors.NotFoundError as error:
-        raise ConfigError(f"--{option}={path}: there is no such file.") from error
-    except json_text.NotJson as error:
-        raise DataError(f"{path} is not valid json: {error}.") from error
 
 
 def _content(path: str, in_folder: bool, report: Report) -> dict[str, Any] | None:
@@ -141,7 +126,7 @@ class _File:
                 is_root = str(number) not in used and str(entry.get("supercategory")).lower() in ("none", "")
                 if is_root and name in parents:
                     raise Unusable("category is only the root of others", name)
-                if name in _BACKGROUND:
+                if name in BACKGROUND:
                     raise Unusable(f"category {name}")
             except Unusable as error:
                 self._report.leave_out(self._path, error)

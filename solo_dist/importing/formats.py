@@ -10,10 +10,9 @@ from solo_dist import json_text
 from solo_dist.errors import ConfigError
 from solo_dist.importing.image_files import files_under, is_image
 from solo_dist.importing.inputs import is_written_here
+from solo_dist.importing.yolo import NAME_LISTS, YAML_ENDINGS
 from solo_dist.storage import file_io
 
-_YAML = (".yaml", ".yml")
-_NAME_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
 _MASK_FOLDERS = ("masks", "mask", "segmentationobject")
 _SHOWN = 2
 _RESULT = "result"
@@ -54,7 +53,7 @@ def find_labels(images: str, annotations: str) -> Labels:
     where = f"--annotations={annotations}" if annotations else f"--images={images}"
     if not found and results:
         raise ConfigError(f"{where}: the only labels are what solo-dist import wrote; give --annotations={results[0]}.")
-    gone = [path for path in looked_at if path.endswith((*_YAML, ".json")) and not file_io.exists(path)]
+    gone = [path for path in looked_at if path.endswith((*YAML_ENDINGS, ".json")) and not file_io.exists(path)]
     if gone and (not found or "yolo" in found):  # readers of other formats report such files
         raise ConfigError(f"{where}: {gone[0]} is a link to a file that does not exist; mend or remove the link.")
     if not found:
@@ -79,7 +78,7 @@ def _of_file(path: str) -> Labels:
     """Labels that a single file holds or names."""
     if not file_io.exists(path):
         raise ConfigError(f"--annotations={path}: there is no such file or folder.")
-    if path.endswith(_YAML):
+    if path.endswith(YAML_ENDINGS):
         return Labels("yolo", (path,))
     name = _json_format(path) if path.lower().endswith(".json") else ""
     if name in ("coco", _RESULT):
@@ -96,9 +95,9 @@ def _formats(files: Sequence[str], folder: str) -> dict[str, list[str]]:
     for path in files:
         if path.lower().endswith(".json") and (name := _json_format(path)):
             found.setdefault(name, []).append(path)
-        elif path.endswith(_YAML) and _is_yolos(path):
+        elif path.endswith(YAML_ENDINGS) and _is_yolos(path):
             found.setdefault("yolo", []).append(path)
-    listed = [posixpath.dirname(path) for path in files if posixpath.basename(path) in _NAME_LISTS]
+    listed = [posixpath.dirname(path) for path in files if posixpath.basename(path) in NAME_LISTS]
     if listed and "yolo" not in found and any(path.endswith(".txt") for path in files):
         found["yolo"] = listed[:1]
     if not found.keys() - {_RESULT}:

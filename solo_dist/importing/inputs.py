@@ -3,13 +3,27 @@
 from collections.abc import Sequence
 from typing import Any
 
+import tensorflow as tf
+
 from solo_dist import json_text
-from solo_dist.errors import ConfigError
+from solo_dist.errors import ConfigError, DataError
 from solo_dist.importing.coco_json import WRITER
 from solo_dist.importing.image_files import files_under, is_inside, real_path
 from solo_dist.storage import file_io
 
 _REPORTS = (".report.json", "split_report.json")
+
+
+def load_json(path: str, option: str) -> Any:
+    """The content of a json file. Raises ConfigError or DataError."""
+    if file_io.is_folder(path):
+        raise ConfigError(f"--{option}={path} is a folder; give a json file.")
+    try:
+        return json_text.parse(file_io.read(path))
+    except tf.errors.NotFoundError as error:
+        raise ConfigError(f"--{option}={path}: there is no such file.") from error
+    except json_text.NotJson as error:
+        raise DataError(f"{path} is not valid json: {error}.") from error
 
 
 def json_files(inputs: Sequence[str], output: str) -> tuple[list[str], set[str]]:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from solo_dist import json_text
 from solo_dist.coco_values import boolean, finite, is_absent
 from solo_dist.errors import DataError, Unusable
+from solo_dist.importing.categories import BACKGROUND
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, union, without_duplicates
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size, is_inside, outside, relative, stem
 from solo_dist.importing.labelme_shapes import shape_notices, shape_rle
@@ -23,7 +24,6 @@ from solo_dist.importing.orientation import ImageSize, size_of, upright
 from solo_dist.storage import file_io
 
 IGNORE = "__ignore__"
-BACKGROUND = ("_background_", "__background__")
 
 
 def read_labelme(folder: str, images: str, embedded: str) -> Dataset:

@@ -5,9 +5,9 @@ from typing import Any
 
 from solo_dist.coco_values import identifier_or_name, number, shown
 from solo_dist.errors import DataError, Unusable
-from solo_dist.importing.coco_merge import load_json
 from solo_dist.importing.dataset import Dataset, Instance, LabelledImage, checked
 from solo_dist.importing.image_files import ImageFiles, files_under, image_size
+from solo_dist.importing.inputs import load_json
 from solo_dist.importing.left_out import Report
 from solo_dist.importing.orientation import read_from_coco
 from solo_dist.masks.rle import segmentation_to_rle

@@ -8,9 +8,9 @@ from typing import Any
 
 from solo_dist.coco_values import identifier_or_name, name_of, shown
 from solo_dist.errors import ConfigError, DataError, Unusable
-from solo_dist.importing.coco_merge import load_json
 from solo_dist.importing.image_files import real_path
 from solo_dist.importing.image_groups import groups_by
+from solo_dist.importing.inputs import load_json
 from solo_dist.importing.near_duplicates import near_duplicates
 from solo_dist.importing.split import SUBSETS, category_of, items_of, joined, names_of, normal_id, parts_of, split
 from solo_dist.storage import file_io

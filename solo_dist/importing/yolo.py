@@ -23,8 +23,8 @@ from solo_dist.importing.text_files import read_lines
 from solo_dist.storage import file_io
 
 SUBSETS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
-_YAML = (".yaml", ".yml")
-_NAME_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
+YAML_ENDINGS = (".yaml", ".yml")
+NAME_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
 _FURTHEST = 2.0
 """Coordinates beyond this are no fractions of the image, but pixels or percentages."""
 
@@ -51,18 +51,18 @@ def read_yolo(source: str, subset: str, boxes: str) -> Dataset:
 
 def read_description(source: str) -> tuple[str, dict[str, Any]]:
     """Path and content of data.yaml; the folder and an empty one if there is none. Raises DataError."""
-    if source.endswith(_YAML):
+    if source.endswith(YAML_ENDINGS):
         candidates = [source]
     else:
         source = source.rstrip("/")
-        candidates = [f"{source}/{name}" for name in file_io.names(source) if name.endswith(_YAML)]
+        candidates = [f"{source}/{name}" for name in file_io.names(source) if name.endswith(YAML_ENDINGS)]
     for path in candidates:
         content = _yaml(path)
         if isinstance(content, dict) and ("names" in content or "nc" in content):
             if "kpt_shape" in content:
                 raise DataError(f"{path} describes keypoints (kpt_shape), which are no masks.")
             return path, content
-    if source.endswith(_YAML):
+    if source.endswith(YAML_ENDINGS):
         raise DataError(f"{source} has no `names` of categories.")
     return source, {}
 
@@ -94,7 +94,7 @@ def class_names(description: dict[str, Any], described: str) -> list[str]:
             raise DataError(f"{described}: `names` must be a list with a name each, or `0: cat` a line.")
         return names
     folder = posixpath.dirname(described) if description else described
-    for name in set(_NAME_LISTS).intersection(file_io.names(folder)):
+    for name in set(NAME_LISTS).intersection(file_io.names(folder)):
         return read_lines(f"{folder}/{name}")
     raise DataError(
         f"{described}: no names of categories; give --input=FOLDER/data.yaml with `names`, or put a classes.txt "

@@ -180,7 +180,7 @@ def test_categories_are_merged_by_name():
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ([(1, "cat", "r")], [(1, "Cat ", "r")], "a.json has the category 'cat', and b.json has 'Cat '"),
+        ([(1, "cat", "r")], [(1, "Cat ", "r")], "a.json has the category 'cat', and b.json has 'Cat'"),
         ([(1, "cat", "r")], [(1, "dog", "r"), (2, "dog", "r")], "b.json: two categories have the name 'dog'"),
         ([(1, "cat", "r")], [(7, "cat", "c")], "'cat' has the frequency r in a.json and c in b.json; make them equal"),
     ],

@@ -426,12 +426,15 @@ NOTHING_LEFT = {
 }
 
 
+JOB = ShardJob("x.json", "images", "shards", SETTINGS)
+
+
 @pytest.mark.parametrize("name", NOTHING_LEFT)
 def test_what_the_rejected_have_in_common_is_said_with_the_flag(tmp_path, name):
     change, words = NOTHING_LEFT[name]
     read = Read(write(tmp_path, changed(change)))
     assert read.kept == [] and sum(read.rejected.values()) == 6
-    text = finish._nothing_left("x.json", read.rejected)
+    text = finish._no_instance(JOB, read.rejected)
     assert re.match(f"No instance of x.json is left to train on: {words}", text) and "\n" not in text
 
 
@@ -439,12 +442,12 @@ def test_several_reasons_are_all_named(tmp_path):
     values = changed(lambda annotation: annotation.update(iscrowd=1), every=2)
     for annotation in values["annotations"][1::2]:
         annotation["image_id"] = 5
-    text = finish._nothing_left("x.json", Read(write(tmp_path, values)).rejected)
+    text = finish._no_instance(JOB, Read(write(tmp_path, values)).rejected)
     assert "3 x crowd (--crowd" in text and "3 x no such image" in text
 
 
 def test_without_any_annotation_there_is_nothing_to_train_on():
-    assert "x.json has no annotations, so there is nothing to train on" in finish._nothing_left("x.json", {})
+    assert "x.json has no annotations, so there is nothing to train on" in finish._no_instance(JOB, {})
 
 
 def test_boxes_of_zeros_of_the_input():
