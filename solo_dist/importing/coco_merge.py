@@ -28,7 +28,7 @@ from solo_dist.coco_values import (
     shown,
     structure,
 )
-from solo_dist.data.sharding.annotation import PART_LEFT_OUT, notices
+from solo_dist.data.sharding.annotation import PART_LEFT_OUT, box_notice, mask_notices
 from solo_dist.data.sharding.segmentations import read_mask
 from solo_dist.errors import ConfigError, DataError, Unusable
 from solo_dist.importing.categories import BACKGROUND
@@ -39,7 +39,6 @@ from solo_dist.importing.left_out import Report
 from solo_dist.importing.orientation import ImageSize, read_from_coco
 
 _ARRAYS = ("images", "annotations", "categories")
-_BOX_OF_MASK = "; the mask's own box is taken"
 
 
 def read_coco(paths: Sequence[str], images: str, crowd: str, boxes: str, in_folders: Collection[str] = ()) -> Dataset:
@@ -242,7 +241,8 @@ class _File:
         image = images[number]
         mask = read_mask(segmentation, *sizes[number])
         around = numbers(entry.get("bbox"), 4) or coco_mask.toBbox(mask.rle).tolist()
-        said = [(f"{notice}{_BOX_OF_MASK if 'box' in notice else ''}", "") for notice in notices(mask, around)]
+        said = [(f"{wrong}; the mask's own box is taken", "")] if (wrong := box_notice(mask, around)) else []
+        said += [(notice, "") for notice in mask_notices(mask)]
         said += [(PART_LEFT_OUT, reason) for reason in mask.left_out]
         rle = read_from_coco(mask.rle, image.orientation)
         return image, Instance(self.names[category], rle, crowd=self._is_crowd(entry)), said

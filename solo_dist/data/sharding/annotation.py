@@ -72,7 +72,7 @@ def clean_annotation(
         area=float(area),
         rle=mask.rle,
         untrainable=_reason_not_to_train(crowd, boolean(raw.get("ignore"), "ignore"), bbox, area),
-        notices=(*notices(mask, bbox), *(f"{PART_LEFT_OUT}: {reason}" for reason in dict.fromkeys(mask.left_out))),
+        notices=tuple(_notices(mask, bbox)),
     )
 
 
@@ -101,11 +101,22 @@ def _box_and_area(raw: dict[str, Any], bbox: list[float], area: float) -> tuple[
     return bbox, area
 
 
-def notices(mask: Mask, bbox: list[float]) -> Iterator[str]:
-    """What seems to be wrong with an annotation that has this mask and this box x, y, width, height."""
-    x, y, width, height = coco_mask.toBbox(mask.rle).tolist()
-    if wrong := misfit(bbox, [mask.extent, (x, y, x + width, y + height)]):
+def _notices(mask: Mask, bbox: list[float]) -> Iterator[str]:
+    if wrong := box_notice(mask, bbox):
         yield wrong
+    yield from mask_notices(mask)
+    for reason in dict.fromkeys(mask.left_out):
+        yield f"{PART_LEFT_OUT}: {reason}"
+
+
+def box_notice(mask: Mask, bbox: list[float]) -> str:
+    """What seems to be wrong with the box x, y, width, height of an annotation that has this mask; "": nothing."""
+    x, y, width, height = coco_mask.toBbox(mask.rle).tolist()
+    return misfit(bbox, [mask.extent, (x, y, x + width, y + height)])
+
+
+def mask_notices(mask: Mask) -> Iterator[str]:
+    """What seems to be wrong with the outline of a mask."""
     if reaches_out(mask.extent, *mask.rle["size"]):
         yield REACHES_OUT
     if mask.crossed:
